@@ -1,0 +1,67 @@
+"""The tables of C kernels: which there are for this CPU, and which one is used."""
+
+import os
+
+from cylstm._kernels cimport HARD_SIGMOID, RELU, SIGMOID, TANH, activation, kernels
+
+
+cdef extern from "kernels.h":
+    const char *const *cylstm_isas()
+    const kernels *cylstm_kernels(const char *isa, bint is_double)
+
+
+cdef tuple _available():
+    cdef const char *const *names = cylstm_isas()
+    found = []
+    while names[len(found)] != NULL:
+        found.append(names[len(found)].decode())
+    return tuple(found)
+
+
+def _selected():
+    forced = os.environ.get("CYLSTM_ISA")
+    if forced and forced not in ISAS:
+        raise ImportError(f"CYLSTM_ISA: expected one of {', '.join(ISAS)} (what this CPU has and "
+                          f"this build holds), got {forced!r}")
+    return forced or ISAS[0]
+
+
+ISAS = _available()  # of this CPU and build, the best first
+ISA = _selected()    # the one in use
+
+
+cdef const kernels *table(str isa, bint is_double) except NULL:
+    cdef const kernels *found = cylstm_kernels(isa.encode(), is_double)
+    if found == NULL:
+        raise ValueError(f"isa: expected one of {', '.join(ISAS)}, got {isa!r}")
+    return found
+
+
+cdef activation as_activation(object spec) except *:
+    """From ``(name, slope, offset)``."""
+    cdef activation made
+    kinds = {"sigmoid": SIGMOID, "tanh": TANH, "relu": RELU, "hard_sigmoid": HARD_SIGMOID}
+    name, made.slope, made.offset = spec
+    made.kind = kinds[name]
+    return made
+
+
+def vector_width(str isa, bint is_double):
+    """How many numbers one vector of an instruction set holds."""
+    return table(isa, is_double).width
+
+
+def activate(spec, x, str isa=None):
+    """The activation ``(name, slope, offset)`` of a contiguous array, for the tests."""
+    cdef activation a = as_activation(spec)
+    cdef float[::1] x32, y32
+    cdef double[::1] x64, y64
+    y = x.copy()
+    isa = isa or ISA
+    if x.dtype == "float32":
+        x32, y32 = x, y
+        table(isa, False).activate(&a, x32.shape[0], &x32[0], &y32[0])
+    else:
+        x64, y64 = x, y
+        table(isa, True).activate(&a, x64.shape[0], &x64[0], &y64[0])
+    return y

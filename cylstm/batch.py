@@ -1,0 +1,67 @@
+"""How the sequences of a batch lie: sorted by falling length, and packed step by step."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class Batch:
+    """The layout of N sequences of up to T steps.
+
+    Parameters
+    ----------
+    steps, size : int
+        T and N.
+    lengths : array of intp, (N,), optional
+        Each sequence's own length; T by default.
+
+    Attributes
+    ----------
+    order : array of intp, (N,)
+        The place in the batch of each row as sorted: longest first, equals as they came.
+    sizes : array of intp
+        How many sequences have a step t, for each t up to the longest length.
+    offsets : array of intp
+        Where step t begins in packed rows; the last is the number of rows, S.
+    """
+
+    def __init__(self, steps: int, size: int, lengths: np.ndarray | None = None) -> None:
+        self.shape = (steps, size)
+        self.ragged = lengths is not None and bool((lengths != steps).any())
+        if self.ragged:
+            self.order = np.argsort(-lengths, kind="stable")
+            ends = np.bincount(lengths, minlength=steps + 1)
+            self.sizes = (size - np.cumsum(ends))[: lengths.max()]
+        else:
+            self.order = np.arange(size)
+            self.sizes = np.full(steps if size else 0, size)
+        self.offsets = np.concatenate(([0], np.cumsum(self.sizes)))
+
+    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+        """The step and the place in the batch of every packed row."""
+        step = np.repeat(np.arange(len(self.sizes)), self.sizes)
+        return step, self.order[np.arange(self.offsets[-1]) - self.offsets[step]]
+
+    def pack(self, x: np.ndarray) -> np.ndarray:
+        """From (T, N, F) to contiguous rows (S, F); not copied where it lies so already."""
+        if self.ragged:
+            return x[self._places()]
+        return np.ascontiguousarray(x).reshape(-1, x.shape[2])
+
+    def unpack(self, rows: np.ndarray, to: np.ndarray) -> None:
+        """From rows (S, F) to (T, N, F); what is past a sequence's end becomes zero."""
+        if self.ragged:
+            to[...] = 0
+            to[self._places()] = rows
+        else:
+            to[...] = rows.reshape(to.shape)
+
+    def sort(self, state: np.ndarray) -> np.ndarray:
+        """A copy of states (K, N, F) in the sorted order."""
+        return state[:, self.order]
+
+    def unsort(self, state: np.ndarray) -> np.ndarray:
+        """The inverse of `sort`."""
+        given = np.empty_like(state)
+        given[:, self.order] = state
+        return given

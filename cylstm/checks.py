@@ -1,0 +1,113 @@
+"""Checks of what a caller gives: each names the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+
+LARGEST = 2**31 - 1  # BLAS takes 32-bit sizes
+
+
+def is_true_or_false(name: str, value: Any) -> bool:
+    """A bool, Python's or NumPy's."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+    return bool(value)
+
+
+def whole(name: str, value: Any, lowest: int = 0) -> int:
+    """An integer that BLAS can count with."""
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        value = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {value!r}") from None
+    if not lowest <= value <= LARGEST:
+        raise ValueError(f"{name}: expected an integer from {lowest} to 2**31 - 1, got {value}")
+    return value
+
+
+def finite(name: str, value: Any) -> float:
+    """A real number, neither infinite nor NaN."""
+    try:
+        if isinstance(value, (str, bytes, bool)):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a number, got {value!r}") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{name}: expected a finite number, got {value!r}")
+    return number
+
+
+def floating(name: str, value: Any) -> np.dtype:
+    """float32 or float64, in the machine's byte order."""
+    try:
+        dtype = np.dtype(value).newbyteorder("=")
+    except TypeError:
+        raise TypeError(f"{name}: expected 'float32' or 'float64', got {value!r}") from None
+    if dtype not in (np.float32, np.float64):
+        raise ValueError(f"{name}: expected 'float32' or 'float64', got {value!r}")
+    return dtype
+
+
+def shape_text(shape: tuple[Any, ...]) -> str:
+    """As NumPy writes it: ``(3, N)``."""
+    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+
+
+def is_array(name: str, value: Any) -> np.ndarray:
+    """An ndarray, or an object that gives one without loss (a CPU tensor of another library)."""
+    if isinstance(value, np.ndarray):
+        return value
+    if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
+        return np.asarray(value)
+    try:
+        return np.asarray(memoryview(value))
+    except TypeError:
+        raise TypeError(f"{name}: expected an array, got {type(value).__name__}") from None
+
+
+def array(name: str, value: Any, dtype: np.dtype, shape: tuple[int | str, ...]) -> np.ndarray:
+    """An array of this dtype and shape, whose sizes given as letters are free.
+
+    It is returned in the machine's byte order, with its last axis contiguous: as it is where it
+    already is so, else copied.
+    """
+    given = is_array(name, value)
+    if given.dtype.newbyteorder("=") != dtype:
+        raise TypeError(f"{name}: expected dtype {dtype}, got {given.dtype}")
+    sizes = zip(given.shape, shape, strict=False)
+    if given.ndim != len(shape) or any(
+        isinstance(want, int) and came != want for came, want in sizes
+    ):
+        raise ValueError(f"{name}: expected shape {shape_text(shape)}, got {given.shape}")
+    return given if is_regular(given, dtype) else np.ascontiguousarray(given, dtype)
+
+
+def is_regular(given: np.ndarray, dtype: np.dtype) -> bool:
+    """Whether rows can be read through a pointer and strides of whole items."""
+    return (
+        given.dtype == dtype
+        and given.flags.aligned
+        and (given.shape[-1] < 2 or given.strides[-1] == given.itemsize)
+        and not any(stride % given.itemsize for stride in given.strides)
+    )
+
+
+def lengths(value: Any, steps: int, batch: int) -> np.ndarray:
+    """The length of each sequence, integers (N,) from 0 to T."""
+    given = np.atleast_1d(np.asarray(value))
+    if given.dtype.kind not in "iu" and given.size:
+        raise TypeError(f"lengths: expected integers, got {given.dtype}")
+    if given.shape != (batch,):
+        raise ValueError(f"lengths: expected shape ({batch},), got {given.shape}")
+    if batch and not (given.min() >= 0 and given.max() <= steps):
+        raise ValueError(
+            f"lengths: expected 0 to {steps} (the steps of x), got {given.min()} to {given.max()}"
+        )
+    return given.astype(np.intp)

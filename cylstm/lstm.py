@@ -1,0 +1,686 @@
+"""The LSTM: parameters, layers and directions, inference, training passes, files."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from cylstm import checks
+from cylstm._sequence import Recurrence
+from cylstm.batch import Batch
+from cylstm.io.safetensors import load_model, save_model
+from cylstm.options import STANDARD, Options, checked_options, initialise
+from cylstm.stream import Stream
+
+State = tuple[np.ndarray, np.ndarray]
+
+
+class LSTM:
+    """A long short-term memory network, of one or more layers, in one or both directions.
+
+    Each layer computes, for each step of its input,
+
+    .. math::
+
+        i_t &= a(W_{ii} x_t + W_{hi} h_{t-1} + p_i c_{t-1} + b_i) \\\\
+        f_t &= a(W_{if} x_t + W_{hf} h_{t-1} + p_f c_{t-1} + b_f) \\\\
+        g_t &= b(W_{ig} x_t + W_{hg} h_{t-1} + b_g) \\\\
+        c_t &= f_t c_{t-1} + i_t g_t \\\\
+        o_t &= a(W_{io} x_t + W_{ho} h_{t-1} + p_o c_t + b_o) \\\\
+        h_t &= o_t d(c_t)
+
+    with a the sigmoid, b and d the hyperbolic tangent by default, and no peepholes p. Arguments,
+    shapes and parameter names are those of ``torch.nn.LSTM`` where it has them, else of ONNX's LSTM.
+
+    Parameters
+    ----------
+    input_size : int
+        I, the number of features of a step.
+    hidden_size : int
+        H, the number of units.
+    num_layers : int, default 1
+        L; each layer reads the outputs of the one before.
+    bias : bool, default True
+    batch_first : bool, default False
+        Whether x and y are (N, T, ...), not (T, N, ...).
+    dropout : float, default 0
+        Share of each layer's outputs, but the last's, that `forward` sets to zero.
+    bidirectional : bool, default False
+        Whether a second set of weights reads each sequence from its end; y holds both, side by
+        side.
+    proj_size : int, default 0
+        P, if not 0: h is projected to this size, ``h_t = W_hr (o_t d(c_t))`` [2]_.
+    reverse : bool, default False
+        Whether sequences are read from their end; y stays in the order of the input.
+    peephole : bool, default False
+        Whether the gates see the cell state [3]_.
+    coupled : bool, default False
+        Whether f = 1 - i; the forget gate's weights are there, without effect.
+    clip : float, optional
+        Bound on the arguments of a and b.
+    activations : sequence, default ("sigmoid", "tanh", "tanh")
+        (a, b, d), each of "sigmoid", "tanh", "relu", "hard_sigmoid" (slope 0.2 and offset 0.5) or
+        ("hard_sigmoid", slope, offset); or one such triple for each direction.
+    forget_bias : float, default 1
+        What the forget gate's bias starts from.
+    dtype : {"float32", "float64"}
+    seed : int, optional
+        Of the initial parameters and of dropout.
+
+    Attributes
+    ----------
+    weight_ih_l{k} : array, (4H, I); (4H, D R) from the second layer on
+        Of layer k, the gates in the order i, f, g, o. D is the number of directions, R is P with a
+        projection, else H. The second direction's names end in ``_reverse``.
+    weight_hh_l{k} : array, (4H, R)
+    bias_l{k} : array, (4H,)
+    weight_hr_l{k} : array, (P, H)
+        With a projection.
+    weight_p_l{k} : array, (3H,)
+        With peepholes: of i, f and o.
+
+    Parameters are read-only arrays, so that no change goes unseen: assign to them
+    (``lstm.bias_l0 = array`` copies it in), use `load_state_dict`, or write within `edit`.
+
+    Notes
+    -----
+    An LSTM holds no state between calls; any number of threads may call one. The GIL is released
+    while it computes.
+
+    References
+    ----------
+    .. [1] S. Hochreiter, J. Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997.
+    .. [2] H. Sak, A. Senior, F. Beaufays, "Long short-term memory recurrent neural network
+       architectures for large scale acoustic modeling", Interspeech 2014.
+    .. [3] F. A. Gers, J. Schmidhuber, "Recurrent nets that time and count", IJCNN 2000.
+
+    Examples
+    --------
+    >>> import numpy as np, cylstm
+    >>> lstm = cylstm.LSTM(input_size=3, hidden_size=8, num_layers=2, seed=0)
+    >>> x = np.ones((5, 2, 3), dtype=np.float32)  # 5 steps of 2 sequences
+    >>> y, (h_n, c_n) = lstm(x)
+    >>> y.shape, h_n.shape, c_n.shape
+    ((5, 2, 8), (2, 2, 8), (2, 2, 8))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        *,
+        reverse: bool = False,
+        peephole: bool = False,
+        coupled: bool = False,
+        clip: float | None = None,
+        activations: Any = STANDARD,
+        forget_bias: float = 1.0,
+        dtype: Any = "float32",
+        seed: int | None = None,
+    ) -> None:
+        given = {name: value for name, value in locals().items() if name not in ("self", "seed")}
+        self._build(checked_options(**given))
+        self._rng = np.random.default_rng(seed)
+        with self.edit() as parameters:
+            for name, parameter in parameters.items():
+                initialise(name, parameter, self._options, self._rng)
+
+    def _build(self, options: Options) -> None:
+        """Everything but the parameters' values."""
+        self._options = options
+        self._version = 0  # counts the changes of parameters
+        dtype = np.dtype(options.dtype)
+        self._parameters = {
+            name: np.empty(shape, dtype) for name, shape in options.parameter_shapes().items()
+        }
+        self.__dict__.update(asdict(options), dtype=dtype, **self._parameters)
+        self._layers: list[list[Recurrence]] = [[] for _ in range(options.num_layers)]
+        for ending, layer, direction in options.cells():
+            own = {n: self._parameters[n + ending] for n in options.layer_shapes(layer)}
+            self._layers[layer].append(
+                Recurrence(
+                    own,
+                    reverse=options.reads_from_end(direction),
+                    coupled=options.coupled,
+                    clip=math.inf if options.clip is None else options.clip,
+                    activations=options.activations_of(direction),
+                )
+            )
+        self._freeze(True)
+
+    # Parameters
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers the parameters hold.
+
+        Examples
+        --------
+        >>> cylstm.LSTM(1, 1).num_parameters, cylstm.LSTM(1, 2).num_parameters
+        (12, 32)
+        """
+        return sum(parameter.size for parameter in self._parameters.values())
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments that make such an LSTM, but the seed; they can be written as JSON."""
+        return asdict(self._options)
+
+    def named_parameters(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Iterate over the names and (read-only) parameters, in PyTorch's order."""
+        return iter(self._parameters.items())
+
+    @contextmanager
+    def edit(self) -> Iterator[dict[str, np.ndarray]]:
+        """Make the parameters writable, by name, within a ``with`` block.
+
+        Examples
+        --------
+        >>> lstm = cylstm.LSTM(1, 2, seed=0)
+        >>> with lstm.edit() as parameters:
+        ...     parameters["bias_l0"] += 0.5
+        >>> lstm.bias_l0
+        array([0.5, 0.5, 1.5, 1.5, 0.5, 0.5, 0.5, 0.5], dtype=float32)
+        """
+        self._freeze(False)
+        try:
+            yield dict(self._parameters)
+        finally:
+            self._freeze(True)
+            self._version += 1
+
+    def _freeze(self, frozen: bool) -> None:
+        for parameter in self._parameters.values():
+            parameter.flags.writeable = not frozen
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            object.__setattr__(self, name, value)
+        elif name in self._parameters:
+            self._assign({name: self._checked_parameter(name, value)})
+        else:
+            raise AttributeError(f"{name}: an LSTM's options are set when it is made")
+
+    def _checked_parameter(self, name: str, value: Any) -> np.ndarray:
+        if hasattr(value, "detach"):  # a tensor that may require a gradient
+            value = value.detach()
+        given, shape = checks.is_array(name, value), self._parameters[name].shape
+        if given.dtype.kind != "f":
+            raise TypeError(f"{name}: expected real numbers, got {given.dtype}")
+        if given.shape != shape:
+            raise ValueError(f"{name}: expected shape {shape}, got {given.shape}")
+        return given
+
+    def _assign(self, values: Mapping[str, np.ndarray]) -> None:
+        with self.edit() as parameters:
+            for name, value in values.items():
+                parameters[name][...] = value
+
+    def state_dict(self, *, torch: bool = False) -> dict[str, np.ndarray]:
+        """Copies of the parameters, by name.
+
+        Parameters
+        ----------
+        torch : bool, default False
+            Whether to name the biases as ``torch.nn.LSTM`` does, which has two of them: ours
+            becomes ``bias_ih``, and ``bias_hh`` is zero.
+        """
+        state = {}
+        for name, parameter in self._parameters.items():
+            if torch and name.startswith("bias_"):
+                state[name.replace("bias_", "bias_ih_")] = parameter.copy()
+                state[name.replace("bias_", "bias_hh_")] = np.zeros_like(parameter)
+            else:
+                state[name] = parameter.copy()
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Copy in parameters by name: our own, or those of a ``torch.nn.LSTM`` as they are.
+
+        Everything is checked before anything is changed.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to array
+            PyTorch's two biases are summed. Values of another precision are converted.
+
+        Raises
+        ------
+        KeyError
+            Where names are missing or unknown; it lists them.
+        ValueError
+            Where a shape is wrong.
+        TypeError
+            Where a value is no array of real numbers.
+        """
+        given = dict(state_dict)
+        for name in self._parameters:
+            pair = [name.replace("bias_", bias) for bias in ("bias_ih_", "bias_hh_")]
+            if name.startswith("bias_") and name not in given and all(p in given for p in pair):
+                first, second = (self._checked_parameter(name, given.pop(p)) for p in pair)
+                given[name] = first + second
+        missing = [name for name in self._parameters if name not in given]
+        unexpected = [name for name in given if name not in self._parameters]
+        if missing or unexpected:
+            raise KeyError(f"state_dict: missing {missing}, unexpected {unexpected}")
+        self._assign({name: self._checked_parameter(name, value) for name, value in given.items()})
+
+    # Inference
+
+    def __call__(
+        self,
+        x: np.ndarray,
+        state: State | None = None,
+        lengths: Any = None,
+        *,
+        out: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, State]:
+        """Run over whole sequences, keeping nothing.
+
+        Parameters
+        ----------
+        x : array, (T, N, I), (N, T, I) with `batch_first`, or (T, I)
+            Of the LSTM's dtype, in any layout.
+        state : (h_0, c_0), optional
+            Arrays (L D, N, R) and (L D, N, H), or without N for an x without it; zero by default.
+        lengths : array of int, (N,), optional
+            Each sequence's own length, from 0 to T. y is zero past it, the reverse direction starts
+            at it, and the state returned is that of its last step.
+        out : array, optional
+            Where to write y.
+
+        Returns
+        -------
+        y : array, (T, N, D R), (N, T, D R) or (T, D R)
+            The last layer's h at each step.
+        (h_n, c_n) : arrays, as `state`
+            The state of each layer and direction after its last step.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For an argument of the wrong rank, shape or dtype.
+        MemoryError
+            If the output cannot be had.
+
+        Examples
+        --------
+        >>> lstm = cylstm.LSTM(3, 4, bidirectional=True, seed=0)
+        >>> x = np.ones((6, 2, 3), np.float32)
+        >>> y, (h_n, c_n) = lstm(x, lengths=[6, 2])
+        >>> y.shape, h_n.shape
+        ((6, 2, 8), (2, 2, 4))
+        >>> bool((y[2:, 1] == 0).all())
+        True
+        """
+        x, batch, unbatched = self._checked_input(x, lengths)
+        h, c = self._initial_state(state, batch, unbatched)
+        steps, size = batch.shape
+        y = self._empty_output(steps, size)
+        if out is not None:
+            self._check_out(out, y[:, 0] if unbatched else self._as_given(y))
+            direct = self._time_major(out[:, None] if unbatched else out)
+            if checks.is_regular(out, self.dtype) and not np.may_share_memory(out, x):
+                y = direct
+        if batch.ragged:
+            y[...] = 0
+        self._run(batch, x, y, h, c)
+        if out is not None and y is not direct:
+            direct[...] = y
+        result = out if out is not None else y[:, 0] if unbatched else self._as_given(y)
+        return result, self._given_state(batch, h, c, unbatched)
+
+    def _run(self, batch: Batch, x: np.ndarray, y: np.ndarray, h: np.ndarray, c: np.ndarray) -> None:
+        """All layers; h, c (L D, N, ...) are sorted as `batch` is, and end as the last state.
+
+        The layers between write where the last one will, since a layer reads a step before it
+        writes it. Not so with two directions: then they take turns with a second array.
+        """
+        directions, width = self._options.directions, self._options.output_size
+        spare = y if directions == 1 or self.num_layers == 1 else np.empty_like(y)
+        for layer, recurrences in enumerate(self._layers):
+            target = spare if (self.num_layers - 1 - layer) % 2 else y
+            for direction, recurrence in enumerate(recurrences):
+                k = layer * directions + direction
+                part = target[:, :, direction * width : (direction + 1) * width]
+                recurrence.run(x, part, h[k], c[k], batch.sizes, batch.order)
+            x = target
+
+    def stream(self, batch_size: int = 1) -> Stream:
+        """Make a stream: the LSTM with its state, to be advanced a step, or some, at a time.
+
+        Examples
+        --------
+        >>> lstm = cylstm.LSTM(3, 4, seed=0)
+        >>> x = np.ones((6, 1, 3), np.float32)
+        >>> stream = lstm.stream()
+        >>> steps = [stream.step(x_t) for x_t in x]
+        >>> bool(np.allclose(np.stack(steps), lstm(x)[0], atol=1e-6))
+        True
+        """
+        return Stream(self, batch_size)
+
+    # Training
+
+    def forward(
+        self,
+        x: np.ndarray,
+        state: State | None = None,
+        lengths: Any = None,
+        *,
+        rng: np.random.Generator | None = None,
+    ) -> tuple[np.ndarray, State, Tape]:
+        """Run as in training: dropout acts, and what `backward` needs is kept.
+
+        Parameters
+        ----------
+        x, state, lengths
+            As for inference.
+        rng : numpy.random.Generator, optional
+            Source of dropout; the LSTM's own by default.
+
+        Returns
+        -------
+        y, (h_n, c_n)
+            As for inference.
+        tape : Tape
+            For `backward`. It refers to x, which must not change before that.
+
+        Examples
+        --------
+        >>> lstm = cylstm.LSTM(3, 4, seed=0)
+        >>> x = np.ones((6, 2, 3), np.float32)
+        >>> y, (h_n, c_n), tape = lstm.forward(x)
+        >>> grad_x, (grad_h0, grad_c0), grads = lstm.backward(tape, np.ones_like(y))
+        >>> grad_x.shape, sorted(grads)
+        ((6, 2, 3), ['bias_l0', 'weight_hh_l0', 'weight_ih_l0'])
+        """
+        x, batch, unbatched = self._checked_input(x, lengths)
+        h, c = self._initial_state(state, batch, unbatched)
+        tape = Tape(self, self._version, batch, unbatched, h.copy(), c.copy(), [])
+        rows, directions, width = batch.pack(x), self._options.directions, self._options.output_size
+        for layer, recurrences in enumerate(self._layers):
+            mask = self._dropout_mask(rows, rng or self._rng) if layer and self.dropout else None
+            if mask is not None:
+                rows = rows * mask
+            y = np.empty((len(rows), directions * width), self.dtype)
+            kept = TapeOfLayer(rows, mask, y, [])
+            for direction, recurrence in enumerate(recurrences):
+                k = layer * directions + direction
+                part = y[:, direction * width : (direction + 1) * width]
+                kept.directions.append(
+                    recurrence.forward(rows, part, h[k], c[k], batch.sizes, batch.offsets)
+                )
+            tape.layers.append(kept)
+            rows = y
+        y = self._empty_output(*batch.shape)
+        batch.unpack(rows, y)
+        given = y[:, 0] if unbatched else self._as_given(y)
+        return given, self._given_state(batch, h, c, unbatched), tape
+
+    def _dropout_mask(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        kept = rng.random(rows.shape, self.dtype) >= self.dropout
+        return kept * self.dtype.type(1 / (1 - self.dropout) if self.dropout < 1 else 0)
+
+    def backward(
+        self, tape: Tape, grad_y: np.ndarray, grad_state: State | None = None
+    ) -> tuple[np.ndarray, State, dict[str, np.ndarray]]:
+        """Backpropagation through time: the gradients of all inputs and parameters.
+
+        Parameters
+        ----------
+        tape : Tape
+            From `forward` of this LSTM, with the parameters as they are now. It is not used up.
+        grad_y : array, as y
+            The loss's gradient by y. What is past a sequence's length is not read.
+        grad_state : (grad_hn, grad_cn), optional
+            By h_n and c_n; zero by default.
+
+        Returns
+        -------
+        grad_x : array, as x
+        (grad_h0, grad_c0) : arrays, as the state
+        grads : dict of str to array
+            For each parameter.
+
+        Raises
+        ------
+        ValueError
+            If the tape is another LSTM's, or older than a change of the parameters.
+        """
+        self._check_tape(tape)
+        batch, unbatched = tape.batch, tape.unbatched
+        steps, size = batch.shape
+        directions, width = self._options.directions, self._options.output_size
+        wide = self._given_shape(steps, size, directions * width, unbatched)
+        grad_y = checks.array("grad_y", grad_y, self.dtype, wide)
+        grad_rows = batch.pack(self._time_major(grad_y[:, None] if unbatched else grad_y))
+        grad_h, grad_c = self._initial_state(grad_state, batch, unbatched, "grad_state", "grad_", "n")
+        by_layer = []
+        for layer in reversed(range(self.num_layers)):
+            kept = tape.layers[layer]
+            grad_x = np.zeros_like(kept.x)
+            for direction, recurrence in enumerate(self._layers[layer]):
+                k = layer * directions + direction
+                part = slice(direction * width, (direction + 1) * width)
+                by_layer.append((k, recurrence.backward(
+                    kept.directions[direction], kept.x, kept.y[:, part], tape.h_0[k], tape.c_0[k],
+                    batch.sizes, batch.offsets, grad_rows[:, part], grad_h[k], grad_c[k], grad_x,
+                )))  # fmt: skip
+            grad_rows = grad_x if kept.mask is None else grad_x * kept.mask
+        endings = [ending for ending, _, _ in self._options.cells()]
+        grads = {name + endings[k]: grad for k, own in sorted(by_layer, key=lambda item: item[0])
+                 for name, grad in own.items()}  # fmt: skip
+        grad_x = self._empty(steps, size, self.input_size)
+        batch.unpack(grad_rows, grad_x)
+        given = grad_x[:, 0] if unbatched else self._as_given(grad_x)
+        return given, self._given_state(batch, grad_h, grad_c, unbatched), grads
+
+    def _check_tape(self, tape: Any) -> None:
+        if not isinstance(tape, Tape):
+            raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
+        if tape.lstm is not self:
+            raise ValueError("tape: expected one of this LSTM's, got another's")
+        if tape.version != self._version:
+            raise ValueError("tape: the parameters have changed since forward; run it again")
+
+    # Shapes. Within, everything is (T, N, F); outside it is as the caller gave it.
+
+    def _given_shape(self, steps: Any, size: Any, width: int, unbatched: bool) -> tuple[Any, ...]:
+        if unbatched:
+            return steps, width
+        return (size, steps, width) if self.batch_first else (steps, size, width)
+
+    def _time_major(self, x: np.ndarray) -> np.ndarray:
+        """From the caller's order of axes; an unbatched array comes with N in the middle."""
+        return x.swapaxes(0, 1) if self.batch_first and x.ndim == 3 else x
+
+    _as_given = _time_major
+
+    def _empty(self, steps: int, size: int, width: int) -> np.ndarray:
+        """(T, N, F), contiguous in the caller's order."""
+        return self._time_major(np.empty(self._given_shape(steps, size, width, False), self.dtype))
+
+    def _empty_output(self, steps: int, size: int) -> np.ndarray:
+        return self._empty(steps, size, self._options.directions * self._options.output_size)
+
+    def _checked_input(self, x: Any, lengths: Any) -> tuple[np.ndarray, Batch, bool]:
+        x = checks.is_array("x", x)
+        unbatched = x.ndim == 2
+        _check_rows(x)
+        shape = self._given_shape("T", "N", self.input_size, unbatched)
+        x = checks.array("x", x, self.dtype, shape)
+        x = x[:, None] if unbatched else self._time_major(x)
+        steps, size = x.shape[:2]
+        if lengths is not None:
+            lengths = checks.lengths(lengths, steps, size)
+        return x, Batch(steps, size, lengths), unbatched
+
+    def _check_out(self, out: Any, like: np.ndarray) -> None:
+        if not isinstance(out, np.ndarray):
+            raise TypeError(f"out: expected an array, got {type(out).__name__}")
+        if out.dtype != self.dtype:
+            raise TypeError(f"out: expected dtype {self.dtype}, got {out.dtype}")
+        if out.shape != like.shape:
+            raise ValueError(f"out: expected shape {like.shape}, got {out.shape}")
+        if not out.flags.writeable:
+            raise ValueError("out: expected a writable array, got a read-only one")
+
+    def _initial_state(
+        self, state: Any, batch: Batch, unbatched: bool,
+        name: str = "state", before: str = "", after: str = "_0",
+    ) -> State:  # fmt: skip
+        """Sorted copies of (L D, N, R) and (L D, N, H)."""
+        widths = self._options.output_size, self.hidden_size
+        count, size = self.num_layers * self._options.directions, batch.shape[1]
+        if state is None:
+            return tuple(np.zeros((count, size, width), self.dtype) for width in widths)
+        names = f"{before}h{after}", f"{before}c{after}"
+        try:
+            pair = tuple(state)
+        except TypeError:
+            pair = ()
+        if len(pair) != 2 or isinstance(state, np.ndarray):
+            raise TypeError(
+                f"{name}: expected a pair ({names[0]}, {names[1]}), got {type(state).__name__}"
+            )
+        sorted_pair = []
+        for part, part_name, width in zip(pair, names, widths, strict=True):
+            shape = (count, width) if unbatched else (count, size, width)
+            given = checks.array(part_name, part, self.dtype, shape)
+            sorted_pair.append(batch.sort(given[:, None] if unbatched else given))
+        return tuple(sorted_pair)
+
+    def _given_state(self, batch: Batch, h: np.ndarray, c: np.ndarray, unbatched: bool) -> State:
+        h, c = batch.unsort(h), batch.unsort(c)
+        return (h[:, 0], c[:, 0]) if unbatched else (h, c)
+
+    # Files, pickles, text
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the parameters and the configuration as a safetensors file.
+
+        See Also
+        --------
+        cylstm.load
+        """
+        save_model(path, "LSTM", self.config, self.state_dict())
+
+    @classmethod
+    def _from_saved(cls, config: dict[str, Any], state: Mapping[str, np.ndarray]) -> LSTM:
+        lstm = cls.__new__(cls)
+        lstm.__setstate__({"config": config, "parameters": state, "rng": np.random.default_rng()})
+        return lstm
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"config": self.config, "parameters": self.state_dict(), "rng": self._rng}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._build(checked_options(**state["config"]))
+        self._rng = state["rng"]
+        self.load_state_dict(state["parameters"])
+
+    def __repr__(self) -> str:
+        changed = self._options.changed()
+        sizes = f"{changed.pop('input_size')}, {changed.pop('hidden_size')}"
+        return f"LSTM({', '.join([sizes, *(f'{n}={v!r}' for n, v in changed.items())])})"
+
+
+@dataclass(eq=False, slots=True)
+class TapeOfLayer:
+    """What one layer's forward pass leaves, in packed rows."""
+
+    x: np.ndarray
+    mask: np.ndarray | None  # dropout's, on x
+    y: np.ndarray
+    directions: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+@dataclass(eq=False, slots=True)
+class Tape:
+    """What `LSTM.forward` keeps for `LSTM.backward`: opaque, and good for that LSTM alone."""
+
+    lstm: LSTM
+    version: int
+    batch: Batch
+    unbatched: bool
+    h_0: np.ndarray
+    c_0: np.ndarray
+    layers: list[TapeOfLayer]
+
+
+def _check_rows(x: np.ndarray) -> None:
+    rows = math.prod(x.shape[:-1])
+    if rows > checks.LARGEST:
+        raise ValueError(
+            f"x: expected at most 2**31 - 1 steps in all sequences together, got {rows}; "
+            "run it in parts, carrying the state"
+        )
+
+
+def load(path: str | os.PathLike[str]) -> LSTM:
+    """Read an LSTM that `LSTM.save` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    LSTM
+
+    Raises
+    ------
+    ValueError
+        If the file is no such file, is damaged, or is newer than this version can read.
+    OSError
+        If it cannot be read.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> lstm = cylstm.LSTM(3, 4, seed=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "model.safetensors")
+    ...     lstm.save(path)
+    ...     again = cylstm.load(path)
+    >>> bool((again.weight_ih_l0 == lstm.weight_ih_l0).all())
+    True
+    """
+    kind, config, tensors = load_model(path)
+    if kind != "LSTM":
+        raise ValueError(f"{path}: expected an LSTM, got a {kind}")
+    return lstm_from_file(path, config, tensors)
+
+
+def lstm_from_file(
+    path: str | os.PathLike[str], config: dict[str, Any], tensors: Mapping[str, np.ndarray]
+) -> LSTM:
+    """Make the LSTM that a file's configuration and tensors describe."""
+    known = {field for field in Options.__dataclass_fields__}
+    missing, unknown = sorted(known - set(config)), sorted(set(config) - known)
+    if missing or unknown:
+        raise ValueError(f"{path}: configuration lacks {missing}, has unknown {unknown}")
+    try:
+        options = checked_options(**config)
+        expected = options.parameter_shapes()
+        found = {name: tensor.shape for name, tensor in tensors.items()}
+        dtypes = {tensor.dtype.name for tensor in tensors.values()}
+        if found != expected or dtypes != {options.dtype}:
+            differ = sorted(n for n in expected.keys() | found if expected.get(n) != found.get(n))
+            raise ValueError(f"tensors do not fit the configuration: {differ or dtypes}")
+        return LSTM._from_saved(config, tensors)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None

@@ -1,0 +1,193 @@
+"""The options of an LSTM, checked, and the parameters that follow from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cylstm import checks
+
+Activation = str | tuple[str, float, float]
+Activations = tuple[Activation, Activation, Activation]
+
+ACTIVATIONS = ("sigmoid", "tanh", "relu", "hard_sigmoid")
+STANDARD: Activations = ("sigmoid", "tanh", "tanh")
+HARD_SIGMOID = (0.2, 0.5)  # slope and offset as ONNX has them
+
+
+@dataclass(frozen=True)
+class Options:
+    """The arguments of `cylstm.LSTM`, in their order; made by `checked_options`."""
+
+    input_size: int
+    hidden_size: int
+    num_layers: int = 1
+    bias: bool = True
+    batch_first: bool = False
+    dropout: float = 0.0
+    bidirectional: bool = False
+    proj_size: int = 0
+    reverse: bool = False
+    peephole: bool = False
+    coupled: bool = False
+    clip: float | None = None
+    activations: Any = STANDARD
+    forget_bias: float = 1.0
+    dtype: str = "float32"
+
+    @property
+    def directions(self) -> int:
+        """1 or 2."""
+        return 2 if self.bidirectional else 1
+
+    @property
+    def output_size(self) -> int:
+        """R, the width of one direction's h."""
+        return self.proj_size or self.hidden_size
+
+    def reads_from_end(self, direction: int) -> bool:
+        """Whether this direction processes a sequence from its last step."""
+        return self.reverse or direction == 1
+
+    def activations_of(self, direction: int) -> list[tuple[str, float, float]]:
+        """The three activations of a direction, each with a slope and an offset."""
+        one = isinstance(self.activations[0], str) or len(self.activations) == 3
+        triple = self.activations if one else self.activations[direction]
+        return [(a, *HARD_SIGMOID) if isinstance(a, str) else a for a in triple]
+
+    def layer_shapes(self, layer: int) -> dict[str, tuple[int, ...]]:
+        """The parameters of one direction of a layer, in PyTorch's order."""
+        gates = 4 * self.hidden_size
+        width = self.directions * self.output_size if layer else self.input_size
+        shapes: dict[str, tuple[int, ...]] = {
+            "weight_ih": (gates, width),
+            "weight_hh": (gates, self.output_size),
+        }
+        if self.bias:
+            shapes["bias"] = (gates,)
+        if self.proj_size:
+            shapes["weight_hr"] = (self.proj_size, self.hidden_size)
+        if self.peephole:
+            shapes["weight_p"] = (3 * self.hidden_size,)
+        return shapes
+
+    def cells(self) -> Iterator[tuple[str, int, int]]:
+        """The name's ending, layer and direction of each, in PyTorch's order."""
+        for layer in range(self.num_layers):
+            for direction in range(self.directions):
+                yield f"_l{layer}{'_reverse' if direction else ''}", layer, direction
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every parameter's name and shape, in PyTorch's order."""
+        return {
+            name + ending: shape
+            for ending, layer, _ in self.cells()
+            for name, shape in self.layer_shapes(layer).items()
+        }
+
+    def changed(self) -> dict[str, Any]:
+        """What differs from the defaults."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        }
+
+
+def checked_options(**given: Any) -> Options:
+    """`Options`, every value checked and in its plain type."""
+    sizes = {"input_size": 1, "hidden_size": 1, "num_layers": 1, "proj_size": 0}
+    flags = ("bias", "batch_first", "bidirectional", "reverse", "peephole", "coupled")
+    for name, lowest in sizes.items():
+        given[name] = checks.whole(name, given[name], lowest)
+    for name in flags:
+        given[name] = checks.is_true_or_false(name, given[name])
+    for name in ("dropout", "forget_bias"):
+        given[name] = checks.finite(name, given[name])
+    given["dtype"] = checks.floating("dtype", given["dtype"]).name
+    if given["clip"] is not None:
+        given["clip"] = checks.finite("clip", given["clip"])
+        if given["clip"] <= 0:
+            raise ValueError(f"clip: expected a positive number or None, got {given['clip']}")
+    if not 0 <= given["dropout"] <= 1:
+        raise ValueError(f"dropout: expected a number from 0 to 1, got {given['dropout']}")
+    if given["bidirectional"] and given["reverse"]:
+        raise ValueError("reverse: expected False with bidirectional=True, which reads both ways")
+    if given["proj_size"] >= given["hidden_size"]:
+        raise ValueError(
+            f"proj_size: expected less than hidden_size ({given['hidden_size']}), "
+            f"got {given['proj_size']}"
+        )
+    checks.whole("4 * hidden_size", 4 * given["hidden_size"])
+    checks.whole("2 * hidden_size (both directions)", 2 * given["hidden_size"])
+    directions = 2 if given["bidirectional"] else 1
+    given["activations"] = _checked_activations(given["activations"], directions)
+    return Options(**given)
+
+
+def _checked_activations(given: Any, directions: int) -> Any:
+    if not isinstance(given, (tuple, list)):
+        raise TypeError(f"activations: expected three activations, got {given!r}")
+    one_for_each = len(given) == directions and all(
+        isinstance(triple, (tuple, list)) and len(triple) == 3 for triple in given
+    )
+    if one_for_each:
+        return tuple(_checked_triple(triple) for triple in given)
+    return _checked_triple(given)
+
+
+def _checked_triple(given: Any) -> Activations:
+    if len(given) != 3:
+        raise ValueError(
+            "activations: expected (gates, candidate, output), or such a triple for each "
+            f"direction, got {given!r}"
+        )
+    gates, candidate, output = map(_checked_activation, given)
+    return gates, candidate, output
+
+
+def _checked_activation(given: Any) -> Activation:
+    if isinstance(given, str) and given in ACTIVATIONS:
+        return given
+    if isinstance(given, (tuple, list)) and len(given) == 3 and given[0] == "hard_sigmoid":
+        slope, offset = (checks.finite("activations", value) for value in given[1:])
+        return "hard_sigmoid", slope, offset
+    raise ValueError(
+        f"activations: expected one of {', '.join(ACTIVATIONS)}, "
+        f"or ('hard_sigmoid', slope, offset), got {given!r}"
+    )
+
+
+def initialise(name: str, parameter: np.ndarray, options: Options, rng: np.random.Generator) -> None:
+    """Fill a parameter for training.
+
+    Recurrent weights are orthogonal gate by gate [1]_, other weights uniform with the variance of
+    Glorot and Bengio [2]_, peepholes zero, biases zero but the forget gate's at `forget_bias` [3]_.
+
+    References
+    ----------
+    .. [1] A. M. Saxe, J. L. McClelland, S. Ganguli, "Exact solutions to the nonlinear dynamics of
+       learning in deep linear neural networks", ICLR 2014.
+    .. [2] X. Glorot, Y. Bengio, "Understanding the difficulty of training deep feedforward neural
+       networks", AISTATS 2010.
+    .. [3] R. Jozefowicz, W. Zaremba, I. Sutskever, "An empirical exploration of recurrent network
+       architectures", ICML 2015.
+    """
+    hidden = options.hidden_size
+    if name.startswith("weight_hh"):
+        q, r = np.linalg.qr(rng.standard_normal((4, hidden, parameter.shape[1])))
+        signs = np.where(np.diagonal(r, axis1=1, axis2=2) < 0, -1.0, 1.0)  # makes it uniform
+        parameter[...] = (q * signs[:, None, :]).reshape(parameter.shape)
+    elif name.startswith(("weight_ih", "weight_hr")):
+        rows = hidden if name.startswith("weight_ih") else parameter.shape[0]
+        bound = math.sqrt(6 / (rows + parameter.shape[1]))
+        parameter[...] = rng.uniform(-bound, bound, parameter.shape)
+    else:
+        parameter[...] = 0
+        if name.startswith("bias"):
+            parameter[hidden : 2 * hidden] = options.forget_bias

@@ -1,0 +1,95 @@
+"""Streaming: an LSTM together with its state, advanced as the input comes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cylstm import checks
+from cylstm.batch import Batch
+
+if TYPE_CHECKING:
+    from cylstm.lstm import LSTM, State
+
+
+class Stream:
+    """An LSTM's state over N sequences that come step by step; made by `LSTM.stream`.
+
+    A stream is for one thread; one LSTM may have any number of streams. It sees a change of the
+    LSTM's parameters at its next step.
+
+    Attributes
+    ----------
+    batch_size : int
+        N.
+    """
+
+    def __init__(self, lstm: LSTM, batch_size: int = 1) -> None:
+        if lstm.bidirectional or lstm.reverse:
+            raise ValueError("stream: a direction that reads from the end cannot be streamed")
+        self.batch_size = checks.whole("batch_size", batch_size, 1)
+        self._lstm = lstm
+        self._step = Batch(1, batch_size)
+        shape = lstm.num_layers, batch_size
+        self._h = np.zeros((*shape, lstm._options.output_size), lstm.dtype)
+        self._c = np.zeros((*shape, lstm.hidden_size), lstm.dtype)
+
+    def step(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Advance by one step, or by several.
+
+        Parameters
+        ----------
+        x : array, (N, I), or (I,) if N is 1; or several steps: (T, N, I), (N, T, I) with `batch_first`
+        out : array, optional
+            Where to write y.
+
+        Returns
+        -------
+        y : array, (N, R), (R,), (T, N, R) or (N, T, R)
+            The last layer's h.
+        """
+        lstm = self._lstm
+        x = checks.is_array("x", x)
+        single = x.ndim == 1 and self.batch_size == 1
+        if single or x.ndim == 2:
+            shape: tuple[Any, ...] = (self.batch_size, lstm.input_size)
+            x = checks.array("x", x, lstm.dtype, shape[1:] if single else shape)
+            x, batch = x.reshape(1, *shape), self._step
+        else:
+            shape = lstm._given_shape("T", self.batch_size, lstm.input_size, False)
+            x = lstm._time_major(checks.array("x", x, lstm.dtype, shape))
+            batch = Batch(len(x), self.batch_size)
+        y = lstm._empty_output(len(x), self.batch_size)
+        lstm._run(batch, x, y, self._h, self._c)
+        given = y[0, 0] if single else y[0] if batch is self._step else lstm._as_given(y)
+        if out is None:
+            return given
+        lstm._check_out(out, given)
+        out[...] = given
+        return out
+
+    def reset(self, rows: Any = None) -> None:
+        """Set the state to zero: of all sequences, or of those chosen.
+
+        Parameters
+        ----------
+        rows : index of an axis, optional
+            Which sequences: an integer, a list of integers, a slice or a mask (N,).
+        """
+        chosen = slice(None) if rows is None else rows
+        try:
+            self._h[:, chosen] = 0
+            self._c[:, chosen] = 0
+        except IndexError as error:
+            raise IndexError(f"rows: {error}") from None
+
+    @property
+    def state(self) -> State:
+        """Copies of (h, c): (L, N, R) and (L, N, H). It can be set to such a pair."""
+        return self._h.copy(), self._c.copy()
+
+    @state.setter
+    def state(self, state: State) -> None:
+        h, c = self._lstm._initial_state(state, self._step, False, "state", after="")
+        self._h[...], self._c[...] = h, c

@@ -1,0 +1,113 @@
+"""Builds the extension modules; everything else of the build is in pyproject.toml.
+
+The kernels (src/kernels.c) are compiled once for each (instruction set, dtype), each with the flags
+of its set, and linked into one module that picks among them at run time. A compiler that does not
+know a set leaves that set out.
+"""
+
+import os
+import platform
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
+
+GENERATED = "build/cython"
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+DEBUG = os.environ.get("CYLSTM_DEBUG_CYTHON") == "1"
+
+# -ffp-contract=fast lets the compiler fuse a multiplication and an addition; nothing else of the
+# arithmetic may be changed by it.
+FLAGS = ["-O3", "-std=gnu11", "-g0", "-fvisibility=hidden",
+         "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]  # fmt: skip
+
+# name: (bytes of a vector, compiler flags)
+INSTRUCTION_SETS = {"baseline": (16, [])}
+if X86:
+    AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma"]
+    INSTRUCTION_SETS |= {"avx2": (32, ["-mavx2", "-mfma"]), "avx512": (64, AVX512)}
+
+
+class BuildKernels(build_ext):
+    def build_extension(self, ext):
+        if ext.name == "cylstm._kernels":
+            for isa in filter(self.compiles, INSTRUCTION_SETS):
+                ext.define_macros.append((f"HAVE_{isa}", None))
+                ext.extra_objects += self.kernel_objects(isa)
+        super().build_extension(ext)
+
+    def compiles(self, isa):
+        """Whether the compiler has this set's flags."""
+        with tempfile.TemporaryDirectory() as folder:
+            probe = Path(folder, "probe.c")
+            probe.write_text("int probe;\n")
+            try:
+                self.compiler.compile(
+                    [str(probe)], folder, extra_postargs=INSTRUCTION_SETS[isa][1]
+                )
+            except CompileError:
+                return False
+        return True
+
+    def kernel_objects(self, isa):
+        width, flags = INSTRUCTION_SETS[isa]
+        objects = []
+        for dtype in ("float", "double"):
+            macros = [("ISA", isa), ("DTYPE", dtype), ("VECTOR_BYTES", str(width)),
+                      ("REAL_IS_DOUBLE", str(int(dtype == "double")))]  # fmt: skip
+            objects += self.compiler.compile(
+                ["src/kernels.c"],
+                str(Path(self.build_temp, isa, dtype)),
+                macros,
+                extra_postargs=FLAGS + flags,
+                depends=list(map(str, Path("src").glob("*.h"))),
+            )
+        return objects
+
+
+def write_blas_int():
+    """SciPy has exported its BLAS integer type since 1.18; before, it was int."""
+    declarations = Path(find_spec("scipy.linalg").origin).with_name("cython_blas.pxd").read_text()
+    has_it = "blas_int" in declarations
+    line = "from scipy.linalg.cython_blas cimport blas_int" if has_it else "ctypedef int blas_int"
+    folder = Path(GENERATED)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "_blas_int.pxi").write_text(line + "\n")
+
+
+def extension(name, *sources):
+    return Extension(
+        f"cylstm.{name}",
+        [f"cylstm/{name}.pyx", *sources],
+        include_dirs=["src"],
+        define_macros=[("CYTHON_CCOMPLEX", "0")],
+        extra_compile_args=FLAGS,
+        extra_link_args=["-Wl,-s"] if platform.system() == "Linux" else [],
+    )
+
+
+write_blas_int()
+setup(
+    ext_modules=cythonize(
+        [
+            extension("_blas", "src/exclusive.c"),
+            extension("_kernels", "src/dispatch.c"),
+            extension("_sequence"),
+        ],
+        build_dir=GENERATED,
+        include_path=[GENERATED],
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": DEBUG,
+            "wraparound": False,
+            "initializedcheck": DEBUG,
+            "cdivision": True,
+            "freethreading_compatible": True,
+        },
+    ),
+    cmdclass={"build_ext": BuildKernels},
+)

@@ -1,0 +1,62 @@
+/* A vector of `real`, in the compiler's vector extensions: one source for every instruction set.
+ *
+ * The includer defines VECTOR_BYTES (16, 32 or 64) and REAL_IS_DOUBLE (0 or 1).
+ */
+#ifndef CYLSTM_VEC_H
+#define CYLSTM_VEC_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+#if REAL_IS_DOUBLE
+typedef double real;
+typedef int64_t real_bits;
+#else
+typedef float real;
+typedef int32_t real_bits;
+#endif
+
+#define VLEN ((ptrdiff_t)(VECTOR_BYTES / sizeof(real)))
+
+typedef real vec __attribute__((vector_size(VECTOR_BYTES)));
+typedef real_bits bits __attribute__((vector_size(VECTOR_BYTES)));
+typedef real unaligned_vec
+    __attribute__((vector_size(VECTOR_BYTES), aligned(__alignof__(real)), may_alias));
+
+INLINE vec load(const real *p) { return *(const unaligned_vec *)p; }
+INLINE void store(real *p, vec v) { *(unaligned_vec *)p = v; }
+INLINE vec broadcast(real x) { return (vec){0} + x; }
+
+/* The first n lanes; the rest are zero, and are not stored. Folds away where n is VLEN. */
+INLINE vec load_n(const real *p, ptrdiff_t n) {
+    if (n == VLEN) return load(p);
+    vec v = {0};
+    memcpy(&v, p, (size_t)n * sizeof(real));
+    return v;
+}
+INLINE void store_n(real *p, vec v, ptrdiff_t n) {
+    if (n == VLEN)
+        store(p, v);
+    else
+        memcpy(p, &v, (size_t)n * sizeof(real));
+}
+
+/* where ? a : b, lane by lane; comparisons of vectors give `where`. */
+INLINE vec choose(bits where, vec a, vec b) {
+    return (vec)((where & (bits)a) | (~where & (bits)b));
+}
+
+/* Bounds that let NaN through. */
+INLINE vec at_least(vec x, vec low) { return choose(x < low, low, x); }
+INLINE vec at_most(vec x, vec high) { return choose(x > high, high, x); }
+
+INLINE bits sign_bits(void) { return (bits)broadcast((real)-0.0); }
+INLINE vec absolute(vec x) { return (vec)((bits)x & ~sign_bits()); }
+INLINE vec copy_sign(vec magnitude, vec sign) {
+    return (vec)((bits)magnitude | ((bits)sign & sign_bits()));
+}
+
+#endif

@@ -1,0 +1,117 @@
+"""What the tests draw from: every option of the LSTM by name, memory layouts, and random cases."""
+
+import numpy as np
+from hypothesis import strategies as st
+
+import reference
+
+OPTIONS = {
+    "plain": {},
+    "no bias": {"bias": False},
+    "three layers": {"num_layers": 3},
+    "batch first": {"batch_first": True},
+    "bidirectional": {"bidirectional": True},
+    "reverse": {"reverse": True},
+    "projection": {"proj_size": 2},
+    "peephole": {"peephole": True},
+    "coupled": {"coupled": True},
+    "clip": {"clip": 0.8},
+    "relu gates": {"activations": ("relu", "tanh", "tanh")},
+    "relu cell": {"activations": ("sigmoid", "relu", "relu")},
+    "hard sigmoid": {"activations": ("hard_sigmoid", "tanh", "tanh")},
+    "hard sigmoid of another slope": {"activations": (("hard_sigmoid", 0.4, 0.3), "tanh", "relu")},
+    "exotic activations": {"activations": ("tanh", ("hard_sigmoid", 0.3, 0.6), "hard_sigmoid")},
+    "activations of each direction": {
+        "bidirectional": True,
+        "activations": (("sigmoid", "tanh", "relu"), ("hard_sigmoid", "sigmoid", "tanh")),
+    },
+    "coupled peephole": {"coupled": True, "peephole": True, "clip": 1.5},
+    "reverse layers": {"reverse": True, "num_layers": 2, "proj_size": 3, "peephole": True},
+    "everything": {
+        "num_layers": 2,
+        "bidirectional": True,
+        "batch_first": True,
+        "proj_size": 3,
+        "peephole": True,
+        "coupled": True,
+        "clip": 2.0,
+        "activations": (("sigmoid", "tanh", "tanh"), ("hard_sigmoid", "relu", "sigmoid")),
+    },
+}
+STREAMABLE = {
+    name: options
+    for name, options in OPTIONS.items()
+    if not (options.get("bidirectional") or options.get("reverse"))
+}
+
+
+def every_second(a):
+    wide = np.full((*a.shape[:-1], 2 * a.shape[-1]), np.nan, a.dtype)
+    wide[..., ::2] = a
+    return wide[..., ::2]
+
+
+def backwards(a):
+    return np.ascontiguousarray(np.flip(a))[(slice(None, None, -1),) * a.ndim]
+
+
+def swapped(a):
+    return a.astype(a.dtype.newbyteorder())
+
+
+def read_only(a):
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+def unaligned(a):
+    raw = np.empty(a.nbytes + 1, np.uint8)
+    view = raw[1:].view(a.dtype).reshape(a.shape)
+    view[...] = a
+    return view
+
+
+LAYOUTS = [np.asfortranarray, every_second, backwards, swapped, read_only, unaligned]
+
+# The vectors of the kernels hold 2 to 16 numbers: sizes on both sides of their multiples.
+sizes = st.integers(1, 20) | st.sampled_from([31, 32, 33, 64, 100])
+
+SMOOTH = ["sigmoid", "tanh"]
+KINKED = ["relu", "hard_sigmoid", ("hard_sigmoid", 0.4, 0.3)]
+
+
+def triples(smooth):
+    cells = st.sampled_from(SMOOTH if smooth else SMOOTH + KINKED)
+    # With relu gates, exponential growth would drown every tolerance: those have their OPTIONS.
+    return st.tuples(cells.filter(lambda name: name != "relu"), cells, cells)
+
+
+@st.composite
+def configs(draw, sizes=sizes, smooth=False):
+    """Arguments of cylstm.LSTM; `smooth`: without the kinks of clip, relu and hard_sigmoid."""
+    hidden = draw(sizes)
+    direction = draw(st.sampled_from([{}, {"reverse": True}, {"bidirectional": True}]))
+    triple = triples(smooth)
+    return direction | {
+        "input_size": draw(sizes),
+        "hidden_size": hidden,
+        "num_layers": draw(st.integers(1, 3)),
+        "bias": draw(st.booleans()),
+        "batch_first": draw(st.booleans()),
+        "proj_size": draw(st.integers(0, hidden - 1)),
+        "peephole": draw(st.booleans()),
+        "coupled": draw(st.booleans()),
+        "clip": None if smooth else draw(st.none() | st.floats(0.5, 5)),
+        "activations": draw(st.tuples(triple, triple) if "bidirectional" in direction else triple),
+    }
+
+
+@st.composite
+def cases(draw, dtypes=("float32", "float64"), smooth=False):
+    """A reference.Case of any options and shape."""
+    config = draw(configs(smooth=smooth)) | {"dtype": draw(st.sampled_from(dtypes))}
+    steps = draw(st.integers(1, 8))
+    batch = draw(st.none() | st.integers(1, 9))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    return reference.random_case(rng, steps, batch, ragged=draw(st.booleans()), **config)

@@ -1,0 +1,132 @@
+"""What a service relies on: threads, processes, memory, and errors that leave no trace."""
+
+import multiprocessing
+import os
+import pathlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import cylstm
+from reference import assert_same_bits, flat, random_case
+
+THREADS = 8
+
+
+@pytest.fixture
+def two_threads():
+    before = cylstm.get_num_threads()
+    cylstm.set_num_threads(2)
+    yield
+    cylstm.set_num_threads(before)
+
+
+def infer(case):
+    return case.lstm(*case.inputs)
+
+
+def train(case):
+    return case.gradients()
+
+
+def stream(case):
+    own = case.lstm.stream(case.x.shape[1])
+    return own.step(case.x), own.state
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("work", [infer, train, stream])
+def test_threads_share_one_lstm(rng, dtype, work):
+    sizes = {"input_size": 20, "hidden_size": 30, "num_layers": 2, "dtype": dtype}
+    cases = [random_case(rng, 20, batch, **sizes) for batch in range(1, THREADS + 1)]
+    for case in cases[1:]:
+        case.lstm = cases[0].lstm
+    expected = [work(case) for case in cases]
+    with ThreadPoolExecutor(THREADS) as pool:
+        rounds = [list(pool.map(work, cases)) for _ in range(30)]
+    for results in rounds:
+        for actual, alone in zip(results, expected, strict=True):
+            assert_same_bits(actual, alone)
+
+
+def answer(connection, case):
+    connection.send((infer(case), train(case)))
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_child_process(rng, method):
+    case = random_case(rng, 50, 16, input_size=64, hidden_size=128, bidirectional=True)
+    expected = infer(case), train(case)
+    context = multiprocessing.get_context(method)
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=answer, args=(theirs, case))
+    child.start()
+    theirs.close()
+    try:
+        assert ours.poll(60), "the child hangs"
+        assert_same_bits(ours.recv(), expected)
+    finally:
+        child.kill()
+        child.join()
+    assert_same_bits((infer(case), train(case)), expected)
+
+
+def fail(case):
+    with pytest.raises(ValueError, match="lengths"):
+        case.lstm(*case.inputs[:2], lengths=[99] * case.x.shape[1])
+
+
+def edit(case):
+    with case.lstm.edit() as parameters:
+        parameters["bias_l0"] += 1
+
+
+def resident_bytes():
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/statm").exists(), reason="reads /proc")
+@pytest.mark.parametrize("work", [infer, train, stream, fail, edit])
+def test_memory_does_not_grow(rng, work):
+    case = random_case(rng, 2, 2, num_layers=2, bidirectional=work is not stream)
+    for _ in range(1000):
+        work(case)
+    before = resident_bytes()
+    for _ in range(20_000):
+        work(case)
+    # 50 bytes a call would be seen.
+    assert resident_bytes() - before < 1_000_000
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/statm").exists(), reason="reads /proc")
+def test_large_results_are_freed(rng):
+    case = random_case(rng, 500, 20, hidden_size=50)
+    infer(case), train(case)
+    before = resident_bytes()
+    for _ in range(50):
+        infer(case), train(case)
+    # One result alone is 4 MB.
+    assert resident_bytes() - before < 8_000_000
+
+
+def test_errors_leave_everything_as_it_was(rng):
+    case = random_case(rng, 5, 3)
+    expected = infer(case), train(case), case.lstm.state_dict()
+    out = np.full_like(case.grad_y, 7)
+    _, _, tape = case.lstm.forward(*case.inputs)
+    bad = case.grad_y[1:]
+
+    with pytest.raises(ValueError, match="lengths"):
+        case.lstm(*case.inputs[:2], lengths=[9, 9, 9], out=out)
+    with pytest.raises(ValueError, match="grad_y"):
+        case.lstm.backward(tape, bad)
+    with pytest.raises(ValueError, match="weight_hh_l0"):
+        case.lstm.weight_hh_l0 = bad
+
+    assert (out == 7).all()
+    assert_same_bits((infer(case), train(case), case.lstm.state_dict()), expected)
+    assert_same_bits(flat(case.lstm.backward(tape, case.grad_y, case.grad_state)), expected[1])
