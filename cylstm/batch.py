@@ -58,7 +58,7 @@ class Batch:
 
     def sort(self, state: np.ndarray) -> np.ndarray:
         """A copy of states (K, N, F) in the sorted order."""
-        return state[:, self.order]
+        return np.take(state, self.order, axis=1)
 
     def unsort(self, state: np.ndarray) -> np.ndarray:
         """The inverse of `sort`."""

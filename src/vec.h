@@ -14,9 +14,11 @@
 #if REAL_IS_DOUBLE
 typedef double real;
 typedef int64_t real_bits;
+#define SIGN_BIT INT64_MIN
 #else
 typedef float real;
 typedef int32_t real_bits;
+#define SIGN_BIT INT32_MIN
 #endif
 
 #define VLEN ((ptrdiff_t)(VECTOR_BYTES / sizeof(real)))
@@ -28,7 +30,7 @@ typedef real unaligned_vec
 
 INLINE vec load(const real *p) { return *(const unaligned_vec *)p; }
 INLINE void store(real *p, vec v) { *(unaligned_vec *)p = v; }
-INLINE vec broadcast(real x) { return (vec){0} + x; }
+INLINE vec broadcast(real x) { return x - (vec){0}; } /* keeps -0, as 0 + x would not */
 
 /* The first n lanes; the rest are zero, and are not stored. Folds away where n is VLEN. */
 INLINE vec load_n(const real *p, ptrdiff_t n) {
@@ -53,10 +55,9 @@ INLINE vec choose(bits where, vec a, vec b) {
 INLINE vec at_least(vec x, vec low) { return choose(x < low, low, x); }
 INLINE vec at_most(vec x, vec high) { return choose(x > high, high, x); }
 
-INLINE bits sign_bits(void) { return (bits)broadcast((real)-0.0); }
-INLINE vec absolute(vec x) { return (vec)((bits)x & ~sign_bits()); }
+INLINE vec absolute(vec x) { return (vec)((bits)x & ~SIGN_BIT); }
 INLINE vec copy_sign(vec magnitude, vec sign) {
-    return (vec)((bits)magnitude | ((bits)sign & sign_bits()));
+    return (vec)((bits)magnitude | ((bits)sign & SIGN_BIT));
 }
 
 #endif
