@@ -18,6 +18,7 @@ from setuptools.errors import CompileError
 
 GENERATED = "build/cython"
 X86 = platform.machine().lower() in ("x86_64", "amd64")
+SOURCES = sorted(map(str, Path("src").iterdir()))
 DEBUG = os.environ.get("CYLSTM_DEBUG_CYTHON") == "1"
 
 # -ffp-contract=fast lets the compiler fuse a multiplication and an addition; nothing else of the
@@ -64,7 +65,7 @@ class BuildKernels(build_ext):
                 str(Path(self.build_temp, isa, dtype)),
                 macros,
                 extra_postargs=FLAGS + flags,
-                depends=list(map(str, Path("src").glob("*.h"))),
+                depends=SOURCES,
             )
         return objects
 
@@ -84,6 +85,7 @@ def extension(name, *sources):
         f"cylstm.{name}",
         [f"cylstm/{name}.pyx", *sources],
         include_dirs=["src"],
+        depends=SOURCES,
         define_macros=[("CYTHON_CCOMPLEX", "0")],
         extra_compile_args=FLAGS,
         extra_link_args=["-Wl,-s"] if platform.system() == "Linux" else [],

@@ -21,15 +21,15 @@ def nonlinearity(activation, clip, regions):
         "tanh": (np.tanh, []),
         "relu": (lambda z: np.maximum(z, 0), [0]),
         "hard_sigmoid": (
-            lambda z: np.clip(slope * z + offset, 0, 1),
+            lambda z: (slope * z + offset).clip(0, 1),
             [-offset / slope, (1 - offset) / slope],
         ),
     }[name]
-    kinks = sorted([*kinks, -clip, clip])
+    kinks = np.sort([*kinks, -clip, clip])
 
     def clipped(z):
-        regions.append(np.searchsorted(kinks, z))
-        return function(np.clip(z, -clip, clip))
+        regions.append(kinks.searchsorted(z))
+        return function(z.clip(-clip, clip))
 
     return clipped
 
@@ -39,13 +39,13 @@ def cell(parameters, suffix, coupled, clip, activations, regions):
     w_ih, w_hh = parameters["weight_ih" + suffix], parameters["weight_hh" + suffix]
     hidden = len(w_ih) // 4
     bias = parameters.get("bias" + suffix, np.zeros(4 * hidden))
-    p_i, p_f, p_o = np.split(parameters.get("weight_p" + suffix, np.zeros(3 * hidden)), 3)
+    p_i, p_f, p_o = parameters.get("weight_p" + suffix, np.zeros(3 * hidden)).reshape(3, -1)
     projection = parameters.get("weight_hr" + suffix, np.eye(hidden))
     gate, candidate = (nonlinearity(name, clip, regions) for name in activations[:2])
     output = nonlinearity(activations[2], np.inf, regions)
 
     def step(x, h, c):
-        z_i, z_f, z_g, z_o = np.split(w_ih @ x + w_hh @ h + bias, 4)
+        z_i, z_f, z_g, z_o = (w_ih @ x + w_hh @ h + bias).reshape(4, -1)
         i = gate(z_i + p_i * c)
         f = 1 - i if coupled else gate(z_f + p_f * c)
         g = candidate(z_g)

@@ -34,9 +34,9 @@ def test_each_option_with_lengths(options, batch):
 
 
 @given(
-    configs(st.integers(1, 5)),
+    configs(st.integers(1, 4)),
     st.integers(1, 3),
-    st.none() | st.integers(1, 3),
+    st.none() | st.integers(1, 2),
     st.booleans(),
     st.integers(0),
 )
