@@ -102,21 +102,21 @@ cdef floating *_first(floating[:, :] a) noexcept:
     return &a[0, 0] if a.shape[0] and a.shape[1] else NULL
 
 
-def _gemm_memview(bint transpose_a, bint transpose_b, floating alpha, floating[:, :] a,
-                  floating[:, :] b, floating beta, floating[:, :] c):
+def _gemm_memview(bint transpose_a, bint transpose_b, double alpha, floating[:, :] a,
+                  floating[:, :] b, double beta, floating[:, :] c):
     m, k = (a.shape[1], a.shape[0]) if transpose_a else (a.shape[0], a.shape[1])
     inner, n = (b.shape[1], b.shape[0]) if transpose_b else (b.shape[0], b.shape[1])
     if inner != k or c.shape[0] != m or c.shape[1] != n:
         raise ValueError(f"shapes do not match: ({m}, {k}) ({inner}, {n})")
-    gemm(transpose_a, transpose_b, m, n, k, alpha, _first(a), _leading(a), _first(b), _leading(b),
-         beta, _first(c), _leading(c))
+    gemm(transpose_a, transpose_b, m, n, k, <floating> alpha, _first(a), _leading(a),
+         _first(b), _leading(b), <floating> beta, _first(c), _leading(c))
 
 
-def _gemv_memview(bint transpose_a, floating alpha, floating[:, :] a, floating[:] x, floating beta,
+def _gemv_memview(bint transpose_a, double alpha, floating[:, :] a, floating[:] x, double beta,
                   floating[:] y):
     m, n = a.shape[0], a.shape[1]
     if (x.shape[0], y.shape[0]) != ((m, n) if transpose_a else (n, m)):
         raise ValueError(f"shapes do not match: ({m}, {n}) ({x.shape[0]},)")
-    gemv(transpose_a, m, n, alpha, _first(a), _leading(a),
-         &x[0] if x.shape[0] else NULL, x.strides[0] // <Py_ssize_t> sizeof(floating), beta,
+    gemv(transpose_a, m, n, <floating> alpha, _first(a), _leading(a),
+         &x[0] if x.shape[0] else NULL, x.strides[0] // <Py_ssize_t> sizeof(floating), <floating> beta,
          &y[0] if y.shape[0] else NULL, y.strides[0] // <Py_ssize_t> sizeof(floating))

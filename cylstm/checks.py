@@ -55,6 +55,14 @@ def floating(name: str, value: Any) -> np.dtype:
     return dtype
 
 
+def memory(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array to fill; MemoryError also for what no address space could hold."""
+    try:
+        return np.empty(shape, dtype)
+    except ValueError:
+        raise MemoryError(f"no memory for an array of shape {shape}") from None
+
+
 def shape_text(shape: tuple[Any, ...]) -> str:
     """As NumPy writes it: ``(3, N)``."""
     return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
@@ -99,9 +107,21 @@ def is_regular(given: np.ndarray, dtype: np.dtype) -> bool:
     )
 
 
+def index(name: str, value: Any) -> slice | np.ndarray:
+    """What can index one axis: a slice, integers or a mask."""
+    if isinstance(value, slice):
+        return value
+    given = np.asarray(value)
+    if given.size == 0:
+        return given.astype(np.intp)
+    if given.dtype.kind not in "biu":
+        raise TypeError(f"{name}: expected integers, a mask or a slice, got {given.dtype}")
+    return given
+
+
 def lengths(value: Any, steps: int, batch: int) -> np.ndarray:
     """The length of each sequence, integers (N,) from 0 to T."""
-    given = np.atleast_1d(np.asarray(value))
+    given = np.asarray(value)
     if given.dtype.kind not in "iu" and given.size:
         raise TypeError(f"lengths: expected integers, got {given.dtype}")
     if given.shape != (batch,):

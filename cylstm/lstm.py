@@ -143,9 +143,11 @@ class LSTM:
         self._version = 0  # counts the changes of parameters
         dtype = np.dtype(options.dtype)
         self._parameters = {
-            name: np.empty(shape, dtype) for name, shape in options.parameter_shapes().items()
+            name: checks.memory(shape, dtype) for name, shape in options.parameter_shapes().items()
         }
-        self.__dict__.update(asdict(options), dtype=dtype, **self._parameters)
+        self._set_writable(False)
+        self._views = {name: base.view() for name, base in self._parameters.items()}
+        self.__dict__.update(asdict(options), dtype=dtype, **self._views)
         self._layers: list[list[Recurrence]] = [[] for _ in range(options.num_layers)]
         for ending, layer, direction in options.cells():
             own = {n: self._parameters[n + ending] for n in options.layer_shapes(layer)}
@@ -158,7 +160,6 @@ class LSTM:
                     activations=options.activations_of(direction),
                 )
             )
-        self._freeze(True)
 
     # Parameters
 
@@ -180,7 +181,7 @@ class LSTM:
 
     def named_parameters(self) -> Iterator[tuple[str, np.ndarray]]:
         """Iterate over the names and (read-only) parameters, in PyTorch's order."""
-        return iter(self._parameters.items())
+        return iter(self._views.items())
 
     @contextmanager
     def edit(self) -> Iterator[dict[str, np.ndarray]]:
@@ -194,16 +195,20 @@ class LSTM:
         >>> lstm.bias_l0
         array([0.5, 0.5, 1.5, 1.5, 0.5, 0.5, 0.5, 0.5], dtype=float32)
         """
-        self._freeze(False)
+        self._set_writable(True)
+        writable = {name: base.view() for name, base in self._parameters.items()}
         try:
-            yield dict(self._parameters)
+            yield writable
         finally:
-            self._freeze(True)
+            self._set_writable(False)
+            for view in writable.values():
+                view.flags.writeable = False
             self._version += 1
 
-    def _freeze(self, frozen: bool) -> None:
-        for parameter in self._parameters.values():
-            parameter.flags.writeable = not frozen
+    def _set_writable(self, writable: bool) -> None:
+        """Of the arrays that own the memory; no view of a read-only one can be made writable."""
+        for base in self._parameters.values():
+            base.flags.writeable = writable
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("_"):
@@ -330,8 +335,8 @@ class LSTM:
         steps, size = batch.shape
         y = self._empty_output(steps, size)
         if out is not None:
-            self._check_out(out, y[:, 0] if unbatched else self._as_given(y))
-            direct = self._time_major(out[:, None] if unbatched else out)
+            self._check_out(out, self._as_given(y, unbatched))
+            direct = self._time_major(out, unbatched)
             if checks.is_regular(out, self.dtype) and not np.may_share_memory(out, x):
                 y = direct
         if batch.ragged:
@@ -339,8 +344,8 @@ class LSTM:
         self._run(batch, x, y, h, c)
         if out is not None and y is not direct:
             direct[...] = y
-        result = out if out is not None else y[:, 0] if unbatched else self._as_given(y)
-        return result, self._given_state(batch, h, c, unbatched)
+        given = self._as_given(y, unbatched) if out is None else out
+        return given, self._given_state(batch, h, c, unbatched)
 
     def _run(self, batch: Batch, x: np.ndarray, y: np.ndarray, h: np.ndarray, c: np.ndarray) -> None:
         """All layers; h, c (L D, N, ...) are sorted as `batch` is, and end as the last state.
@@ -427,7 +432,7 @@ class LSTM:
             rows = y
         y = self._empty_output(*batch.shape)
         batch.unpack(rows, y)
-        given = y[:, 0] if unbatched else self._as_given(y)
+        given = self._as_given(y, unbatched)
         return given, self._given_state(batch, h, c, unbatched), tape
 
     def _dropout_mask(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -466,7 +471,7 @@ class LSTM:
         directions, width = self._options.directions, self._options.output_size
         wide = self._given_shape(steps, size, directions * width, unbatched)
         grad_y = checks.array("grad_y", grad_y, self.dtype, wide)
-        grad_rows = batch.pack(self._time_major(grad_y[:, None] if unbatched else grad_y))
+        grad_rows = batch.pack(self._time_major(grad_y, unbatched))
         grad_h, grad_c = self._initial_state(grad_state, batch, unbatched, "grad_state", "grad_", "n")
         by_layer = []
         for layer in reversed(range(self.num_layers)):
@@ -485,7 +490,7 @@ class LSTM:
                  for name, grad in own.items()}  # fmt: skip
         grad_x = self._empty(steps, size, self.input_size)
         batch.unpack(grad_rows, grad_x)
-        given = grad_x[:, 0] if unbatched else self._as_given(grad_x)
+        given = self._as_given(grad_x, unbatched)
         return given, self._given_state(batch, grad_h, grad_c, unbatched), grads
 
     def _check_tape(self, tape: Any) -> None:
@@ -503,11 +508,17 @@ class LSTM:
             return steps, width
         return (size, steps, width) if self.batch_first else (steps, size, width)
 
-    def _time_major(self, x: np.ndarray) -> np.ndarray:
-        """From the caller's order of axes; an unbatched array comes with N in the middle."""
-        return x.swapaxes(0, 1) if self.batch_first and x.ndim == 3 else x
+    def _time_major(self, given: np.ndarray, unbatched: bool = False) -> np.ndarray:
+        """A view (T, N, F) of an array in the caller's order of axes."""
+        if unbatched:
+            return given[:, None]
+        return given.swapaxes(0, 1) if self.batch_first else given
 
-    _as_given = _time_major
+    def _as_given(self, x: np.ndarray, unbatched: bool = False) -> np.ndarray:
+        """The inverse of `_time_major`."""
+        if unbatched:
+            return x[:, 0]
+        return x.swapaxes(0, 1) if self.batch_first else x
 
     def _empty(self, steps: int, size: int, width: int) -> np.ndarray:
         """(T, N, F), contiguous in the caller's order."""
@@ -522,10 +533,10 @@ class LSTM:
         _check_rows(x)
         shape = self._given_shape("T", "N", self.input_size, unbatched)
         x = checks.array("x", x, self.dtype, shape)
-        x = x[:, None] if unbatched else self._time_major(x)
+        x = self._time_major(x, unbatched)
         steps, size = x.shape[:2]
         if lengths is not None:
-            lengths = checks.lengths(lengths, steps, size)
+            lengths = checks.lengths(np.atleast_1d(lengths) if unbatched else lengths, steps, size)
         return x, Batch(steps, size, lengths), unbatched
 
     def _check_out(self, out: Any, like: np.ndarray) -> None:
@@ -548,16 +559,13 @@ class LSTM:
         if state is None:
             return tuple(np.zeros((count, size, width), self.dtype) for width in widths)
         names = f"{before}h{after}", f"{before}c{after}"
-        try:
-            pair = tuple(state)
-        except TypeError:
-            pair = ()
-        if len(pair) != 2 or isinstance(state, np.ndarray):
-            raise TypeError(
-                f"{name}: expected a pair ({names[0]}, {names[1]}), got {type(state).__name__}"
-            )
+        expected = f"{name}: expected a pair ({names[0]}, {names[1]})"
+        if not isinstance(state, (tuple, list)):
+            raise TypeError(f"{expected}, got {type(state).__name__}")
+        if len(state) != 2:
+            raise ValueError(f"{expected}, got {len(state)}")
         sorted_pair = []
-        for part, part_name, width in zip(pair, names, widths, strict=True):
+        for part, part_name, width in zip(state, names, widths, strict=True):
             shape = (count, width) if unbatched else (count, size, width)
             given = checks.array(part_name, part, self.dtype, shape)
             sorted_pair.append(batch.sort(given[:, None] if unbatched else given))
@@ -625,7 +633,7 @@ def _check_rows(x: np.ndarray) -> None:
     rows = math.prod(x.shape[:-1])
     if rows > checks.LARGEST:
         raise ValueError(
-            f"x: expected at most 2**31 - 1 steps in all sequences together, got {rows}; "
+            f"x: expected at most {checks.LARGEST} steps in all sequences together, got {rows}; "
             "run it in parts, carrying the state"
         )
 

@@ -117,7 +117,7 @@ def checked_options(**given: Any) -> Options:
     if not 0 <= given["dropout"] <= 1:
         raise ValueError(f"dropout: expected a number from 0 to 1, got {given['dropout']}")
     if given["bidirectional"] and given["reverse"]:
-        raise ValueError("reverse: expected False with bidirectional=True, which reads both ways")
+        raise ValueError("bidirectional, reverse: expected one of them at most, got both")
     if given["proj_size"] >= given["hidden_size"]:
         raise ValueError(
             f"proj_size: expected less than hidden_size ({given['hidden_size']}), "

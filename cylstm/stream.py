@@ -28,7 +28,7 @@ class Stream:
     def __init__(self, lstm: LSTM, batch_size: int = 1) -> None:
         if lstm.bidirectional or lstm.reverse:
             raise ValueError("stream: a direction that reads from the end cannot be streamed")
-        self.batch_size = checks.whole("batch_size", batch_size, 1)
+        self.batch_size = checks.whole("batch_size", batch_size)
         self._lstm = lstm
         self._step = Batch(1, batch_size)
         shape = lstm.num_layers, batch_size
@@ -61,11 +61,12 @@ class Stream:
             x = lstm._time_major(checks.array("x", x, lstm.dtype, shape))
             batch = Batch(len(x), self.batch_size)
         y = lstm._empty_output(len(x), self.batch_size)
-        lstm._run(batch, x, y, self._h, self._c)
         given = y[0, 0] if single else y[0] if batch is self._step else lstm._as_given(y)
+        if out is not None:
+            lstm._check_out(out, given)
+        lstm._run(batch, x, y, self._h, self._c)
         if out is None:
             return given
-        lstm._check_out(out, given)
         out[...] = given
         return out
 
@@ -77,7 +78,7 @@ class Stream:
         rows : index of an axis, optional
             Which sequences: an integer, a list of integers, a slice or a mask (N,).
         """
-        chosen = slice(None) if rows is None else rows
+        chosen = slice(None) if rows is None else checks.index("rows", rows)
         try:
             self._h[:, chosen] = 0
             self._c[:, chosen] = 0

@@ -1,22 +1,26 @@
 """An LSTM forecasts the sunspots, one month and one year ahead.
 
 The series is the monthly mean sunspot number from 1749 to 1983. The model reads it month by month,
-and at every month forecasts the next twelve. It learns from the first 80 %, and is judged on the
-last 20 %, of which nothing is used before: not for training, not for scaling, and not for the
-choice of the settings below, which did well on the last fifth of the first 80 %.
+and at every month forecasts the next twelve. It learns from the first 80 %, scaling included, and
+is judged on the last 20 %. The settings below were compared on three stretches of the first 80 %,
+each forecast by models that had learnt from what lies before it.
 
-    python examples/forecast_sunspots.py            # under two minutes
+    python examples/forecast_sunspots.py            # about ten seconds
     python examples/forecast_sunspots.py --help
 """
 
 import argparse
 import math
+import os
 import sys
 from pathlib import Path
 
+# Products as small as these gain nothing from several threads, and on busy cores lose much.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import matplotlib
 
-matplotlib.use("Agg")
+matplotlib.use("Agg")  # a picture in a file needs no screen
 import matplotlib.pyplot as plt
 import numpy as np
 from tqdm import tqdm
@@ -35,19 +39,22 @@ STRIDE = 12  # months from one window to the next
 BATCH = 16
 HIDDEN = 32
 LEARNING_RATE = 1e-2
+STRENGTH = 0.3  # how much the random strength of training windows varies
 
 
 class Scale:
-    """Square roots, which make the noise of small and large numbers alike, then standardised."""
+    """Square roots, which make the noise of small and large numbers alike, standardised."""
 
     def __init__(self, training):
         roots = np.sqrt(training)
         self.mean, self.deviation = roots.mean(), roots.std()
 
     def apply(self, numbers):
+        """Return sunspot numbers as the model sees them."""
         return ((np.sqrt(numbers) - self.mean) / self.deviation).astype(np.float32)
 
     def undo(self, scaled):
+        """Return what the model says as sunspot numbers."""
         return np.maximum(scaled * self.deviation + self.mean, 0) ** 2
 
 
@@ -58,8 +65,7 @@ def read_series():
 
 
 def build_model(seed):
-    rng = np.random.default_rng(seed)
-    return Sequential(LSTM(1, HIDDEN, seed=rng), Linear(HIDDEN, HORIZONS, seed=rng))
+    return Sequential(LSTM(1, HIDDEN, seed=seed), Linear(HIDDEN, HORIZONS, seed=seed))
 
 
 def cut_windows(scaled):
@@ -71,8 +77,14 @@ def cut_windows(scaled):
     return inputs, scaled[ahead] - inputs
 
 
-def train(scaled, seed, epochs, progress):
-    """Train a model on the scaled training part of the series."""
+def strengthen(inputs, changes, zero, rng):
+    """Multiply each window by a random factor, for cycles differ in strength."""
+    factor = np.exp(rng.normal(0, STRENGTH, (inputs.shape[1], 1))).astype(np.float32)
+    return (inputs - zero) * factor + zero, changes * factor
+
+
+def train(scaled, zero, seed, epochs, progress):
+    """Train a model on the scaled training part of the series; `zero` is a month without spots."""
     inputs, targets = cut_windows(scaled)
     model = build_model(seed)
     optimizer = Adam(model)
@@ -81,8 +93,9 @@ def train(scaled, seed, epochs, progress):
         optimizer.lr = LEARNING_RATE * (1 + math.cos(math.pi * epoch / epochs)) / 2
         shuffled = rng.permutation(inputs.shape[1])
         for batch in np.array_split(shuffled, math.ceil(len(shuffled) / BATCH)):
-            changes, tape = model.forward(inputs[:, batch])
-            loss, gradient = mse_loss(changes, targets[:, batch])
+            x, target = strengthen(inputs[:, batch], targets[:, batch], zero, rng)
+            prediction, tape = model.forward(x)
+            loss, gradient = mse_loss(prediction, target)
             _, grads = model.backward(tape, gradient)
             clip_grad_norm(grads, 1.0)
             optimizer.step(grads)
@@ -149,12 +162,15 @@ def claim(holds, text):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=5, help="models to train (default: 5)")
-    parser.add_argument("--epochs", type=int, default=20, help="of training (default: 20)")
+    parser.add_argument("--epochs", type=int, default=40, help="of training (default: 40)")
     parser.add_argument("--quick", action="store_true", help="one seed, few epochs: a test run")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the model and plot")
     arguments = parser.parse_args()
+    if min(arguments.seeds, arguments.epochs) < 1:
+        parser.error("--seeds and --epochs must be at least 1")
     if arguments.quick:
-        arguments.seeds, arguments.epochs = 1, 5
+        arguments.seeds, arguments.epochs = 1, 20
+    arguments.out.mkdir(parents=True, exist_ok=True)
     return arguments
 
 
@@ -167,7 +183,7 @@ def main():
 
     with tqdm(total=arguments.seeds * arguments.epochs, unit="epoch") as progress:
         models = [
-            train(scaled[:first], seed, arguments.epochs, progress)
+            train(scaled[:first], scale.apply(0), seed, arguments.epochs, progress)
             for seed in range(arguments.seeds)
         ]
 

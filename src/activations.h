@@ -69,7 +69,7 @@ INLINE vec hyperbolic_tangent(vec x) {
     vec scale;
     const vec q = reduced_expm1(at_least(-2 * absolute(x), broadcast(TANH_LOWEST)), 0, &scale);
     const vec m = (scale - 1) + scale * q;
-    return copy_sign(-m / (m + 2), x);
+    return copy_sign((0 - m) / (m + 2), x); /* 0 - m, since m may be +0 */
 }
 
 INLINE vec relu(vec x) { return at_least(x, broadcast(0)); }

@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -119,7 +120,7 @@ def inner(outputs, weights):
     return np.vdot(y, grad_y) + np.vdot(h, grad_h) + np.vdot(c, grad_c)
 
 
-def numeric_gradient(loss, arrays, step=1e-5):
+def numeric_gradient(loss, arrays, step=5e-4):
     """The gradient of loss() by each of the arrays it reads: fourth-order central differences."""
 
     def derivative(array, index):
@@ -150,7 +151,7 @@ class Case:
     config: dict
     x: np.ndarray
     state: tuple
-    lengths: np.ndarray | None
+    lengths: Any
     grad_y: np.ndarray
     grad_state: tuple
 
@@ -214,8 +215,8 @@ def random_lstm(rng, **config):
     return lstm
 
 
-def random_case(rng, steps, batch, *, ragged=False, **config):
-    """A random LSTM with its input; `batch` None: unbatched; `ragged`: with random lengths."""
+def random_case(rng, steps, batch, lengths=None, **config):
+    """A random LSTM with its input, without the axis of the batch where that is None."""
     config = {"input_size": 3, "hidden_size": 4, "dtype": "float64"} | config
     axis = () if batch is None else (batch,)
     lead = (*axis, steps) if config.get("batch_first") else (steps, *axis)
@@ -235,7 +236,7 @@ def random_case(rng, steps, batch, *, ragged=False, **config):
         config=config,
         x=draw(*lead, config["input_size"]),
         state=draw_state(),
-        lengths=rng.integers(0, steps, axis, endpoint=True) if ragged else None,
+        lengths=lengths,
         grad_y=draw(*lead, directions * outputs),
         grad_state=draw_state(),
     )

@@ -1,5 +1,7 @@
 """What is refused, and how: each message names the argument, what was expected and what came."""
 
+import math
+import pathlib
 import re
 import tracemalloc
 
@@ -10,11 +12,13 @@ import cylstm
 from reference import assert_same_bits, random_case
 
 NAN, INF = float("nan"), float("inf")
+STATM = pathlib.Path("/proc/self/statm")
 
 
-def refused(error, *words):
-    """pytest.raises for a message that holds the words in this order."""
-    return pytest.raises(error, match=".*".join(re.escape(word) for word in words))
+def refused(error, argument, *words):
+    """pytest.raises for a message that names the argument, then holds the words in this order."""
+    pattern = ".*".join([rf"\b{argument}\b", *map(re.escape, words)])
+    return pytest.raises(error, match=pattern)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +152,10 @@ BAD_OUT = [
     (array(2, 5, 4), ValueError, ("out", "(5, 2, 4)", "(2, 5, 4)")),
     (np.broadcast_to(np.float32(0), (5, 2, 4)), ValueError, ("out", "writ")),
 ]
+BAD_RNG = [
+    (5, TypeError, ("rng", "Generator", "int")),
+    (np.random, TypeError, ("rng", "Generator", "module")),
+]
 CALLS = [
     *(({"x": value}, *rest) for value, *rest in BAD_X),
     *(({"state": value}, *rest) for value, *rest in BAD_STATE),
@@ -160,6 +168,12 @@ CALLS = [
 def test_call(case, method, arguments, error, words):
     with refused(error, *words):
         getattr(case.lstm, method)(**{"x": case.x} | arguments)
+
+
+@pytest.mark.parametrize(("generator", "error", "words"), BAD_RNG)
+def test_rng(case, generator, error, words):
+    with refused(error, *words):
+        case.lstm.forward(case.x, rng=generator)
 
 
 @pytest.mark.parametrize(("out", "error", "words"), BAD_OUT)
@@ -194,12 +208,12 @@ def test_unbatched_call(case, arguments, words):
         (
             {"grad_state": (array(1, 2, 5), array(1, 2, 4))},
             ValueError,
-            ("grad_h_n", "(1, 2, 4)", "(1, 2, 5)"),
+            ("grad_hn", "(1, 2, 4)", "(1, 2, 5)"),
         ),
         (
             {"grad_state": (array(1, 2, 4), array(1, 2, 4, dtype="float64"))},
             TypeError,
-            ("grad_c_n", "float32", "float64"),
+            ("grad_cn", "float32", "float64"),
         ),
         ({"grad_state": (array(1, 2, 4),)}, ValueError, ("grad_state", "1")),
     ],
@@ -268,13 +282,13 @@ def test_bad_state_leaves_the_state(case, state, error, words):
 )
 def test_number_of_threads(threads, error):
     before = cylstm.get_num_threads()
-    with refused(error, str(threads)):
+    with refused(error, "threads", str(threads)):
         cylstm.set_num_threads(threads)
     assert cylstm.get_num_threads() == before
 
 
 @pytest.mark.parametrize(
-    "shape", [(2**31, 1, 1), (1, 2**31, 1), (2**16, 2**15, 1), (2**40, 2**40, 1), (2**31, 1)]
+    "shape", [(2**31, 1, 1), (1, 2**31, 1), (2**16, 2**15, 1), (2**31, 2**29, 1), (2**31, 1)]
 )
 @pytest.mark.parametrize("method", ["__call__", "forward"])
 def test_more_rows_than_blas_can_count(shape, method):
@@ -282,7 +296,7 @@ def test_more_rows_than_blas_can_count(shape, method):
     x = np.lib.stride_tricks.as_strided(array(1), shape, strides=[0] * len(shape))
     tracemalloc.start()
     try:
-        with refused(ValueError, "x", str(2**31)):
+        with refused(ValueError, "x", str(2**31 - 1), str(math.prod(shape))):
             getattr(lstm, method)(x)
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -292,16 +306,19 @@ def test_more_rows_than_blas_can_count(shape, method):
 
 @pytest.fixture
 def little_memory():
-    """Every allocation of a terabyte fails, also where the kernel overcommits."""
+    """No more than 256 MiB can be had, also where the kernel overcommits."""
+    if not STATM.exists():
+        pytest.skip("reads /proc")
     resource = pytest.importorskip("resource")
+    now = int(STATM.read_text().split()[0]) * resource.getpagesize()
     limits = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (2**40, limits[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (now + 2**28, limits[1]))
     yield
     resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 @pytest.mark.usefixtures("little_memory")
-@pytest.mark.parametrize("sizes", [(2**31 - 1, 2**29 - 1), (2**20, 2**20), (1, 2**29 - 1)])
+@pytest.mark.parametrize("sizes", [(2**31 - 1, 2**29 - 1), (2**14, 2**14), (1, 2**29 - 1)])
 def test_no_memory_for_the_parameters(sizes):
     with pytest.raises(MemoryError):
         cylstm.LSTM(*sizes)
@@ -309,7 +326,7 @@ def test_no_memory_for_the_parameters(sizes):
 
 @pytest.mark.usefixtures("little_memory")
 @pytest.mark.parametrize("method", ["__call__", "forward"])
-@pytest.mark.parametrize("shape", [(2**30, 1, 1), (1, 2**30, 1), (2**30, 1)])
+@pytest.mark.parametrize("shape", [(2**20, 1, 1), (1, 2**20, 1), (2**20, 1)])
 def test_no_memory_for_the_outputs(rng, method, shape):
     case = random_case(rng, 5, 2, input_size=1, hidden_size=600, dtype="float32")
     expected = case.lstm(*case.inputs)

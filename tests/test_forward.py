@@ -6,7 +6,7 @@ from hypothesis import given
 
 import cylstm
 from reference import assert_close, assert_same_bits, leaves, random_case, random_lstm
-from strategies import LAYOUTS, cases
+from strategies import LAYOUTS, OUT_LAYOUTS, cases
 
 
 def check(case):
@@ -22,10 +22,10 @@ def test_any_shape_and_options(case):
     check(case)
 
 
-@pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
+@pytest.mark.parametrize("lengths", [None, [2, 0, 4]], ids=["full", "ragged"])
 @pytest.mark.parametrize("hidden_size", [4, 33])
-def test_each_option(rng, options, dtype, hidden_size, ragged):
-    check(random_case(rng, 4, 3, hidden_size=hidden_size, dtype=dtype, ragged=ragged, **options))
+def test_each_option(rng, options, dtype, hidden_size, lengths):
+    check(random_case(rng, 4, 3, lengths, hidden_size=hidden_size, dtype=dtype, **options))
 
 
 def test_float32_is_accurate_after_a_hundred_steps(rng):
@@ -101,9 +101,12 @@ def test_inputs_are_neither_changed_nor_handed_back(rng, options, steps):
     assert_same_bits(inputs, copies)
 
 
-@pytest.mark.parametrize("layout", [np.array, *LAYOUTS[:3]])
-def test_out_is_filled_and_returned(rng, options, dtype, layout):
-    case = random_case(rng, 5, 3, ragged=True, dtype=dtype, **options)
+@pytest.mark.parametrize(
+    ("batch", "lengths"), [(3, [4, 0, 5]), (None, 4)], ids=["batch", "unbatched"]
+)
+@pytest.mark.parametrize("layout", [np.array, *OUT_LAYOUTS])
+def test_out_is_filled_and_returned(rng, options, dtype, layout, batch, lengths):
+    case = random_case(rng, 5, batch, lengths, dtype=dtype, **options)
     out = layout(np.full_like(case.grad_y, np.nan))
     y, state = case.lstm(*case.inputs, out=out)
     assert y is out

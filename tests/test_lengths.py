@@ -12,9 +12,7 @@ LENGTHS = np.array([3, 0, 5, 1])
 @pytest.fixture
 def case(rng, options):
     # Time-major, so that [length:, n] is the padding of sequence n.
-    case = random_case(rng, STEPS, len(LENGTHS), **options | {"batch_first": False})
-    case.lengths = LENGTHS
-    return case
+    return random_case(rng, STEPS, len(LENGTHS), LENGTHS, **options | {"batch_first": False})
 
 
 @pytest.fixture
@@ -128,8 +126,7 @@ def test_unbatched(rng, options, lengths):
 
 
 def test_lengths_may_change_after_forward(rng):
-    case = random_case(rng, STEPS, len(LENGTHS))
-    case.lengths = LENGTHS.copy()
+    case = random_case(rng, STEPS, len(LENGTHS), LENGTHS.copy())
     expected = case.gradients()
     _, _, tape = case.lstm.forward(*case.inputs)
     case.lengths[...] = STEPS

@@ -35,7 +35,6 @@ def stream(case):
     return own.step(case.x), own.state
 
 
-@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("work", [infer, train, stream])
 def test_threads_share_one_lstm(rng, dtype, work):
     sizes = {"input_size": 20, "hidden_size": 30, "num_layers": 2, "dtype": dtype}

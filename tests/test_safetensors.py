@@ -1,5 +1,6 @@
 """The safetensors reader and writer: beside the library's own, and against hostile files."""
 
+import contextlib
 import json
 import os
 import struct
@@ -46,8 +47,9 @@ def test_what_is_written_is_read(tmp_path_factory, tensors):
     assert_same(actual, tensors)
     assert metadata == {"größe": "3 µm"}
     for array in actual.values():
-        assert array.flags.owndata and array.flags.writeable and array.flags.aligned
-        assert array.flags.c_contiguous and array.dtype.isnative
+        assert array.dtype.isnative
+        for flag in ("OWNDATA", "WRITEABLE", "ALIGNED", "C_CONTIGUOUS"):
+            assert array.flags[flag]
 
 
 @given(TENSORS)
@@ -240,7 +242,7 @@ def test_a_header_over_the_limit_is_refused_unread(path):
 def test_a_truncated_file_is_refused(path, length):
     write(path, {"a": np.ones((3, 4)), "b": np.ones(3, np.float32)}, {"k": "v"})
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(ValueError, match="model.safetensors"):
+    with pytest.raises(ValueError, match=r"model\.safetensors: "):
         read(path)
 
 
@@ -251,10 +253,8 @@ def test_a_changed_byte_is_read_or_refused(tmp_path_factory, data):
     content = bytearray(path.read_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
-    try:
+    with contextlib.suppress(ValueError):  # any other exception fails the test
         read(path)
-    except ValueError as error:
-        assert str(path) in str(error)  # any other exception fails the test
 
 
 def test_a_missing_file_is_an_os_error(path):

@@ -7,6 +7,7 @@ import cylstm
 from reference import assert_close, assert_gradients_close, assert_same_bits, random_case
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")
 
 GRADIENT_TOLERANCE = {"float32": 5e-5, "float64": 1e-11}
 

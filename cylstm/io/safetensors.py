@@ -400,4 +400,3 @@ def _read_tensor(file: BufferedReader, entry: _Entry) -> npt.NDArray[np.floating
     if file.readinto(array) != array.nbytes:
         raise ValueError(f"the file ended within tensor {short(entry.name)}")
     return array.astype(array.dtype.newbyteorder("="), copy=False)
-

@@ -56,11 +56,11 @@ def clip_grad_norm(
     (array([0.6, 0. ]), array([0.8]))
     """
     if not (isinstance(max_norm, Real) and max_norm > 0):
-        raise ValueError(f"max_norm must be a positive number, not {max_norm!r}")
+        raise ValueError(f"max_norm: expected a positive number, got {max_norm!r}")
     norm = math.sqrt(sum(_sum_of_squares(gradient) for gradient in grads.values()))
     if not math.isfinite(norm):
         if error_if_nonfinite:
-            raise ValueError(f"{_first_nonfinite(grads)}; a smaller learning rate may help")
+            raise ValueError(f"grads: {_first_nonfinite(grads)}; a smaller learning rate may help")
         return norm
     scale = max_norm / (norm + 1e-6)  # PyTorch's formula, its 1e-6 included
     if scale < 1:

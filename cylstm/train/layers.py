@@ -11,15 +11,15 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from numbers import Integral
 from reprlib import repr as short
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from cylstm import checks
 from cylstm.io.safetensors import load_model, save_model
-from cylstm.lstm import LSTM
+from cylstm.lstm import LSTM, lstm_from_file
 
 __all__ = ["Last", "Layer", "Linear", "Sequential"]
 
@@ -77,23 +77,50 @@ class Layer(ABC):
         """Return copies of the parameters by name."""
         return {name: parameter.copy() for name, parameter in self.named_parameters()}
 
-    def load_state_dict(self, state: Mapping[str, npt.ArrayLike]) -> None:
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Set all parameters.
 
         Parameters
         ----------
-        state : mapping of str to array_like
+        state : mapping of str to ndarray
             The parameters by name, in the shapes of `state_dict`.
 
         Raises
         ------
+        KeyError
+            If a parameter is missing, or unknown. Nothing is changed then.
         ValueError
-            If a parameter is missing, unknown or of another shape. Nothing is changed then.
+            If one has another shape. Nothing is changed then.
         """
         with self.edit() as parameters:
             _check_state(parameters, state)
             for name, parameter in parameters.items():
                 parameter[...] = state[name]
+
+    @classmethod
+    def from_saved(cls, config: dict[str, Any], state: Mapping[str, Array]) -> Layer:
+        """Make the layer that a file describes; it trusts neither argument.
+
+        Parameters
+        ----------
+        config : dict
+            The `config` of the saved layer.
+        state : mapping of str to ndarray
+            Its `state_dict`.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If an argument or parameter is missing, unknown, or not such as it was saved.
+        """
+        layer = cls(**config)
+        if layer.config != config:
+            raise ValueError(f"config: expected {layer.config}, got {short(config)}")
+        layer.load_state_dict(state)
+        for name, parameter in layer.named_parameters():
+            if parameter.dtype != state[name].dtype:
+                raise ValueError(f"{name}: expected {parameter.dtype}, got {state[name].dtype}")
+        return layer
 
     def __repr__(self) -> str:
         """Show the call that builds this layer."""
@@ -117,8 +144,8 @@ class Linear(Layer):
 
     Raises
     ------
-    ValueError
-        If a size is not a positive integer, or the dtype another.
+    TypeError, ValueError
+        If a size is not a positive integer, `bias` not a bool, or the dtype another.
 
     Notes
     -----
@@ -146,10 +173,10 @@ class Linear(Layer):
         dtype: npt.DTypeLike = "float32",
         seed: int | np.random.Generator | None = None,
     ) -> None:
-        self.in_features = _size("in_features", in_features)
-        self.out_features = _size("out_features", out_features)
-        self.bias = bool(bias)
-        self.dtype = _dtype(dtype)
+        self.in_features = checks.whole("in_features", in_features, 1)
+        self.out_features = checks.whole("out_features", out_features, 1)
+        self.bias = checks.is_true_or_false("bias", bias)
+        self.dtype = checks.floating("dtype", dtype)
         self._parameters = {"weight": self._glorot_uniform(np.random.default_rng(seed))}
         if self.bias:
             self._parameters["bias"] = np.zeros(self.out_features, self.dtype)
@@ -169,12 +196,21 @@ class Linear(Layer):
             "dtype": self.dtype.name,
         }
 
-    def forward(self, x: npt.ArrayLike) -> tuple[Array, Array]:
+    @classmethod
+    def from_saved(cls, config: dict[str, Any], state: Mapping[str, Array]) -> Layer:
+        """Make the layer that a file describes; see `Layer.from_saved`."""
+        # Before a size that the file claims takes memory that its tensors do not.
+        sizes = config.get("out_features"), config.get("in_features")
+        if "weight" not in state or state["weight"].shape != sizes:
+            raise ValueError(f"weight: expected shape {short(sizes)}, got another or none")
+        return super().from_saved(config, state)
+
+    def forward(self, x: Array) -> tuple[Array, Array]:
         """Return the map of `x`, and the tape.
 
         Parameters
         ----------
-        x : array_like
+        x : ndarray
             Of shape (..., in_features), with any number of axes before the last.
 
         Returns
@@ -182,30 +218,32 @@ class Linear(Layer):
         y : ndarray
             Of shape (..., out_features).
         tape : ndarray
-            `x` itself: it must not be changed before `backward`.
+            `x` itself: neither it nor the parameters may be changed before `backward`.
 
         Raises
         ------
+        TypeError
+            If `x` is not an array of the layer's dtype.
         ValueError
-            If the last axis of `x` is not `in_features` long.
+            If its last axis is not `in_features` long.
         """
-        x = np.asarray(x, dtype=self.dtype)
+        x = _as_array("x", x, self.dtype)
         if x.ndim == 0 or x.shape[-1] != self.in_features:
-            raise ValueError(f"x must have shape (..., {self.in_features}), not {x.shape}")
+            raise ValueError(f"x: expected shape (..., {self.in_features}), got {x.shape}")
         # One product over all rows: NumPy would make one for each matrix of a stack.
         y = x.reshape(-1, self.in_features) @ self._parameters["weight"].T
         if self.bias:
             y += self._parameters["bias"]
         return y.reshape(*x.shape[:-1], self.out_features), x
 
-    def backward(self, tape: Array, grad_y: npt.ArrayLike) -> tuple[Array, dict[str, Array]]:
+    def backward(self, tape: Array, grad_y: Array) -> tuple[Array, dict[str, Array]]:
         """Return the gradients of the input and of the parameters.
 
         Parameters
         ----------
         tape : ndarray
             What `forward` returned.
-        grad_y : array_like
+        grad_y : ndarray
             The gradient of the output, of shape (..., out_features).
 
         Returns
@@ -217,10 +255,11 @@ class Linear(Layer):
 
         Raises
         ------
-        ValueError
-            If `grad_y` does not have the output's shape.
+        TypeError, ValueError
+            If `grad_y` does not have the output's dtype and shape.
         """
-        grad_y = _check_gradient(grad_y, (*tape.shape[:-1], self.out_features), self.dtype)
+        grad_y = _as_array("grad_y", grad_y, self.dtype)
+        _check_gradient(grad_y, (*tape.shape[:-1], self.out_features))
         rows = grad_y.reshape(-1, self.out_features)
         grads = {"weight": rows.T @ tape.reshape(-1, self.in_features)}
         if self.bias:
@@ -260,14 +299,14 @@ class Last(Layer):
     """
 
     def __init__(self, batch_first: bool = False) -> None:
-        self.batch_first = bool(batch_first)
+        self.batch_first = checks.is_true_or_false("batch_first", batch_first)
 
     @property
     def config(self) -> dict[str, Any]:
         """The arguments that build this layer."""
         return {"batch_first": self.batch_first}
 
-    def forward(self, x: npt.ArrayLike) -> tuple[Array, tuple[int, ...]]:
+    def forward(self, x: Array) -> tuple[Array, tuple[int, ...]]:
         """Return the last step of `x`, and its shape as the tape.
 
         Raises
@@ -275,21 +314,20 @@ class Last(Layer):
         ValueError
             If `x` does not have two or three axes, or no step.
         """
-        x = np.asarray(x)
+        x = checks.is_array("x", x)
         if x.ndim not in (2, 3):
-            raise ValueError(f"x must have two or three axes, not the shape {x.shape}")
+            raise ValueError(f"x: expected two or three axes, got shape {x.shape}")
         if x.shape[self._axis(x.ndim)] == 0:
-            raise ValueError(f"x must have at least one step, but has the shape {x.shape}")
+            raise ValueError(f"x: expected at least one step, got shape {x.shape}")
         return x[self._last(x.ndim)].copy(), x.shape
 
-    def backward(
-        self, tape: tuple[int, ...], grad_y: npt.ArrayLike
-    ) -> tuple[Array, dict[str, Array]]:
+    def backward(self, tape: tuple[int, ...], grad_y: Array) -> tuple[Array, dict[str, Array]]:
         """Return the gradient of the input, zero but for the last step, and no others."""
         last = self._last(len(tape))
-        grad_y = np.asarray(grad_y)
+        grad_y = checks.is_array("grad_y", grad_y)
         grad_x = np.zeros(tape, grad_y.dtype)
-        grad_x[last] = _check_gradient(grad_y, grad_x[last].shape, grad_y.dtype)
+        _check_gradient(grad_y, grad_x[last].shape)
+        grad_x[last] = grad_y
         return grad_x, {}
 
     def _axis(self, ndim: int) -> int:
@@ -332,9 +370,9 @@ class Sequential(Layer):
 
     def __init__(self, *layers: Layer | LSTM) -> None:
         if not layers:
-            raise ValueError("a Sequential needs at least one layer")
+            raise ValueError("layers: expected at least one, got none")
         if len({id(layer) for layer in layers}) < len(layers):
-            raise ValueError("a layer stands twice: each must be an object of its own")
+            raise ValueError("layers: expected objects of their own, got one twice")
         self._layers = tuple(_as_layer(i, layer) for i, layer in enumerate(layers))
 
     def __len__(self) -> int:
@@ -408,7 +446,7 @@ class Sequential(Layer):
         """
         for i, layer in enumerate(self):
             if type(layer) not in _SAVED.values():
-                raise TypeError(f"layers[{i}] is a {type(layer).__name__}, which cannot be saved")
+                raise TypeError(f"layers[{i}]: expected one of {', '.join(_SAVED)}, got {layer!r}")
         save_model(path, "Sequential", self.config, self.state_dict())
 
     @classmethod
@@ -439,15 +477,13 @@ class Sequential(Layer):
         >>> Sequential.load(path)[1]
         Linear(in_features=2, out_features=3, bias=True, dtype='float32')
         """
-        kind, config, state = load_model(path)
+        kind, config, tensors = load_model(path)
         try:
             if kind != "Sequential":
-                raise ValueError(f"holds a {kind}, not a Sequential")
-            model = cls(*_build_layers(config))
-            model.load_state_dict(state)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{os.fspath(path)}: {error}") from error
-        return model
+                raise ValueError(f"expected a model of kind Sequential, got {kind}")
+            return cls(*_load_layers(config, tensors))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{os.fspath(path)}: {error.args[0]}") from error
 
 
 class _OutputOf(Layer):
@@ -487,23 +523,41 @@ def _as_layer(index: int, layer: Layer | LSTM) -> Layer:
     if isinstance(layer, LSTM):
         return _OutputOf(layer)
     if not isinstance(layer, Layer):
-        raise TypeError(f"layers[{index}] must be a Layer or an LSTM, not {layer!r}")
+        raise TypeError(f"layers[{index}]: expected a Layer or an LSTM, got {layer!r}")
     return layer
 
 
-def _build_layers(config: Mapping[str, Any]) -> Iterator[Layer | LSTM]:
-    """Build a Sequential's layers from its configuration, which may be any JSON object."""
+def _load_layers(config: Mapping[str, Any], tensors: Mapping[str, Array]) -> list[Layer | LSTM]:
+    """Make a Sequential's layers from its configuration, which may be any JSON object."""
     if config.keys() != {"layers"} or not isinstance(config["layers"], list):
-        raise ValueError(f"its configuration must be a list of layers, not {short(config)}")
-    for i, layer in enumerate(config["layers"]):
-        if not isinstance(layer, dict) or layer.keys() != {"kind", "config"}:
-            raise ValueError(f"layers[{i}] must have a kind and a config, not {short(layer)}")
-        kind, arguments = layer["kind"], layer["config"]
-        if not isinstance(kind, str) or kind not in _SAVED:
-            raise ValueError(f"layers[{i}] is of unknown kind {short(kind)}")
-        if not isinstance(arguments, dict):
-            raise ValueError(f"layers[{i}] must have a config of names, not {short(arguments)}")
-        yield _SAVED[kind](**arguments)
+        raise ValueError(f"config: expected a list of layers, got {short(config)}")
+    states: dict[str, dict[str, Array]] = {str(i): {} for i in range(len(config["layers"]))}
+    for name, tensor in tensors.items():
+        index, _, own = name.partition(".")
+        if index not in states:
+            raise ValueError(f"{short(name)}: expected the parameters of its layers alone")
+        states[index][own] = tensor
+    return [
+        _load_layer(f"layers[{i}]", layer, states[str(i)])
+        for i, layer in enumerate(config["layers"])
+    ]
+
+
+def _load_layer(where: str, described: Any, state: Mapping[str, Array]) -> Layer | LSTM:
+    """Make one of them."""
+    if not isinstance(described, dict) or described.keys() != {"kind", "config"}:
+        raise ValueError(f"{where}: expected a kind and a config, got {short(described)}")
+    kind, config = described["kind"], described["config"]
+    if not isinstance(kind, str) or kind not in _SAVED:
+        raise ValueError(f"{where}: expected one of {', '.join(_SAVED)}, got {short(kind)}")
+    if not isinstance(config, dict):
+        raise ValueError(f"{where}: expected a config by names, got {short(config)}")
+    if kind == "LSTM":
+        return lstm_from_file(where, config, state)
+    try:
+        return _SAVED[kind].from_saved(config, state)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error.args[0]}") from error
 
 
 def _prefixed(index: int, arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -511,37 +565,28 @@ def _prefixed(index: int, arrays: Mapping[str, Array]) -> dict[str, Array]:
     return {f"{index}.{name}": array for name, array in arrays.items()}
 
 
-def _check_state(parameters: Mapping[str, Array], state: Mapping[str, npt.ArrayLike]) -> None:
+def _check_state(parameters: Mapping[str, Array], state: Mapping[str, Array]) -> None:
     """Check that a state has the parameters' names and shapes, and nothing else."""
-    if missing := parameters.keys() - state.keys():
-        raise ValueError(f"the state lacks {', '.join(sorted(missing))}")
-    if unknown := state.keys() - parameters.keys():
-        raise ValueError(f"the state has {', '.join(sorted(unknown))}, which the model has not")
+    missing = [name for name in parameters if name not in state]
+    unexpected = [name for name in state if name not in parameters]
+    if missing or unexpected:
+        raise KeyError(f"state: missing {missing}, unexpected {unexpected}")
     for name, parameter in parameters.items():
         if np.shape(state[name]) != parameter.shape:
             raise ValueError(
-                f"{name} must have shape {parameter.shape}, not {np.shape(state[name])}"
+                f"{name}: expected shape {parameter.shape}, got {np.shape(state[name])}"
             )
 
 
-def _check_gradient(grad_y: npt.ArrayLike, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Return the gradient of an output as an array, if it has the output's shape."""
-    grad_y = np.asarray(grad_y, dtype=dtype)
+def _as_array(name: str, value: Array, dtype: np.dtype[Any]) -> Array:
+    """Return an array of this dtype, in the machine's byte order."""
+    array = checks.is_array(name, value)
+    if array.dtype.newbyteorder("=") != dtype:
+        raise TypeError(f"{name}: expected dtype {dtype}, got {array.dtype}")
+    return array.astype(dtype, copy=False)
+
+
+def _check_gradient(grad_y: Array, shape: tuple[int, ...]) -> None:
+    """Check that the gradient of an output has the output's shape."""
     if grad_y.shape != shape:
-        raise ValueError(f"grad_y must have the output's shape {shape}, not {grad_y.shape}")
-    return grad_y
-
-
-def _size(name: str, value: int) -> int:
-    """Return a size as an int if it is a positive integer."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, not {value!r}")
-    return int(value)
-
-
-def _dtype(value: npt.DTypeLike) -> np.dtype[Any]:
-    """Return a dtype if it is one that is computed in."""
-    dtype = np.dtype(value)
-    if dtype not in (np.float32, np.float64):
-        raise ValueError(f"dtype must be float32 or float64, not {dtype}")
-    return dtype
+        raise ValueError(f"grad_y: expected the output's shape {shape}, got {grad_y.shape}")

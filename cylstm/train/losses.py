@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from cylstm import checks
+
 __all__ = ["mse_loss"]
 
 
 def mse_loss(
-    prediction: npt.NDArray[np.floating], target: npt.ArrayLike
+    prediction: npt.NDArray[np.floating], target: npt.NDArray[np.floating]
 ) -> tuple[float, npt.NDArray[np.floating]]:
     """Return the mean squared error over all elements, and its gradient.
 
@@ -17,8 +19,8 @@ def mse_loss(
     ----------
     prediction : ndarray of float32 or float64
         What the model said, of any shape that is not empty.
-    target : array_like
-        What it should have said, of the same shape: nothing is broadcast.
+    target : ndarray
+        What it should have said, of the same shape and dtype: nothing is broadcast or converted.
 
     Returns
     -------
@@ -30,26 +32,26 @@ def mse_loss(
     Raises
     ------
     TypeError
-        If `prediction` is not float32 or float64.
+        If an argument is not an array, or not of such a dtype.
     ValueError
         If the shapes differ or are empty.
 
     Examples
     --------
-    >>> loss, gradient = mse_loss(np.array([1.0, 4.0]), [1.0, 2.0])
+    >>> loss, gradient = mse_loss(np.array([1.0, 4.0]), np.array([1.0, 2.0]))
     >>> loss, gradient
     (2.0, array([0., 2.]))
     """
-    prediction = np.asarray(prediction)
+    prediction = checks.is_array("prediction", prediction)
+    target = checks.is_array("target", target)
     if prediction.dtype not in (np.float32, np.float64):
-        raise TypeError(f"prediction must be float32 or float64, not {prediction.dtype}")
-    target = np.asarray(target, dtype=prediction.dtype)
+        raise TypeError(f"prediction: expected float32 or float64, got {prediction.dtype}")
+    if target.dtype != prediction.dtype:
+        raise TypeError(f"target: expected dtype {prediction.dtype}, got {target.dtype}")
     if target.shape != prediction.shape:
-        raise ValueError(
-            f"target must have the prediction's shape {prediction.shape}, not {target.shape}"
-        )
+        raise ValueError(f"target: expected shape {prediction.shape}, got {target.shape}")
     if prediction.size == 0:
-        raise ValueError(f"prediction must not be empty, but has shape {prediction.shape}")
+        raise ValueError(f"prediction: expected at least one element, got shape {prediction.shape}")
     error = prediction - target
     loss = float(np.mean(np.square(error), dtype=np.float64))
     error *= 2 / error.size

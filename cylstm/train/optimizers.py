@@ -20,9 +20,9 @@ Array = npt.NDArray[np.floating[Any]]
 class Model(Protocol):
     """What an optimizer asks of a model: `cylstm.LSTM` and every `Layer` have it."""
 
-    def named_parameters(self) -> Iterator[tuple[str, Array]]: ...  # noqa: D102
+    def named_parameters(self) -> Iterator[tuple[str, Array]]: ...
 
-    def edit(self) -> AbstractContextManager[dict[str, Array]]: ...  # noqa: D102
+    def edit(self) -> AbstractContextManager[dict[str, Array]]: ...
 
 
 class Optimizer(ABC):
@@ -83,9 +83,10 @@ class Optimizer(ABC):
 
         Raises
         ------
+        KeyError
+            If a gradient is missing, or belongs to no parameter. Nothing is changed then.
         ValueError
-            If a gradient is missing, belongs to no parameter, or has another shape than its
-            parameter. Nothing is changed then.
+            If one has another shape than its parameter. Nothing is changed then.
         """
         with self._model.edit() as parameters:
             _check_gradients(parameters, grads)
@@ -158,7 +159,7 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(model, lr)
         if len(betas) != 2:
-            raise ValueError(f"betas must be two numbers, not {betas!r}")
+            raise ValueError(f"betas: expected two numbers, got {betas!r}")
         self._betas = tuple(_number(f"betas[{i}]", beta, below=1) for i, beta in enumerate(betas))
         self._eps = _number("eps", eps)
 
@@ -187,19 +188,18 @@ class Adam(Optimizer):
 def _number(name: str, value: float, below: float = math.inf) -> float:
     """Return an argument as a float if it is a number from 0 and below the limit."""
     if not (isinstance(value, Real) and 0 <= value < below):
-        raise ValueError(f"{name} must be a number from 0 and below {below}, not {value!r}")
+        raise ValueError(f"{name}: expected a number from 0 and below {below}, got {value!r}")
     return float(value)
 
 
 def _check_gradients(parameters: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
     """Check that there is one gradient of the right shape for each parameter, and no other."""
-    if missing := parameters.keys() - grads.keys():
-        raise ValueError(f"grads lacks the gradient of {', '.join(sorted(missing))}")
-    if unknown := grads.keys() - parameters.keys():
-        raise ValueError(f"grads has {', '.join(sorted(unknown))}, which the model has not")
+    missing = [name for name in parameters if name not in grads]
+    unexpected = [name for name in grads if name not in parameters]
+    if missing or unexpected:
+        raise KeyError(f"grads: missing {missing}, unexpected {unexpected}")
     for name, parameter in parameters.items():
         if np.shape(grads[name]) != parameter.shape:
             raise ValueError(
-                f"the gradient of {name} must have shape {parameter.shape}, "
-                f"not {np.shape(grads[name])}"
+                f"grads[{name!r}]: expected shape {parameter.shape}, got {np.shape(grads[name])}"
             )
