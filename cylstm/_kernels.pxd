@@ -33,6 +33,31 @@ cdef extern from "kernels.h" nogil:
         void *bias
         void *peephole
 
+    ctypedef struct packing:
+        bint gated
+        Py_ssize_t outputs
+        Py_ssize_t depth
+        Py_ssize_t row_step
+        Py_ssize_t k_step
+
+    ctypedef struct packed_matrix:
+        Py_ssize_t tiles
+        Py_ssize_t depth
+        const void *weights
+        const void *bias
+
+    ctypedef struct packed_step:
+        const void *z
+        const void *h
+        void *c
+        void *h_next
+        void *y
+        const Py_ssize_t *y_rows
+        Py_ssize_t z_row
+        Py_ssize_t h_row
+        Py_ssize_t c_row
+        Py_ssize_t y_row
+
     ctypedef struct kernels:
         const char *isa
         int width
@@ -42,6 +67,12 @@ cdef extern from "kernels.h" nogil:
         void (*cell_backward)(const cell *, Py_ssize_t, const step_tape *, const void *,
                               const step_gradients *) noexcept nogil
         void (*cell_output)(const cell *, Py_ssize_t, const step_tape *, void *) noexcept nogil
+        Py_ssize_t (*packed_tiles)(const packing *) noexcept nogil
+        void (*pack)(const packing *, const void *, const void *, void *, void *) noexcept nogil
+        void (*multiply)(const packed_matrix *, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t,
+                         Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*step)(const cell *, const packed_matrix *, Py_ssize_t, const packed_step *, Py_ssize_t,
+                     Py_ssize_t) noexcept nogil
 
 
 cdef const kernels *table(str isa, bint is_double) except NULL

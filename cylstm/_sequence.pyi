@@ -14,8 +14,17 @@ class Recurrence:
         activations: Sequence[tuple[str, float, float]],
         isa: str = ...,
     ) -> None: ...
+    def parameters_changed(self) -> None: ...
     def run(
-        self, x: ndarray, y: ndarray, h: ndarray, c: ndarray, sizes: ndarray, order: ndarray
+        self,
+        x: ndarray,
+        y: ndarray,
+        h: ndarray,
+        c: ndarray,
+        sizes: ndarray,
+        offsets: ndarray,
+        order: ndarray,
+        ragged: bool,
     ) -> None: ...
     def forward(
         self, x: ndarray, y: ndarray, h: ndarray, c: ndarray, sizes: ndarray, offsets: ndarray

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -204,6 +205,8 @@ class LSTM:
             for view in writable.values():
                 view.flags.writeable = False
             self._version += 1
+            for recurrence in itertools.chain.from_iterable(self._layers):
+                recurrence.parameters_changed()
 
     def _set_writable(self, writable: bool) -> None:
         """Of the arrays that own the memory; no view of a read-only one can be made writable."""
@@ -360,7 +363,9 @@ class LSTM:
             for direction, recurrence in enumerate(recurrences):
                 k = layer * directions + direction
                 part = target[:, :, direction * width : (direction + 1) * width]
-                recurrence.run(x, part, h[k], c[k], batch.sizes, batch.order)
+                recurrence.run(
+                    x, part, h[k], c[k], batch.sizes, batch.offsets, batch.order, batch.ragged
+                )
             x = target
 
     def stream(self, batch_size: int = 1) -> Stream:

@@ -2,6 +2,7 @@
  * ISA (its name, bare), VECTOR_BYTES and REAL_IS_DOUBLE defined, and that set's compiler flags.
  */
 #include "cell.h"
+#include "product.h"
 
 /* Loads vector j of [.., H] gates or peepholes that lie H reals apart. */
 INLINE void load_each(vec *to, int count, const real *from, ptrdiff_t hidden, ptrdiff_t n) {
@@ -106,6 +107,42 @@ static void cell_output(const cell *k, ptrdiff_t n, const step_tape *tape, void 
     FOR_EACH_VECTOR(k, n, output_vector, tape, h);
 }
 
+/* Register tile of the product with h, then the cell on each of its rows and units. */
+INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const cell *k, int plain,
+                      const packed_matrix *w, const packed_step *s) {
+    vec sum[MOST_ROWS][4];
+    const real *z = (const real *)s->z + row * s->z_row + tile * TILE;
+    for (int t = 0; t < tiles; t++)
+        for (int r = 0; r < rows; r++)
+            for (int q = 0; q < 4; q++)
+                sum[t * rows + r][q] = load(z + r * s->z_row + t * TILE + q * VLEN);
+    accumulate(tiles, rows, w->depth, tile_weights(w, tile), (const real *)s->h + row * s->h_row,
+               s->h_row, sum);
+    vec gates[MOST_ROWS][4]; /* in memory, so that the cell's code stands here once */
+    memcpy(gates, sum, (size_t)(tiles * rows) * sizeof *gates);
+    for (int j = 0; j < tiles * rows; j++) {
+        const ptrdiff_t unit = (tile + j / rows) * VLEN, at = row + j % rows;
+        const ptrdiff_t n = k->hidden - unit < VLEN ? k->hidden - unit : VLEN;
+        units u;
+        vec peephole[3] = {{0}};
+        load_peepholes(k, plain, unit, n, peephole);
+        memcpy(u.gate, gates[j], sizeof u.gate);
+        u.c_prev = load((real *)s->c + at * s->c_row + unit);
+        cell_equations(k, plain, peephole, &u);
+        store((real *)s->c + at * s->c_row + unit, u.c);
+        store((real *)s->h_next + at * s->c_row + unit, u.h);
+        if (s->y) store_n((real *)s->y + s->y_rows[at] * s->y_row + unit, u.h, n);
+    }
+}
+
+static void step(const cell *k, const packed_matrix *w, ptrdiff_t n, const packed_step *s, ptrdiff_t from,
+                 ptrdiff_t to) {
+    if (is_plain(k))
+        COVER(from, to, n, step_tile, k, 1, w, s);
+    else
+        COVER(from, to, n, step_tile, k, 0, w, s);
+}
+
 static void activate(const activation *a, ptrdiff_t n, const void *x, void *y) {
     for (ptrdiff_t j = 0; j < n; j += VLEN) {
         const ptrdiff_t lanes = n - j < VLEN ? n - j : VLEN;
@@ -127,4 +164,8 @@ const kernels TABLE(ISA, DTYPE) = {
     .cell_forward = cell_forward,
     .cell_backward = cell_backward,
     .cell_output = cell_output,
+    .packed_tiles = packed_tiles,
+    .pack = pack,
+    .multiply = multiply,
+    .step = step,
 };

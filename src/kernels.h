@@ -41,6 +41,30 @@ typedef struct {
     void *peephole;/* [3H], added to; NULL where the cell has none */
 } step_gradients;
 
+/* How a matrix [outputs, depth] is packed for products; see src/product.h. */
+typedef struct {
+    int gated;                     /* whether its rows are 4 gates of `outputs` units each */
+    ptrdiff_t outputs, depth;
+    ptrdiff_t row_step, k_step;    /* distances in the matrix; a transpose swaps them */
+} packing;
+
+typedef struct {
+    ptrdiff_t tiles, depth;
+    const void *weights;           /* [tiles, depth, 4, width], aligned as vectors are */
+    const void *bias;              /* [tiles, 4, width], or NULL for zero */
+} packed_matrix;
+
+/* What one step with packed weights reads and writes; rows of h, c are padded to whole tiles. */
+typedef struct {
+    const void *z;                 /* [n, tiles, 4, width]: x's share of the pre-activations */
+    const void *h;                 /* [n, >= depth]: h_{t-1} */
+    void *c;                       /* [n, tiles * width], in place */
+    void *h_next;                  /* [n, tiles * width], written */
+    void *y;                       /* its rows [H] written also here, or NULL */
+    const ptrdiff_t *y_rows;       /* [n]: row j of y is y + y_rows[j] * y_row */
+    ptrdiff_t z_row, h_row, c_row, y_row;
+} packed_step;
+
 typedef struct {
     const char *isa;
     int width; /* reals in a vector */
@@ -60,6 +84,19 @@ typedef struct {
 
     /* h = o * tanh_c [n, H], for the projection's gradient. */
     void (*cell_output)(const cell *k, ptrdiff_t n, const step_tape *tape, void *h);
+
+    /* How many tiles the packed matrix has, and the packing; bias may be NULL. */
+    ptrdiff_t (*packed_tiles)(const packing *p);
+    void (*pack)(const packing *p, const void *matrix, const void *bias, void *weights,
+                 void *packed_bias);
+
+    /* z[n, tiles, 4, width] = bias + x[n, depth] w, for tiles [from, to). */
+    void (*multiply)(const packed_matrix *w, ptrdiff_t n, const void *x, ptrdiff_t x_row, void *z,
+                     ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to);
+
+    /* One step without a tape for the hidden units of tiles [from, to): z + h w, then the cell. */
+    void (*step)(const cell *k, const packed_matrix *w, ptrdiff_t n, const packed_step *s, ptrdiff_t from,
+                 ptrdiff_t to);
 } kernels;
 
 /* The names of the instruction sets compiled in that this CPU has, the best first; NULL ends. */

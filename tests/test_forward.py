@@ -40,7 +40,7 @@ def test_memory_layout_of_the_input(rng, dtype, layout):
     case = random_case(rng, 5, 3, num_layers=2, dtype=dtype)
     x, state = layout(case.x), tuple(map(layout, case.state))
     assert_same_bits(case.lstm(x, state), case.lstm(*case.inputs))
-    assert_same_bits(case.lstm.forward(x, state)[:2], case.lstm(*case.inputs))
+    assert_same_bits(case.lstm.forward(x, state)[:2], case.lstm.forward(*case.inputs)[:2])
 
 
 def test_arrays_of_other_libraries(rng):
