@@ -47,9 +47,7 @@ class BuildKernels(build_ext):
             probe = Path(folder, "probe.c")
             probe.write_text("int probe;\n")
             try:
-                self.compiler.compile(
-                    [str(probe)], folder, extra_postargs=INSTRUCTION_SETS[isa][1]
-                )
+                self.compiler.compile([str(probe)], folder, extra_postargs=INSTRUCTION_SETS[isa][1])
             except CompileError:
                 return False
         return True

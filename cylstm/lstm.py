@@ -350,7 +350,9 @@ class LSTM:
         given = self._as_given(y, unbatched) if out is None else out
         return given, self._given_state(batch, h, c, unbatched)
 
-    def _run(self, batch: Batch, x: np.ndarray, y: np.ndarray, h: np.ndarray, c: np.ndarray) -> None:
+    def _run(
+        self, batch: Batch, x: np.ndarray, y: np.ndarray, h: np.ndarray, c: np.ndarray
+    ) -> None:
         """All layers; h, c (L D, N, ...) are sorted as `batch` is, and end as the last state.
 
         The layers between write where the last one will, since a layer reads a step before it
@@ -477,7 +479,9 @@ class LSTM:
         wide = self._given_shape(steps, size, directions * width, unbatched)
         grad_y = checks.array("grad_y", grad_y, self.dtype, wide)
         grad_rows = batch.pack(self._time_major(grad_y, unbatched))
-        grad_h, grad_c = self._initial_state(grad_state, batch, unbatched, "grad_state", "grad_", "n")
+        grad_h, grad_c = self._initial_state(
+            grad_state, batch, unbatched, "grad_state", "grad_", "n"
+        )
         by_layer = []
         for layer in reversed(range(self.num_layers)):
             kept = tape.layers[layer]
@@ -688,6 +692,8 @@ def lstm_from_file(
         raise ValueError(f"{path}: configuration lacks {missing}, has unknown {unknown}")
     try:
         options = checked_options(**config)
+        if options.num_layers > len(tensors):  # before the names of so many layers are made
+            raise ValueError(f"{options.num_layers} layers, but {len(tensors)} tensors")
         expected = options.parameter_shapes()
         found = {name: tensor.shape for name, tensor in tensors.items()}
         dtypes = {tensor.dtype.name for tensor in tensors.values()}

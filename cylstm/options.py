@@ -163,7 +163,9 @@ def _checked_activation(given: Any) -> Activation:
     )
 
 
-def initialise(name: str, parameter: np.ndarray, options: Options, rng: np.random.Generator) -> None:
+def initialise(
+    name: str, parameter: np.ndarray, options: Options, rng: np.random.Generator
+) -> None:
     """Fill a parameter for training.
 
     Recurrent weights are orthogonal gate by gate [1]_, other weights uniform with the variance of

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cylstm
@@ -33,6 +33,7 @@ def test_each_option_with_lengths(options, batch, lengths):
     check(0, 3, batch, lengths, **options)
 
 
+@settings(max_examples=50)
 @given(configs(st.integers(1, 4)), shapes(max_steps=3, max_batch=2), seeds)
 def test_any_shape_and_options(config, shape, seed):
     check(seed, *shape, **config)

@@ -119,9 +119,7 @@ def test_lstm_on_each_isa(rng, options, dtype, hidden):
     case = random_case(rng, 4, 3, [4, 0, 3], hidden_size=hidden, dtype=dtype, **options)
     assert_close(case.lstm(*case.inputs), case.expected())
     exact_case = case.astype("float64")
-    assert_gradients_close(
-        case.gradients(), exact_case.gradients(), GRADIENTS_OF_DTYPE[dtype]
-    )
+    assert_gradients_close(case.gradients(), exact_case.gradients(), GRADIENTS_OF_DTYPE[dtype])
 
 
 def test_gradients_agree_between_isas(rng, monkeypatch, options):
