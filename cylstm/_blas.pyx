@@ -32,9 +32,9 @@ cdef enum:
 
 
 cdef void gemm(
-    bint transpose_a, bint transpose_b, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k,
-    floating alpha, const floating *a, Py_ssize_t lda, const floating *b, Py_ssize_t ldb,
-    floating beta, floating *c, Py_ssize_t ldc) noexcept nogil:
+        bint transpose_a, bint transpose_b, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k,
+        floating alpha, const floating *a, Py_ssize_t lda, const floating *b, Py_ssize_t ldb,
+        floating beta, floating *c, Py_ssize_t ldc) noexcept nogil:
     """C := alpha op(A) op(B) + beta C, op(A) (m, k), op(B) (k, n), C (m, n).
 
     ``lda``, ``ldb``, ``ldc`` are the distances between rows as stored. Where k is 0, C := beta C.
@@ -61,9 +61,9 @@ cdef void gemm(
 
 
 cdef void gemv(
-    bint transpose_a, Py_ssize_t m, Py_ssize_t n,
-    floating alpha, const floating *a, Py_ssize_t lda, const floating *x, Py_ssize_t incx,
-    floating beta, floating *y, Py_ssize_t incy) noexcept nogil:
+        bint transpose_a, Py_ssize_t m, Py_ssize_t n,
+        floating alpha, const floating *a, Py_ssize_t lda, const floating *x, Py_ssize_t incx,
+        floating beta, floating *y, Py_ssize_t incy) noexcept nogil:
     """y := alpha op(A) x + beta y, A (m, n) as stored, y of n with ``transpose_a``, else of m.
 
     Where op(A) has no column, y := beta y.
@@ -118,5 +118,6 @@ def _gemv_memview(bint transpose_a, double alpha, floating[:, :] a, floating[:] 
     if (x.shape[0], y.shape[0]) != ((m, n) if transpose_a else (n, m)):
         raise ValueError(f"shapes do not match: ({m}, {n}) ({x.shape[0]},)")
     gemv(transpose_a, m, n, <floating> alpha, _first(a), _leading(a),
-         &x[0] if x.shape[0] else NULL, x.strides[0] // <Py_ssize_t> sizeof(floating), <floating> beta,
+         &x[0] if x.shape[0] else NULL, x.strides[0] // <Py_ssize_t> sizeof(floating),
+         <floating> beta,
          &y[0] if y.shape[0] else NULL, y.strides[0] // <Py_ssize_t> sizeof(floating))

@@ -63,16 +63,17 @@ cdef extern from "kernels.h" nogil:
         int width
         void (*activate)(const activation *, Py_ssize_t, const void *, void *) noexcept nogil
         void (*cell_run)(const cell *, Py_ssize_t, const void *, void *, void *) noexcept nogil
-        void (*cell_forward)(const cell *, Py_ssize_t, const step_tape *, void *, void *) noexcept nogil
+        void (*cell_forward)(const cell *, Py_ssize_t, const step_tape *, void *,
+                             void *) noexcept nogil
         void (*cell_backward)(const cell *, Py_ssize_t, const step_tape *, const void *,
                               const step_gradients *) noexcept nogil
         void (*cell_output)(const cell *, Py_ssize_t, const step_tape *, void *) noexcept nogil
         Py_ssize_t (*packed_tiles)(const packing *) noexcept nogil
         void (*pack)(const packing *, const void *, const void *, void *, void *) noexcept nogil
-        void (*multiply)(const packed_matrix *, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t,
-                         Py_ssize_t, Py_ssize_t) noexcept nogil
-        void (*step)(const cell *, const packed_matrix *, Py_ssize_t, const packed_step *, Py_ssize_t,
-                     Py_ssize_t) noexcept nogil
+        void (*multiply)(const packed_matrix *, Py_ssize_t, const void *, Py_ssize_t, void *,
+                         Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*step)(const cell *, const packed_matrix *, Py_ssize_t, const packed_step *,
+                     Py_ssize_t, Py_ssize_t) noexcept nogil
 
 
 cdef const kernels *table(str isa, bint is_double) except NULL

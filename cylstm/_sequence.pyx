@@ -24,7 +24,8 @@ import numpy as np
 
 from cylstm._blas cimport gemm, gemv
 from cylstm._kernels cimport (
-    as_activation, cell, kernels, packed_matrix, packed_step, packing, step_gradients, step_tape, table,
+    as_activation, cell, kernels, packed_matrix, packed_step, packing, step_gradients, step_tape,
+    table,
 )
 
 from cylstm._kernels import ISA

@@ -23,21 +23,22 @@ State = tuple[np.ndarray, np.ndarray]
 
 
 class LSTM:
-    """A long short-term memory network, of one or more layers, in one or both directions.
+    r"""A long short-term memory network, of one or more layers, in one or both directions.
 
     Each layer computes, for each step of its input,
 
     .. math::
 
-        i_t &= a(W_{ii} x_t + W_{hi} h_{t-1} + p_i c_{t-1} + b_i) \\\\
-        f_t &= a(W_{if} x_t + W_{hf} h_{t-1} + p_f c_{t-1} + b_f) \\\\
-        g_t &= b(W_{ig} x_t + W_{hg} h_{t-1} + b_g) \\\\
-        c_t &= f_t c_{t-1} + i_t g_t \\\\
-        o_t &= a(W_{io} x_t + W_{ho} h_{t-1} + p_o c_t + b_o) \\\\
+        i_t &= a(W_{ii} x_t + W_{hi} h_{t-1} + p_i c_{t-1} + b_i) \\
+        f_t &= a(W_{if} x_t + W_{hf} h_{t-1} + p_f c_{t-1} + b_f) \\
+        g_t &= b(W_{ig} x_t + W_{hg} h_{t-1} + b_g) \\
+        c_t &= f_t c_{t-1} + i_t g_t \\
+        o_t &= a(W_{io} x_t + W_{ho} h_{t-1} + p_o c_t + b_o) \\
         h_t &= o_t d(c_t)
 
     with a the sigmoid, b and d the hyperbolic tangent by default, and no peepholes p. Arguments,
-    shapes and parameter names are those of ``torch.nn.LSTM`` where it has them, else of ONNX's LSTM.
+    shapes and parameter names are those of ``torch.nn.LSTM`` where it has them, else those of
+    ONNX's LSTM.
 
     Parameters
     ----------
@@ -686,7 +687,7 @@ def lstm_from_file(
     path: str | os.PathLike[str], config: dict[str, Any], tensors: Mapping[str, np.ndarray]
 ) -> LSTM:
     """Make the LSTM that a file's configuration and tensors describe."""
-    known = {field for field in Options.__dataclass_fields__}
+    known = set(Options.__dataclass_fields__)
     missing, unknown = sorted(known - set(config)), sorted(set(config) - known)
     if missing or unknown:
         raise ValueError(f"{path}: configuration lacks {missing}, has unknown {unknown}")

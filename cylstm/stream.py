@@ -40,7 +40,7 @@ class Stream:
 
         Parameters
         ----------
-        x : array, (N, I), or (I,) if N is 1; or several steps: (T, N, I), (N, T, I) with `batch_first`
+        x : array, (N, I), or (I,) if N is 1; several steps (T, N, I), (N, T, I) with `batch_first`
         out : array, optional
             Where to write y.
 

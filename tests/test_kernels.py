@@ -71,7 +71,10 @@ def test_accuracy_against_mpmath(rng, isa, dtype, name):
         y = _kernels.activate((name, 0, 0), x, isa)
         expected = [of(mpmath.mpf(float(v))) for v in x]
         ulp = np.spacing(np.array([abs(e) for e in expected], dtype))
-        errors = [abs(mpmath.mpf(float(a)) - e) / float(u) for a, e, u in zip(y, expected, ulp)]
+        errors = [
+            abs(mpmath.mpf(float(a)) - e) / float(u)
+            for a, e, u in zip(y, expected, ulp, strict=True)
+        ]
     assert max(errors) <= WORST_ULP
 
 
@@ -156,7 +159,7 @@ def test_environment_names_an_unknown_isa():
 
 
 def test_unknown_isa():
-    with pytest.raises(ValueError, match="isa: expected one of .*'mmx'"):
+    with pytest.raises(ValueError, match=r"isa: expected one of .*'mmx'"):
         _kernels.vector_width("mmx", False)
 
 

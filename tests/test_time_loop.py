@@ -7,7 +7,7 @@ import pytest
 from Cython.Compiler.Main import CompilationOptions, compile_single
 
 ROOT = Path(__file__).parent.parent
-LOOPS = ["run_steps", "forward_steps", "backward_steps", "backward_products"]
+LOOPS = ["run_packed_steps", "run_steps", "forward_steps", "backward_steps", "backward_products"]
 PYTHON_CALL = re.compile(r"\b(Py[A-Z]\w*|__Pyx_Py\w*|__Pyx_\w*(?:GIL|Gil|XDECREF|INCREF)\w*)\s*\(")
 
 
@@ -22,8 +22,10 @@ def functions(tmp_path_factory):
         compiler_directives={"boundscheck": False, "wraparound": False, "cdivision": True},
     )  # fmt: skip
     compile_single(str(ROOT / "cylstm" / "_sequence.pyx"), options, "cylstm._sequence")
-    definition = re.compile(r"^static [^;{}]*?\b(?:__pyx_fuse_\d)?__pyx_f_6cylstm_9_sequence_(\w+)\([^;{}]*\) \{$"
-                            r"(.*?)^\}$", re.M | re.S)  # fmt: skip
+    name = r"(?:__pyx_fuse_\d)?__pyx_f_6cylstm_9_sequence_(\w+)"
+    definition = re.compile(
+        rf"^static [^;{{}}]*?\b{name}\([^;{{}}]*\) \{{$(.*?)^\}}$", re.MULTILINE | re.DOTALL
+    )
     text = to.read_text()
     return [(match[1], match[2]) for match in definition.finditer(text)]
 
