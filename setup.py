@@ -78,15 +78,16 @@ def write_blas_int():
     (folder / "_blas_int.pxi").write_text(line + "\n")
 
 
-def extension(name, *sources):
+def extension(name, *sources, openmp=False):
+    flags = ["-fopenmp"] if openmp else []
     return Extension(
         f"cylstm.{name}",
         [f"cylstm/{name}.pyx", *sources],
         include_dirs=["src"],
         depends=SOURCES,
         define_macros=[("CYTHON_CCOMPLEX", "0")],
-        extra_compile_args=FLAGS,
-        extra_link_args=["-Wl,-s"] if platform.system() == "Linux" else [],
+        extra_compile_args=FLAGS + flags,
+        extra_link_args=flags + (["-Wl,-s"] if platform.system() == "Linux" else []),
     )
 
 
@@ -97,6 +98,7 @@ setup(
             extension("_blas", "src/exclusive.c"),
             extension("_kernels", "src/dispatch.c"),
             extension("_sequence"),
+            extension("_inference", "src/team.c", openmp=True),
         ],
         build_dir=GENERATED,
         include_path=[GENERATED],

@@ -16,15 +16,7 @@ class Recurrence:
     ) -> None: ...
     def parameters_changed(self) -> None: ...
     def run(
-        self,
-        x: ndarray,
-        y: ndarray,
-        h: ndarray,
-        c: ndarray,
-        sizes: ndarray,
-        offsets: ndarray,
-        order: ndarray,
-        ragged: bool,
+        self, x: ndarray, y: ndarray, h: ndarray, c: ndarray, sizes: ndarray, order: ndarray
     ) -> None: ...
     def forward(
         self, x: ndarray, y: ndarray, h: ndarray, c: ndarray, sizes: ndarray, offsets: ndarray

@@ -17,50 +17,17 @@ The pass runs over positions 0, 1, ... in the order of processing; `time_of` giv
 from cython cimport floating
 from libc.string cimport memcpy
 
-import os
 from threading import Lock
 
 import numpy as np
 
 from cylstm._blas cimport gemm, gemv
-from cylstm._kernels cimport (
-    as_activation, cell, kernels, packed_matrix, packed_step, packing, step_gradients, step_tape,
-    table,
-)
+from cylstm._kernels cimport as_activation, step_gradients, step_tape, table
 
 from cylstm._kernels import ISA
 
 cdef enum:
     BLOCK_BYTES = 262144  # of pre-activations that `run` projects at once: a part of the L2 cache
-
-
-cdef class Packed:
-    """A matrix, and perhaps a bias, packed for the kernels of one table; see src/product.h."""
-
-    cdef packed_matrix matrix
-    cdef object memory  # keeps what `matrix` points to
-
-    @staticmethod
-    cdef Packed of(const kernels *kernel, packing how, const void *matrix, const void *bias, dtype):
-        cdef Packed made = Packed.__new__(Packed)
-        cdef Py_ssize_t tile = 4 * kernel.width
-        made.matrix.tiles = kernel.packed_tiles(&how)
-        made.matrix.depth = how.depth
-        weights = aligned_empty(made.matrix.tiles * how.depth * tile, dtype)
-        biases = aligned_empty(made.matrix.tiles * tile, dtype)
-        kernel.pack(&how, matrix, bias, <void *> _data(weights), <void *> _data(biases))
-        made.matrix.weights = _data(weights)
-        made.matrix.bias = _data(biases) if bias != NULL else NULL
-        made.memory = weights, biases
-        return made
-
-
-cdef class PackedParameters:
-    """What `Recurrence.run` multiplies by."""
-
-    cdef Packed weight_ih
-    cdef Packed weight_hh
-    cdef Packed weight_hr
 
 
 cdef class Recurrence:
@@ -77,18 +44,6 @@ cdef class Recurrence:
         As of `cylstm.LSTM`; `clip` is infinity for none, an activation ``(name, slope, offset)``.
     """
 
-    cdef readonly dict parameters
-    cdef bint reverse, is_double
-    cdef Py_ssize_t inputs, hidden, outputs
-    cdef cell equations
-    cdef const kernels *kernel
-    cdef const void *weight_ih
-    cdef const void *weight_hh
-    cdef const void *weight_hr
-    cdef const void *bias
-    cdef PackedParameters packed
-    cdef object packing_lock
-
     def __init__(self, dict parameters, *, bint reverse, bint coupled, double clip, activations,
                  str isa=ISA):
         weight_ih, weight_hh = parameters["weight_ih"], parameters["weight_hh"]
@@ -98,14 +53,14 @@ cdef class Recurrence:
         self.inputs, self.outputs = weight_ih.shape[1], weight_hh.shape[1]
         self.hidden = weight_ih.shape[0] // 4
         self.kernel = table(isa, self.is_double)
-        self.weight_ih = _data(weight_ih)
-        self.weight_hh = _data(weight_hh)
-        self.weight_hr = _data(parameters.get("weight_hr"))
-        self.bias = _data(parameters.get("bias"))
+        self.weight_ih = data(weight_ih)
+        self.weight_hh = data(weight_hh)
+        self.weight_hr = data(parameters.get("weight_hr"))
+        self.bias = data(parameters.get("bias"))
         self.equations.hidden = self.hidden
         self.equations.coupled = coupled
         self.equations.clip = clip
-        self.equations.peephole = _data(parameters.get("weight_p"))
+        self.equations.peephole = data(parameters.get("weight_p"))
         gates, candidate, output = activations
         self.equations.gates = as_activation(gates)
         self.equations.candidate = as_activation(candidate)
@@ -116,31 +71,8 @@ cdef class Recurrence:
         """Drop what was packed from the old ones; calls under way keep it to their end."""
         self.packed = None
 
-    cdef PackedParameters pack(self):
-        """The packed parameters: made at the first use, by one thread, and then shared."""
-        cdef PackedParameters made = self.packed
-        if made is not None:
-            return made
-        with self.packing_lock:
-            if self.packed is None:
-                self.packed = self._packed_now()
-            return self.packed
-
-    cdef PackedParameters _packed_now(self):
-        cdef PackedParameters made = PackedParameters()
-        cdef packing how
-        dtype = np.float64 if self.is_double else np.float32
-        how = packing(True, self.hidden, self.inputs, self.inputs, 1)
-        made.weight_ih = Packed.of(self.kernel, how, self.weight_ih, self.bias, dtype)
-        how = packing(True, self.hidden, self.outputs, self.outputs, 1)
-        made.weight_hh = Packed.of(self.kernel, how, self.weight_hh, NULL, dtype)
-        if self.weight_hr != NULL:
-            how = packing(False, self.outputs, self.hidden, self.hidden, 1)
-            made.weight_hr = Packed.of(self.kernel, how, self.weight_hr, NULL, dtype)
-        return made
-
-    def run(self, x, y, h, c, sizes, offsets, order, bint ragged):
-        """Inference: keeps nothing, and its workspace does not grow with T.
+    def run(self, x, y, h, c, sizes, order):
+        """Inference by BLAS: keeps nothing, and its workspace does not grow with T.
 
         Parameters
         ----------
@@ -148,21 +80,13 @@ cdef class Recurrence:
             Input, and output to write; only the rows of running sequences are touched.
         h, c : array, (N, R) and (N, H), C-contiguous
             The state in the sorted order: the initial one going in, the last coming out.
-        sizes, offsets, order : array of intp, (T,), (T + 1,) and (N,)
-            Running sequences at each step, their sums, and the place in the batch of each sorted
-            row.
-        ragged : bool
-            Whether `sizes` and `order` are other than of a full batch in its own order.
+        sizes, order : array of intp, (T,) and (N,)
+            Running sequences at each step, and the place in the batch of each sorted row.
         """
-        if PRODUCT == "blas":
-            if self.is_double:
-                _run_arrays[double](self, x, y, h, c, sizes, order)
-            else:
-                _run_arrays[float](self, x, y, h, c, sizes, order)
-        elif self.is_double:
-            _run_packed_arrays[double](self, self.pack(), x, y, h, c, sizes, offsets, order, ragged)
+        if self.is_double:
+            _run_arrays[double](self, x, y, h, c, sizes, order)
         else:
-            _run_packed_arrays[float](self, self.pack(), x, y, h, c, sizes, offsets, order, ragged)
+            _run_arrays[float](self, x, y, h, c, sizes, order)
 
     def forward(self, x, y, h, c, sizes, offsets):
         """Forward with a tape, over packed rows: x (S, I), y (S, R); h, c as in `run`.
@@ -213,20 +137,8 @@ cdef class Recurrence:
         return grads
 
 
-PRODUCT = os.environ.get("CYLSTM_PRODUCT", "packed")
-if PRODUCT not in ("packed", "blas"):
-    raise ImportError(f"CYLSTM_PRODUCT: expected 'packed' or 'blas', got {PRODUCT!r}")
-
-
-def aligned_empty(Py_ssize_t size, dtype):
-    """An array that starts where a cache line does, as vectors of any width want."""
-    dtype = np.dtype(dtype)
-    memory = np.empty(size * dtype.itemsize + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : start + size * dtype.itemsize].view(dtype)
-
-
-cdef const void *_data(array) except? NULL:
+cdef const void *data(array) except? NULL:
+    """Where a contiguous array begins; NULL of None."""
     cdef const char[::1] view
     if array is None:
         return NULL
@@ -328,84 +240,6 @@ cdef void run_steps(
                 memcpy(y + t * y_step + order[j] * y_row, h + j * r.outputs,
                        r.outputs * sizeof(floating))
             z += sizes[t] * 4 * r.hidden
-
-
-cdef inline void copy_rows(Py_ssize_t n, Py_ssize_t width, const floating *rows, Py_ssize_t row,
-                           floating *to, Py_ssize_t to_row) noexcept nogil:
-    cdef Py_ssize_t j
-    for j in range(n):
-        memcpy(to + j * to_row, rows + j * row, width * sizeof(floating))
-
-
-cdef inline void gather_rows(Py_ssize_t first, Py_ssize_t last, const Py_ssize_t *sizes,
-                             const Py_ssize_t *order, Py_ssize_t width, const floating *x,
-                             Py_ssize_t x_step, Py_ssize_t x_row, floating *to) noexcept nogil:
-    """The running rows of steps [first, last), packed."""
-    cdef Py_ssize_t t, j
-    for t in range(first, last):
-        for j in range(sizes[t]):
-            memcpy(to, x + t * x_step + order[j] * x_row, width * sizeof(floating))
-            to += width
-
-
-cdef void run_packed_steps(
-        Recurrence r, PackedParameters w, Py_ssize_t steps, const Py_ssize_t *sizes,
-        const Py_ssize_t *offsets, const Py_ssize_t *order,
-        const floating *x, Py_ssize_t x_step, Py_ssize_t x_row, bint gather,
-        floating *y, Py_ssize_t y_step, Py_ssize_t y_row, floating *h, floating *c,
-        Py_ssize_t block, floating *x_block, floating *z_block, floating *h_now, floating *h_next,
-        Py_ssize_t h_width, floating *c_now) noexcept nogil:
-    """h_now and c_now hold the state of the running rows, padded; h, c that of the others."""
-    cdef:
-        Py_ssize_t first, last, position, number, t, n, row, running = 0, width = 4 * r.kernel.width
-        Py_ssize_t z_width = w.weight_hh.matrix.tiles * width, c_width = z_width // 4
-        Py_ssize_t tiles = w.weight_hh.matrix.tiles
-        const floating *x_rows
-        packed_step s
-        bint projected = r.weight_hr != NULL
-    s.c = c_now
-    s.y_rows = order
-    s.z_row, s.h_row, s.c_row, s.y_row = z_width, h_width, c_width, y_row
-    for number in range((steps + block - 1) // block):
-        first = number * block
-        last = min(first + block, steps)
-        if r.reverse:
-            first, last = steps - last, steps - first
-        x_rows = x + first * x_step
-        if gather:
-            gather_rows(first, last, sizes, order, r.inputs, x, x_step, x_row, x_block)
-            x_rows = x_block
-        r.kernel.multiply(&w.weight_ih.matrix, offsets[last] - offsets[first], x_rows,
-                          r.inputs if gather else x_row, z_block, z_width, 0, tiles)
-        for position in range(last - first):
-            t = last - 1 - position if r.reverse else first + position
-            n = sizes[t]
-            if n > running:
-                copy_rows(n - running, r.outputs, h + running * r.outputs, r.outputs,
-                          h_now + running * h_width, h_width)
-                copy_rows(n - running, r.hidden, c + running * r.hidden, r.hidden,
-                          c_now + running * c_width, c_width)
-            elif n < running:
-                copy_rows(running - n, r.outputs, h_now + n * h_width, h_width,
-                          h + n * r.outputs, r.outputs)
-                copy_rows(running - n, r.hidden, c_now + n * c_width, c_width,
-                          c + n * r.hidden, r.hidden)
-            running = n
-            s.z = z_block + (offsets[t] - offsets[first]) * z_width
-            s.h = h_now
-            s.h_next = h_next
-            s.y = NULL if projected else y + t * y_step
-            r.kernel.step(&r.equations, &w.weight_hh.matrix, n, &s, 0, tiles)
-            if projected:
-                r.kernel.multiply(&w.weight_hr.matrix, n, h_next, c_width, h_now, h_width, 0,
-                                  w.weight_hr.matrix.tiles)
-                for row in range(n):
-                    memcpy(y + t * y_step + order[row] * y_row,
-                           h_now + row * h_width, r.outputs * sizeof(floating))
-            else:
-                h_now, h_next = h_next, h_now
-    copy_rows(running, r.outputs, h_now, h_width, h, r.outputs)
-    copy_rows(running, r.hidden, c_now, c_width, c, r.hidden)
 
 
 cdef inline step_tape tape_of(Recurrence r, Py_ssize_t row, const floating *gates,
@@ -538,49 +372,6 @@ cdef int _run_arrays(Recurrence r, const floating[:, :, :] x, floating[:, :, :] 
                   &x[0, 0, 0], items(x.strides[0], unused), items(x.strides[1], unused),
                   &y[0, 0, 0], items(y.strides[0], unused), items(y.strides[1], unused),
                   &h[0, 0], &c[0, 0], block, &x_block[0], &z_block[0], &cell_h[0])
-    return 0
-
-
-cdef int _run_packed_arrays(
-        Recurrence r, PackedParameters w, const floating[:, :, :] x, floating[:, :, :] y,
-        floating[:, ::1] h, floating[:, ::1] c, const Py_ssize_t[::1] sizes,
-        const Py_ssize_t[::1] offsets, const Py_ssize_t[::1] order, bint ragged) except -1:
-    cdef:
-        Py_ssize_t steps = sizes.shape[0], batch = h.shape[0], block, rows
-        Py_ssize_t z_width = w.weight_hh.matrix.tiles * 4 * r.kernel.width, c_width = z_width // 4
-        Py_ssize_t h_width = c_width
-        floating *unused = NULL
-        Py_ssize_t x_step = items(x.strides[0], unused), x_row = items(x.strides[1], unused)
-        bint gather = ragged or (batch > 1 and x_step != batch * x_row)
-        floating[::1] work
-        floating *z_block
-        floating *h_now
-        floating *h_next
-        floating *c_now
-        floating *x_block
-    if steps == 0 or batch == 0:
-        return 0
-    if r.weight_hr != NULL:
-        h_width = w.weight_hr.matrix.tiles * 4 * r.kernel.width
-    if batch == 1:
-        x_row = x_step
-    block = max(1, min(steps, BLOCK_BYTES // (z_width * sizeof(floating) * batch)))
-    rows = block * batch
-    dtype = np.float64 if floating is double else np.float32
-    work = aligned_empty(rows * z_width + batch * (h_width + 2 * c_width)
-                         + (rows * r.inputs if gather else 0), dtype)
-    z_block = &work[0]
-    h_now = z_block + rows * z_width
-    h_next = h_now + batch * h_width
-    c_now = h_next + batch * c_width
-    x_block = c_now + batch * c_width
-    with nogil:
-        fill_zero(batch * (h_width + 2 * c_width), h_now)
-        run_packed_steps(r, w, steps, &sizes[0], &offsets[0], &order[0],
-                         &x[0, 0, 0], x_step, x_row, gather,
-                         &y[0, 0, 0], items(y.strides[0], unused), items(y.strides[1], unused),
-                         &h[0, 0], &c[0, 0], block, x_block, z_block, h_now, h_next, h_width,
-                         c_now)
     return 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 
 
@@ -23,11 +25,13 @@ class Batch:
         How many sequences have a step t, for each t up to the longest length.
     offsets : array of intp
         Where step t begins in packed rows; the last is the number of rows, S.
+    scattered : bool
+        Whether these rows are other than all of the batch in its own order at every step.
     """
 
     def __init__(self, steps: int, size: int, lengths: np.ndarray | None = None) -> None:
         self.shape = (steps, size)
-        self.ragged = lengths is not None and bool((lengths != steps).any())
+        self.scattered = self.ragged = lengths is not None and bool((lengths != steps).any())
         if self.ragged:
             self.order = np.argsort(-lengths, kind="stable")
             ends = np.bincount(lengths, minlength=steps + 1)
@@ -36,6 +40,17 @@ class Batch:
             self.order = np.arange(size)
             self.sizes = np.full(steps if size else 0, size)
         self.offsets = np.concatenate(([0], np.cumsum(self.sizes)))
+
+    def part(self, number: int, count: int) -> Batch:
+        """Every `count`-th sorted row, from row `number` on: a share of the work in each step."""
+        if count == 1:
+            return self
+        part = copy.copy(self)
+        part.scattered = True
+        part.order = np.ascontiguousarray(self.order[number::count])
+        part.sizes = (self.sizes - number + count - 1) // count
+        part.offsets = np.concatenate(([0], np.cumsum(part.sizes)))
+        return part
 
     def _places(self) -> tuple[np.ndarray, np.ndarray]:
         """The step and the place in the batch of every packed row."""

@@ -8,7 +8,7 @@ from importlib.metadata import version
 import numpy as np
 import scipy
 
-from cylstm import _kernels
+from cylstm import _inference, _kernels
 
 
 def show_config() -> None:
@@ -22,6 +22,8 @@ def show_config() -> None:
         "cylstm": version("cylstm"),
         "Python": f"{platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__}",
         "BLAS": f"{blas['name']} {blas['version']}, through SciPy",
+        "Product": _inference.PRODUCT,
+        "Threads": str(_inference.get_num_threads()),
         "ISA": f"{_kernels.ISA} (there are {', '.join(_kernels.ISAS)})",
     }
     for name, text in lines.items():

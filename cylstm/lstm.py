@@ -15,6 +15,7 @@ import numpy as np
 from cylstm import checks
 from cylstm._sequence import Recurrence
 from cylstm.batch import Batch
+from cylstm.inference import run_layer
 from cylstm.io.safetensors import load_model, save_model
 from cylstm.options import STANDARD, Options, checked_options, initialise
 from cylstm.stream import Stream
@@ -363,12 +364,10 @@ class LSTM:
         spare = y if directions == 1 or self.num_layers == 1 else np.empty_like(y)
         for layer, recurrences in enumerate(self._layers):
             target = spare if (self.num_layers - 1 - layer) % 2 else y
-            for direction, recurrence in enumerate(recurrences):
-                k = layer * directions + direction
-                part = target[:, :, direction * width : (direction + 1) * width]
-                recurrence.run(
-                    x, part, h[k], c[k], batch.sizes, batch.offsets, batch.order, batch.ragged
-                )
+            first = layer * directions
+            parts = [target[:, :, d * width : (d + 1) * width] for d in range(directions)]
+            states = h[first : first + directions], c[first : first + directions]
+            run_layer(recurrences, batch, x, parts, *states)
             x = target
 
     def stream(self, batch_size: int = 1) -> Stream:

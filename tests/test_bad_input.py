@@ -282,7 +282,7 @@ def test_bad_state_leaves_the_state(case, state, error, words):
 )
 def test_number_of_threads(threads, error):
     before = cylstm.get_num_threads()
-    with refused(error, "threads", str(threads)):
+    with refused(error, "n", str(threads)):
         cylstm.set_num_threads(threads)
     assert cylstm.get_num_threads() == before
 

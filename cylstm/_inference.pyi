@@ -1,0 +1,19 @@
+from typing import Any, Final
+
+from numpy import ndarray
+
+from cylstm._sequence import Recurrence
+from cylstm.batch import Batch
+
+PRODUCT: Final[str]
+
+class Task:
+    def __init__(
+        self, r: Recurrence, batch: Batch, x: ndarray, y: ndarray, h: ndarray, c: ndarray
+    ) -> None: ...
+
+def aligned_empty(size: int, dtype: Any) -> ndarray: ...
+def run_each(tasks: list[Task], threads: int) -> None: ...
+def run_together(one: Task, threads: int) -> None: ...
+def set_num_threads(n: int) -> None: ...
+def get_num_threads() -> int: ...

@@ -1,0 +1,18 @@
+# The parameters of one layer and direction, for the passes over them.
+
+from cylstm._kernels cimport cell, kernels
+
+cdef class Recurrence:
+    cdef readonly dict parameters
+    cdef bint reverse, is_double
+    cdef Py_ssize_t inputs, hidden, outputs
+    cdef cell equations
+    cdef const kernels *kernel
+    cdef const void *weight_ih
+    cdef const void *weight_hh
+    cdef const void *weight_hr
+    cdef const void *bias
+    cdef object packed        # for inference, made there; None until then
+    cdef object packing_lock
+
+cdef const void *data(array) except? NULL
