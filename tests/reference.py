@@ -1,6 +1,6 @@
 """The LSTM written straight from its equations, and random cases to compare cylstm with it.
 
-`forward` takes one step of one sequence at a time in plain NumPy and float64: meant to be read.
+`forward` takes one step of one sequence at a time in plain NumPy, in the longest numbers there are.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import numpy as np
 
 import cylstm
 
+REAL = np.longdouble  # so that differences of it are exact to far more than a small gradient
 FORWARD_TOLERANCE = {"float32": 5e-6, "float64": 1e-12}
 GRADIENT_TOLERANCE = 1e-7
 
@@ -74,8 +75,8 @@ def forward(
     **_seen_in_parameters,
 ):
     """y, (h_n, c_n) of the LSTM of these parameters; the keywords are those of cylstm.LSTM."""
-    parameters = {name: np.asarray(array, np.float64) for name, array in parameters.items()}
-    x = np.asarray(x, np.float64)
+    parameters = {name: np.asarray(array, REAL) for name, array in parameters.items()}
+    x = np.asarray(x, REAL)
     unbatched = x.ndim == 2
     if unbatched:
         x = x[:, np.newaxis]
@@ -90,7 +91,7 @@ def forward(
     sizes = (outputs, rows // 4)
     runs = num_layers * len(directions)
     state = state or [np.zeros((runs, batch, size)) for size in sizes]
-    h_n, c_n = (np.array(s, np.float64) for s in state)
+    h_n, c_n = (np.array(s, REAL) for s in state)
     regions = [] if regions is None else regions
 
     for layer in range(num_layers):
@@ -99,7 +100,7 @@ def forward(
             run = layer * len(directions) + d
             suffix = f"_l{layer}{direction}"
             step = cell(parameters, suffix, coupled, clip or np.inf, triples[d], regions)
-            y = np.zeros((steps, batch, outputs))
+            y = np.zeros((steps, batch, outputs), REAL)
             for n, length in enumerate(lengths):
                 h, c = h_n[run, n], c_n[run, n]
                 for t in reversed(range(length)) if backwards else range(length):
@@ -120,7 +121,7 @@ def inner(outputs, weights):
     return np.vdot(y, grad_y) + np.vdot(h, grad_h) + np.vdot(c, grad_c)
 
 
-def numeric_gradient(loss, arrays, step=5e-4):
+def numeric_gradient(loss, arrays, step=2e-4):
     """The gradient of loss() by each of the arrays it reads: fourth-order central differences."""
 
     def derivative(array, index):
@@ -169,8 +170,8 @@ class Case:
 
     def numeric_gradients(self):
         """The same of the reference, by differences."""
-        x, (h_0, c_0) = self.x.copy(), map(np.copy, self.state)
-        parameters = self.lstm.state_dict()
+        x, h_0, c_0 = (array.astype(REAL) for array in (self.x, *self.state))
+        parameters = {name: array.astype(REAL) for name, array in self.lstm.named_parameters()}
         home = None
 
         def loss():
