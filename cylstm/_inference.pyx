@@ -100,7 +100,8 @@ cdef struct task:
     bint projected, reverse, gather
     Py_ssize_t itemsize, inputs, hidden, outputs
     Py_ssize_t steps, block          # of time; of them projected at once
-    const Py_ssize_t *sizes          # of the batch at each step
+    Py_ssize_t most                  # running sequences at any step
+    const Py_ssize_t *sizes          # of the batch at each step, or NULL where it is `most`
     const Py_ssize_t *offsets        # their sums
     const Py_ssize_t *order          # place in the caller's batch of each row
     const char *x                    # [T, N, I]
@@ -137,16 +138,17 @@ cdef class Task:
         cdef:
             task *t = &self.what
             Packed weights = packed(r)
-            Py_ssize_t most = len(batch.order), rows, width = 4 * r.kernel.width
+            Py_ssize_t most = batch.rows, rows, width = 4 * r.kernel.width
         t.equations, t.kernel, t.reverse = &r.equations, r.kernel, r.reverse
         t.weight_ih, t.weight_hh, t.weight_hr = (
             weights.weight_ih, weights.weight_hh, weights.weight_hr)
         t.projected = r.weight_hr != NULL
         t.itemsize = 8 if r.is_double else 4
         t.inputs, t.hidden, t.outputs = r.inputs, r.hidden, r.outputs
-        t.steps = len(batch.sizes) if most else 0
-        t.sizes = <const Py_ssize_t *> data(batch.sizes) if t.steps else NULL
-        t.offsets = <const Py_ssize_t *> data(batch.offsets)
+        t.steps, t.most = batch.steps if most else 0, most
+        if batch.ragged and t.steps:
+            t.sizes = <const Py_ssize_t *> data(batch.sizes)
+            t.offsets = <const Py_ssize_t *> data(batch.offsets)
         t.order = <const Py_ssize_t *> data(batch.order) if most else NULL
         t.x, t.y = first_of(x), first_of(y)
         t.h, t.c = first_of(h), first_of(c)
@@ -173,7 +175,8 @@ cdef class Task:
         memset(&t.meeting, 0, sizeof(barrier))
         if len(work):
             memset(t.h_now, 0, most * (t.h_width + 2 * t.c_width) * t.itemsize)
-        self.alive = (r, weights, batch, x, y, h, c, work)
+        self.alive = (r, weights, batch.sizes if t.sizes != NULL else None,
+                      batch.offsets if t.sizes != NULL else None, batch.order, x, y, h, c, work)
 
 
 cdef char *first_of(array) except? NULL:
@@ -210,6 +213,18 @@ def run_together(Task one, int threads):
 # No Python from here on.
 
 
+cdef inline Py_ssize_t size_at(const task *t, Py_ssize_t step) noexcept nogil:
+    return t.most if t.sizes == NULL else t.sizes[step]
+
+
+cdef inline Py_ssize_t rows_between(const task *t, Py_ssize_t first,
+                                    Py_ssize_t last) noexcept nogil:
+    """How many rows the steps [first, last) have."""
+    if t.sizes == NULL:
+        return (last - first) * t.most
+    return t.offsets[last] - t.offsets[first]
+
+
 cdef inline void copy_rows(Py_ssize_t n, Py_ssize_t size, const char *rows, Py_ssize_t row,
                            char *to, Py_ssize_t to_row) noexcept nogil:
     cdef Py_ssize_t j
@@ -229,7 +244,7 @@ cdef void gather_rows(const task *t, Py_ssize_t first, Py_ssize_t last) noexcept
     cdef Py_ssize_t step, j, size = t.inputs * t.itemsize
     cdef char *to = t.x_block
     for step in range(first, last):
-        for j in range(t.sizes[step]):
+        for j in range(size_at(t, step)):
             memcpy(to, t.x + step * t.x_step + t.order[j] * t.x_row, size)
             to += size
 
@@ -278,18 +293,18 @@ cdef void run_task(task *t, int member, int team) noexcept nogil:
                 gather_rows(t, first, last)
             cylstm_wait(&t.meeting, team)
             x, x_row = t.x_block, t.inputs
-        t.kernel.multiply(&t.weight_ih, t.offsets[last] - t.offsets[first], x, x_row, t.z_block,
+        t.kernel.multiply(&t.weight_ih, rows_between(t, first, last), x, x_row, t.z_block,
                           t.z_width, tile, end)
         for position in range(last - first):
             step = last - 1 - position if t.reverse else first + position
-            n = t.sizes[step]
+            n = size_at(t, step)
             if n != running:
                 if member == 0:
                     change_running(t, running, n, h_now)
                 cylstm_wait(&t.meeting, team)
                 running = n
             y = t.y + step * t.y_step
-            s.z = t.z_block + (t.offsets[step] - t.offsets[first]) * t.z_width * t.itemsize
+            s.z = t.z_block + rows_between(t, first, step) * t.z_width * t.itemsize
             s.h, s.h_next, s.y = h_now, h_next, NULL if t.projected else y
             t.kernel.step(t.equations, &t.weight_hh, n, &s, tile, end)
             cylstm_wait(&t.meeting, team)

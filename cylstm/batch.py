@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from functools import cached_property
 
 import numpy as np
 
@@ -19,6 +19,8 @@ class Batch:
 
     Attributes
     ----------
+    steps, rows : int
+        The longest length, and N.
     order : array of intp, (N,)
         The place in the batch of each row as sorted: longest first, equals as they came.
     sizes : array of intp
@@ -31,25 +33,36 @@ class Batch:
 
     def __init__(self, steps: int, size: int, lengths: np.ndarray | None = None) -> None:
         self.shape = (steps, size)
+        self.steps, self.rows = (steps if size else 0), size
         self.scattered = self.ragged = lengths is not None and bool((lengths != steps).any())
         if self.ragged:
             self.order = np.argsort(-lengths, kind="stable")
             ends = np.bincount(lengths, minlength=steps + 1)
-            self.sizes = (size - np.cumsum(ends))[: lengths.max()]
+            self.steps = int(lengths.max())
+            self.sizes = (size - np.cumsum(ends))[: self.steps]
         else:
             self.order = np.arange(size)
-            self.sizes = np.full(steps if size else 0, size)
-        self.offsets = np.concatenate(([0], np.cumsum(self.sizes)))
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """Of a full batch: not needed for inference, whose memory must not grow with T."""
+        return np.full(self.steps, self.rows)
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        """The sums of `sizes`."""
+        return np.concatenate(([0], np.cumsum(self.sizes)))
 
     def part(self, number: int, count: int) -> Batch:
         """Every `count`-th sorted row, from row `number` on: a share of the work in each step."""
         if count == 1:
             return self
-        part = copy.copy(self)
-        part.scattered = True
+        part = Batch(self.shape[0], 0)
+        part.scattered, part.ragged = True, self.ragged
         part.order = np.ascontiguousarray(self.order[number::count])
-        part.sizes = (self.sizes - number + count - 1) // count
-        part.offsets = np.concatenate(([0], np.cumsum(part.sizes)))
+        part.steps, part.rows = self.steps, len(part.order)
+        if self.ragged:
+            part.sizes = (self.sizes - number + count - 1) // count
         return part
 
     def _places(self) -> tuple[np.ndarray, np.ndarray]:

@@ -107,6 +107,13 @@ def is_regular(given: np.ndarray, dtype: np.dtype) -> bool:
     )
 
 
+def generator(name: str, value: Any) -> np.random.Generator:
+    """A source of random numbers."""
+    if not isinstance(value, np.random.Generator):
+        raise TypeError(f"{name}: expected a numpy.random.Generator, got {type(value).__name__}")
+    return value
+
+
 def index(name: str, value: Any) -> slice | np.ndarray:
     """What can index one axis: a slice, integers or a mask."""
     if isinstance(value, slice):

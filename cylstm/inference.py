@@ -46,7 +46,8 @@ def run_layer(
 
 def division(recurrences: list[Recurrence], batch: Batch) -> tuple[int, int]:
     """How many threads, and into how many shares of rows; more threads than tasks share units."""
-    directions, rows = len(recurrences), int(batch.offsets[-1])
+    directions = len(recurrences)
+    rows = int(batch.offsets[-1]) if batch.ragged else batch.steps * batch.rows
     step = sum(p.size for p in recurrences[0].parameters.values())
     threads = min(get_num_threads(), max(1, directions * rows * step // ENOUGH))
     if threads <= directions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import os
@@ -144,6 +145,7 @@ class LSTM:
         """Everything but the parameters' values."""
         self._options = options
         self._version = 0  # counts the changes of parameters
+        self._edits = 0  # blocks of `edit` that are open
         dtype = np.dtype(options.dtype)
         self._parameters = {
             name: checks.memory(shape, dtype) for name, shape in options.parameter_shapes().items()
@@ -198,17 +200,23 @@ class LSTM:
         >>> lstm.bias_l0
         array([0.5, 0.5, 1.5, 1.5, 0.5, 0.5, 0.5, 0.5], dtype=float32)
         """
+        self._edits += 1
         self._set_writable(True)
+        self._parameters_changed()
         writable = {name: base.view() for name, base in self._parameters.items()}
         try:
             yield writable
         finally:
-            self._set_writable(False)
             for view in writable.values():
                 view.flags.writeable = False
-            self._version += 1
-            for recurrence in itertools.chain.from_iterable(self._layers):
-                recurrence.parameters_changed()
+            self._edits -= 1
+            self._set_writable(self._edits > 0)
+            self._parameters_changed()
+
+    def _parameters_changed(self) -> None:
+        self._version += 1
+        for recurrence in itertools.chain.from_iterable(self._layers):
+            recurrence.parameters_changed()
 
     def _set_writable(self, writable: bool) -> None:
         """Of the arrays that own the memory; no view of a read-only one can be made writable."""
@@ -285,7 +293,8 @@ class LSTM:
         unexpected = [name for name in given if name not in self._parameters]
         if missing or unexpected:
             raise KeyError(f"state_dict: missing {missing}, unexpected {unexpected}")
-        self._assign({name: self._checked_parameter(name, value) for name, value in given.items()})
+        checked = {name: self._checked_parameter(name, value) for name, value in given.items()}
+        self._assign({name: value.copy() for name, value in checked.items()})  # some may be ours
 
     # Inference
 
@@ -419,12 +428,13 @@ class LSTM:
         >>> grad_x.shape, sorted(grads)
         ((6, 2, 3), ['bias_l0', 'weight_hh_l0', 'weight_ih_l0'])
         """
+        rng = checks.generator("rng", rng) if rng is not None else self._rng
         x, batch, unbatched = self._checked_input(x, lengths)
         h, c = self._initial_state(state, batch, unbatched)
         tape = Tape(self, self._version, batch, unbatched, h.copy(), c.copy(), [])
         rows, directions, width = batch.pack(x), self._options.directions, self._options.output_size
         for layer, recurrences in enumerate(self._layers):
-            mask = self._dropout_mask(rows, rng or self._rng) if layer and self.dropout else None
+            mask = self._dropout_mask(rows, rng) if layer and self.dropout else None
             if mask is not None:
                 rows = rows * mask
             y = np.empty((len(rows), directions * width), self.dtype)
@@ -602,7 +612,8 @@ class LSTM:
         return lstm
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"config": self.config, "parameters": self.state_dict(), "rng": self._rng}
+        rng = copy.deepcopy(self._rng)
+        return {"config": self.config, "parameters": self.state_dict(), "rng": rng}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._build(checked_options(**state["config"]))

@@ -38,7 +38,7 @@ def test_reference_is_pytorch(rng, config, lengths):
         with torch.no_grad():
             y_n, (h, c) = model(alone, tuple(start))
         reference.assert_close(
-            (y[:length, n], h_n[:, n], c_n[:, n]), (y_n.numpy(), h.numpy(), c.numpy())
+            (y[:length, n], h_n[:, n], c_n[:, n]), (y_n.numpy(), h.numpy(), c.numpy()), 1e-12
         )
         assert not y[length:, n].any()
 
