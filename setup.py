@@ -11,6 +11,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -83,9 +84,12 @@ def extension(name, *sources, openmp=False):
     return Extension(
         f"cylstm.{name}",
         [f"cylstm/{name}.pyx", *sources],
-        include_dirs=["src"],
+        include_dirs=["src", numpy.get_include()],
         depends=SOURCES,
-        define_macros=[("CYTHON_CCOMPLEX", "0")],
+        define_macros=[
+            ("CYTHON_CCOMPLEX", "0"),
+            ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
+        ],
         extra_compile_args=FLAGS + flags,
         extra_link_args=flags + (["-Wl,-s"] if platform.system() == "Linux" else []),
     )

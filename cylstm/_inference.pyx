@@ -6,7 +6,7 @@ The loop is that of `cylstm._sequence`, on sequences as they lie in the caller's
     h_t, c_t = step(z_t, h_{t-1})   product and gate equations in one kernel
     h_t = h_t W_hr'                 with a projection
 
-A `Task` is one layer and direction for some of the batch's sequences. Threads take tasks each for
+A task is one layer and direction for some of the batch's sequences. Threads take tasks each for
 itself, or all work on one, where each has some of the hidden units and all meet after every step.
 Neither changes an output's sum, so the bits do not depend on it.
 """
@@ -15,9 +15,13 @@ import os
 
 import numpy as np
 
+cimport numpy as cnp
 cimport openmp
 from cython.parallel cimport parallel, prange, threadid
+from libc.limits cimport INT_MAX
+from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
+from posix.stdlib cimport posix_memalign
 
 from cylstm._kernels cimport cell, kernels, packed_matrix, packed_step, packing
 from cylstm._sequence cimport Recurrence, data
@@ -30,6 +34,7 @@ cdef extern from "team.h" nogil:
     void cylstm_watch_forks()
     bint cylstm_was_forked()
 
+cnp.import_array()
 cylstm_watch_forks()
 
 PRODUCT = os.environ.get("CYLSTM_PRODUCT", "packed")
@@ -37,7 +42,8 @@ if PRODUCT not in ("packed", "blas"):
     raise ImportError(f"CYLSTM_PRODUCT: expected 'packed' or 'blas', got {PRODUCT!r}")
 
 cdef enum:
-    BLOCK_BYTES = 262144  # of pre-activations that are projected at once: a part of the L2 cache
+    BLOCK_BYTES = 262144  # of pre-activations that are projected at once: a part of the L2 cache,
+    LEAST_BLOCK = 96      # and rows: with fewer the input weights would be read too often
 
 
 def aligned_empty(Py_ssize_t size, dtype):
@@ -118,96 +124,320 @@ cdef struct task:
     barrier meeting
 
 
-cdef class Task:
-    """One layer and direction, for the sequences of a `cylstm.batch.Batch`.
+# How the sequences of a batch lie: `cylstm.batch.Batch` in C. Without sizes it is a full batch,
+# without an order one in its own order.
+cdef struct layout:
+    Py_ssize_t steps, rows
+    const Py_ssize_t *sizes
+    const Py_ssize_t *order
+
+
+cdef class Network:
+    """All layers and directions of an LSTM, for inference.
 
     Parameters
     ----------
-    recurrence : Recurrence
-    batch : Batch
-    x, y : array, (T, N, I) and (T, N, R), each row contiguous
-        Input, and output to write; only the rows of running sequences are touched.
-    h, c : array, (n, R) and (n, H), each row contiguous
-        The batch's state in its order: the initial one going in, the last coming out.
+    layers : list of list of Recurrence
+        By layer and direction.
+    batch_first : bool
     """
 
-    cdef task what
-    cdef object alive  # what it points to
+    cdef list layers
+    cdef bint batch_first
+    cdef int typenum
+    cdef Py_ssize_t itemsize, inputs, hidden, outputs, directions, states
 
-    def __init__(self, Recurrence r, batch, x, y, h, c):
-        cdef:
-            task *t = &self.what
-            Packed weights = packed(r)
-            Py_ssize_t most = batch.rows, rows, width = 4 * r.kernel.width
+    def __init__(self, list layers, bint batch_first):
+        cdef Recurrence r = layers[0][0]
+        self.layers, self.batch_first = layers, batch_first
+        self.typenum = cnp.NPY_DOUBLE if r.is_double else cnp.NPY_FLOAT
+        self.itemsize = 8 if r.is_double else 4
+        self.inputs, self.hidden, self.outputs = r.inputs, r.hidden, r.outputs
+        self.directions = len(layers[0])
+        self.states = len(layers) * self.directions
+
+    def run(self, x, y, h, c, batch):
+        """Any batch, in any layout whose rows are contiguous.
+
+        Parameters
+        ----------
+        x, y : array, (T, N, I) and (T, N, D R)
+            Input, and output to write; only the rows of running sequences are touched. They may be
+            one memory if they are one array.
+        h, c : array, (L D, N, R) and (L D, N, H), C-contiguous
+            The state in the order of `batch`: the initial one going in, the last coming out.
+        batch : Batch
+        """
+        cdef layout lies
+        sizes = batch.sizes if batch.ragged else None
+        order = batch.order if batch.ragged else None
+        lies.steps, lies.rows = batch.steps, batch.rows
+        lies.sizes, lies.order = <const Py_ssize_t *> data(sizes), <const Py_ssize_t *> data(order)
+        if lies.steps and lies.rows:
+            run_layers(self, &lies, first_of(x), x.strides[0], x.strides[1],
+                       first_of(y), y.strides[0], y.strides[1], first_of(h), first_of(c))
+
+    def call(self, x):
+        """The commonest case of all, fast: `x` an array that needs no conversion, zero states.
+
+        Returns
+        -------
+        y, (h_n, c_n)
+            None where x is not so: then the call must go through the checks and `run`.
+        """
+        cdef layout lies
+        cdef cnp.npy_intp *shape
+        cdef cnp.npy_intp wide[3]
+        cdef cnp.npy_intp h_shape[3]
+        cdef cnp.npy_intp c_shape[3]
+        cdef int rank
+        cdef Py_ssize_t x_row = self.inputs * self.itemsize
+        cdef Py_ssize_t y_row = self.directions * self.outputs * self.itemsize
+        if not is_plain(x, self.typenum):
+            return None
+        rank, shape = cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x)
+        if not 2 <= rank <= 3 or shape[rank - 1] != self.inputs:
+            return None
+        lies.steps, lies.rows = shape[0], shape[1] if rank == 3 else 1
+        if self.batch_first and rank == 3:
+            lies.steps, lies.rows = lies.rows, lies.steps
+        if lies.steps < 1 or lies.rows < 1 or lies.steps > INT_MAX // lies.rows:
+            return None
+        lies.sizes = lies.order = NULL
+        wide[0], wide[1] = shape[0], shape[1]
+        wide[rank - 1] = self.directions * self.outputs
+        h_shape[0] = c_shape[0] = self.states
+        h_shape[1] = c_shape[1] = lies.rows
+        h_shape[rank - 1], c_shape[rank - 1] = self.outputs, self.hidden
+        y = cnp.PyArray_EMPTY(rank, wide, self.typenum, 0)
+        h = cnp.PyArray_ZEROS(rank, h_shape, self.typenum, 0)
+        c = cnp.PyArray_ZEROS(rank, c_shape, self.typenum, 0)
+        if self.batch_first and rank == 3:
+            run_layers(self, &lies, cnp.PyArray_BYTES(x), x_row, x_row * lies.steps,
+                       cnp.PyArray_BYTES(y), y_row, y_row * lies.steps,
+                       cnp.PyArray_BYTES(h), cnp.PyArray_BYTES(c))
+        else:
+            run_layers(self, &lies, cnp.PyArray_BYTES(x), x_row * lies.rows, x_row,
+                       cnp.PyArray_BYTES(y), y_row * lies.rows, y_row,
+                       cnp.PyArray_BYTES(h), cnp.PyArray_BYTES(c))
+        return y, (h, c)
+
+    def step(self, x, out, h, c):
+        """One step of a stream, fast: x (N, I), or (I,) where N is 1; h, c as in `run`.
+
+        Returns
+        -------
+        y : array, (N, R) or (R,)
+            `out` where it was given; None where x or out need conversion or are wrong.
+        """
+        cdef layout lies
+        cdef cnp.npy_intp wide[2]
+        cdef int rank
+        if not is_plain(x, self.typenum):
+            return None
+        rank = cnp.PyArray_NDIM(x)
+        lies.steps, lies.rows = 1, cnp.PyArray_DIM(h, 1)
+        lies.sizes = lies.order = NULL
+        if not (1 <= rank <= 2 and cnp.PyArray_DIM(x, rank - 1) == self.inputs
+                and (cnp.PyArray_DIM(x, 0) if rank == 2 else 1) == lies.rows):
+            return None
+        wide[0], wide[rank - 1] = lies.rows, self.outputs
+        if out is None:
+            out = cnp.PyArray_EMPTY(rank, wide, self.typenum, 0)
+        elif not (is_plain(out, self.typenum) and cnp.PyArray_ISWRITEABLE(out)
+                  and cnp.PyArray_NDIM(out) == rank
+                  and cnp.PyArray_CompareLists(cnp.PyArray_DIMS(out), wide, rank)):
+            return None
+        run_layers(self, &lies, cnp.PyArray_BYTES(x), 0, self.inputs * self.itemsize,
+                   cnp.PyArray_BYTES(out), 0, self.outputs * self.itemsize,
+                   cnp.PyArray_BYTES(h), cnp.PyArray_BYTES(c))
+        return out
+
+
+cdef inline bint is_plain(x, int typenum) noexcept:
+    """Whether x is an array of this dtype, C-contiguous, aligned and in native byte order."""
+    return (cnp.PyArray_CheckExact(x) and cnp.PyArray_TYPE(x) == typenum
+            and cnp.PyArray_ISCARRAY_RO(x))
+
+
+cdef char *first_of(array) noexcept:
+    """Where an array of any strides begins."""
+    return cnp.PyArray_BYTES(array)
+
+
+cdef int run_layers(Network net, const layout *b, const char *x, Py_ssize_t x_step,
+                    Py_ssize_t x_row, char *y, Py_ssize_t y_step, Py_ssize_t y_row, char *h,
+                    char *c) except -1:
+    """All layers, from x to y. Strides in bytes.
+
+    The layers between write where the last one will, since a layer has read a step before it
+    writes it. Not so with two directions: then they take turns with a second memory.
+    """
+    cdef:
+        Py_ssize_t layers = len(net.layers), layer, d, k, size = net.itemsize
+        Py_ssize_t width = net.outputs * size, spare_row = net.directions * width
+        Py_ssize_t h_size = b.rows * width, c_size = b.rows * net.hidden * size
+        char *spare = NULL
+        char *to
+        Py_ssize_t to_step, to_row
+        work w
+        Recurrence r
+    memset(&w, 0, sizeof(work))
+    try:
+        divide(net, b, &w)
+        if net.directions > 1 and layers > 1:
+            spare = <char *> allocate(b.steps * b.rows * spare_row)
+        for layer in range(layers):
+            to, to_step, to_row = y, y_step, y_row
+            if spare != NULL and (layers - 1 - layer) % 2:
+                to, to_step, to_row = spare, b.rows * spare_row, spare_row
+            for d in range(net.directions):
+                r = net.layers[layer][d]
+                k = layer * net.directions + d
+                add_tasks(&w, r, packed(r), b, x, x_step, x_row, to + d * width, to_step, to_row,
+                          h + k * h_size, c + k * c_size)
+            if w.small:
+                run_tasks(&w)
+            else:
+                with nogil:
+                    run_tasks(&w)
+            x, x_step, x_row = to, to_step, to_row
+    finally:
+        free(spare)
+        free_work(&w)
+    return 0
+
+
+# The tasks of a layer. Shares of a batch are every `shares`-th of the sorted rows: equal work.
+cdef struct work:
+    Py_ssize_t shares, count
+    int threads
+    bint small                # so short that giving the GIL away would cost more
+    Py_ssize_t *sizes         # [shares, steps] and
+    Py_ssize_t *offsets       # [shares, steps + 1], of ragged batches
+    Py_ssize_t *order         # [rows], share after share
+    task *tasks
+
+
+cdef enum:
+    SMALL = 100_000             # multiply-adds: a few microseconds
+    ENOUGH = 400_000            # that are worth another thread
+    ENOUGH_IN_A_STEP = 30_000   # that are worth a meeting after each step
+    ROWS_OF_ONE = 12            # as many sequences keep a thread busy without sharing units
+
+
+cdef int divide(Network net, const layout *b, work *w) except -1:
+    """How many threads and shares, by the work of a layer; and the shares' rows."""
+    cdef:
+        Recurrence r = net.layers[len(net.layers) - 1][0]
+        double step = 4.0 * r.hidden * (r.inputs + r.outputs), total
+        Py_ssize_t share, t, j, n, at = 0
+    total = step * b.steps * b.rows * net.directions
+    w.threads = max(1, min(_num_threads(), <int> min(total / ENOUGH, 1 << 20)))
+    w.small = total * len(net.layers) < SMALL
+    w.shares = 1
+    if w.threads > net.directions and (b.rows >= ROWS_OF_ONE * w.threads
+                                       or (step * b.rows < ENOUGH_IN_A_STEP)):
+        w.shares = min(w.threads, b.rows)
+    w.tasks = <task *> allocate(w.shares * net.directions * sizeof(task))
+    w.order = <Py_ssize_t *> allocate(b.rows * sizeof(Py_ssize_t))
+    for share in range(w.shares):
+        for j in range(share_of(b.rows, share, w.shares)):
+            n = share + j * w.shares
+            w.order[at] = b.order[n] if b.order != NULL else n
+            at += 1
+    if b.sizes == NULL:
+        return 0
+    w.sizes = <Py_ssize_t *> allocate(w.shares * b.steps * sizeof(Py_ssize_t))
+    w.offsets = <Py_ssize_t *> allocate(w.shares * (b.steps + 1) * sizeof(Py_ssize_t))
+    for share in range(w.shares):
+        at = 0
+        for t in range(b.steps):
+            n = share_of(b.sizes[t], share, w.shares)
+            w.sizes[share * b.steps + t] = n
+            w.offsets[share * (b.steps + 1) + t] = at
+            at += n
+        w.offsets[share * (b.steps + 1) + b.steps] = at
+    return 0
+
+
+cdef inline Py_ssize_t share_of(Py_ssize_t rows, Py_ssize_t share,
+                                Py_ssize_t shares) noexcept nogil:
+    return (rows - share + shares - 1) // shares
+
+
+cdef int add_tasks(work *w, Recurrence r, Packed weights, const layout *b, const char *x,
+                   Py_ssize_t x_step, Py_ssize_t x_row, char *y, Py_ssize_t y_step,
+                   Py_ssize_t y_row, char *h, char *c) except -1:
+    """The tasks of one layer and direction; h, c are its [rows, R] and [rows, H]."""
+    cdef Py_ssize_t share, first = 0
+    cdef task *t
+    for share in range(w.shares):
+        t = &w.tasks[w.count]
+        memset(t, 0, sizeof(task))
+        w.count += 1
         t.equations, t.kernel, t.reverse = &r.equations, r.kernel, r.reverse
         t.weight_ih, t.weight_hh, t.weight_hr = (
             weights.weight_ih, weights.weight_hh, weights.weight_hr)
         t.projected = r.weight_hr != NULL
         t.itemsize = 8 if r.is_double else 4
         t.inputs, t.hidden, t.outputs = r.inputs, r.hidden, r.outputs
-        t.steps, t.most = batch.steps if most else 0, most
-        if batch.ragged and t.steps:
-            t.sizes = <const Py_ssize_t *> data(batch.sizes)
-            t.offsets = <const Py_ssize_t *> data(batch.offsets)
-        t.order = <const Py_ssize_t *> data(batch.order) if most else NULL
-        t.x, t.y = first_of(x), first_of(y)
-        t.h, t.c = first_of(h), first_of(c)
-        t.x_step, t.x_row = x.strides[0], x.strides[1]
-        t.y_step, t.y_row = y.strides[0], y.strides[1]
-        t.h_row, t.c_row = h.strides[0], c.strides[0]
-        t.gather = batch.scattered or (most > 1 and t.x_step != most * t.x_row)
-        if most == 1 and not t.gather:
-            t.x_row = t.x_step
-        t.z_width = t.weight_hh.tiles * width
-        t.c_width = t.h_width = t.z_width // 4
-        if t.projected:
-            t.h_width = t.weight_hr.tiles * width
-        t.block = max(1, min(t.steps, BLOCK_BYTES // max(1, t.z_width * t.itemsize * most)))
-        rows = t.block * most
-        work = aligned_empty(
-            rows * t.z_width + most * (t.h_width + 2 * t.c_width)
-            + (rows * t.inputs if t.gather else 0), np.float64 if r.is_double else np.float32)
-        t.z_block = <char *> data(work) if len(work) else NULL
-        t.h_now = t.z_block + rows * t.z_width * t.itemsize
-        t.h_next = t.h_now + most * t.h_width * t.itemsize
-        t.c_now = t.h_next + most * t.c_width * t.itemsize
-        t.x_block = t.c_now + most * t.c_width * t.itemsize
-        memset(&t.meeting, 0, sizeof(barrier))
-        if len(work):
-            memset(t.h_now, 0, most * (t.h_width + 2 * t.c_width) * t.itemsize)
-        self.alive = (r, weights, batch.sizes if t.sizes != NULL else None,
-                      batch.offsets if t.sizes != NULL else None, batch.order, x, y, h, c, work)
+        t.steps, t.most = b.steps, share_of(b.rows, share, w.shares)
+        t.order = w.order + first
+        first += t.most
+        if b.sizes != NULL:
+            t.sizes = w.sizes + share * b.steps
+            t.offsets = w.offsets + share * (b.steps + 1)
+        t.x, t.x_step, t.x_row = x, x_step, x_row
+        t.y, t.y_step, t.y_row = y, y_step, y_row
+        t.h_row = w.shares * r.outputs * t.itemsize
+        t.c_row = w.shares * r.hidden * t.itemsize
+        t.h, t.c = h + share * t.h_row // w.shares, c + share * t.c_row // w.shares
+        # Rows of x at equal distances through all steps are read where they lie.
+        t.gather = b.sizes != NULL or (
+            b.rows > 1 and (w.shares > 1 or x_step != b.rows * x_row))
+        if not t.gather and b.rows == 1:
+            t.x_row = x_step
+        add_workspace(t)
+    return 0
 
 
-cdef char *first_of(array) except? NULL:
-    """Where an array of any strides begins."""
-    return <char *> <size_t> array.ctypes.data
+cdef int add_workspace(task *t) except -1:
+    cdef Py_ssize_t width = 4 * t.kernel.width, size = t.itemsize, rows, state
+    t.z_width = t.weight_hh.tiles * width
+    t.c_width = t.h_width = t.z_width // 4
+    if t.projected:
+        t.h_width = t.weight_hr.tiles * width
+    t.block = max(LEAST_BLOCK // t.most, BLOCK_BYTES // (t.z_width * size * t.most))
+    t.block = max(1, min(t.steps, t.block))
+    rows = t.block * t.most
+    state = t.most * (t.h_width + 2 * t.c_width)
+    t.z_block = <char *> allocate(
+        (rows * t.z_width + state + (rows * t.inputs if t.gather else 0)) * size)
+    t.h_now = t.z_block + rows * t.z_width * size
+    t.h_next = t.h_now + t.most * t.h_width * size
+    t.c_now = t.h_next + t.most * t.c_width * size
+    t.x_block = t.c_now + t.most * t.c_width * size
+    memset(t.h_now, 0, state * size)
+    return 0
 
 
-def run_each(list tasks, int threads):
-    """Run tasks that do not depend on each other, on up to so many threads."""
-    cdef Py_ssize_t count = len(tasks), j
-    cdef task **each
-    cdef task *first
-    if count == 1 or threads == 1:
-        for one in tasks:
-            first = &(<Task> one).what
-            with nogil:
-                run_task(first, 0, 1)
-        return
-    pointers = np.empty(count, np.intp)
-    each = <task **> data(pointers)
-    for j in range(count):
-        each[j] = &(<Task> tasks[j]).what
-    for j in prange(count, nogil=True, schedule="dynamic", chunksize=1, num_threads=threads):
-        run_task(each[j], 0, 1)
+cdef void *allocate(Py_ssize_t size) except NULL:
+    """Memory that begins where a cache line does, as vectors of any width want."""
+    cdef void *memory = NULL
+    if posix_memalign(&memory, 64, size):
+        raise MemoryError(f"no memory for {size} bytes of workspace")
+    return memory
 
 
-def run_together(Task one, int threads):
-    """Run one task on up to so many threads, which share out its hidden units."""
-    cdef task *t = &one.what
-    with nogil, parallel(num_threads=threads):
-        run_task(t, threadid(), openmp.omp_get_num_threads())
+cdef void free_work(work *w) noexcept:
+    cdef Py_ssize_t j
+    for j in range(w.count):
+        free(w.tasks[j].z_block)
+    free(w.tasks)
+    free(w.sizes)
+    free(w.offsets)
+    free(w.order)
 
 
 # No Python from here on.
@@ -265,6 +495,24 @@ cdef void change_running(const task *t, Py_ssize_t running, Py_ssize_t n,
     else:
         copy_rows(count, t.outputs * size, h_padded, h_row, h, t.h_row)
         copy_rows(count, t.hidden * size, c_padded, c_row, c, t.c_row)
+
+
+cdef void run_tasks(work *w) noexcept nogil:
+    """All tasks, by threads that take one each, or that all work on each in turn."""
+    cdef Py_ssize_t j, count = w.count
+    if w.threads > count:
+        for j in range(count):
+            with parallel(num_threads=w.threads):
+                run_task(&w.tasks[j], threadid(), openmp.omp_get_num_threads())
+    elif w.threads > 1:
+        for j in prange(count, schedule="dynamic", chunksize=1, num_threads=w.threads):
+            run_task(&w.tasks[j], 0, 1)
+    else:
+        for j in range(count):
+            run_task(&w.tasks[j], 0, 1)
+    for j in range(count):
+        free(w.tasks[j].z_block)
+    w.count = 0
 
 
 cdef void run_task(task *t, int member, int team) noexcept nogil:
@@ -347,6 +595,10 @@ def set_num_threads(n):
 
 def get_num_threads():
     """How many threads a call may use; see `set_num_threads`."""
+    return _num_threads()
+
+
+cdef int _num_threads() noexcept:
     if cylstm_was_forked():
         return 1
     return _chosen or min(openmp.omp_get_max_threads(), _QUOTA)

@@ -27,14 +27,14 @@ class Batch:
         How many sequences have a step t, for each t up to the longest length.
     offsets : array of intp
         Where step t begins in packed rows; the last is the number of rows, S.
-    scattered : bool
-        Whether these rows are other than all of the batch in its own order at every step.
+    ragged : bool
+        Whether the lengths differ from T.
     """
 
     def __init__(self, steps: int, size: int, lengths: np.ndarray | None = None) -> None:
         self.shape = (steps, size)
         self.steps, self.rows = (steps if size else 0), size
-        self.scattered = self.ragged = lengths is not None and bool((lengths != steps).any())
+        self.ragged = lengths is not None and bool((lengths != steps).any())
         if self.ragged:
             self.order = np.argsort(-lengths, kind="stable")
             ends = np.bincount(lengths, minlength=steps + 1)
@@ -52,18 +52,6 @@ class Batch:
     def offsets(self) -> np.ndarray:
         """The sums of `sizes`."""
         return np.concatenate(([0], np.cumsum(self.sizes)))
-
-    def part(self, number: int, count: int) -> Batch:
-        """Every `count`-th sorted row, from row `number` on: a share of the work in each step."""
-        if count == 1:
-            return self
-        part = Batch(self.shape[0], 0)
-        part.scattered, part.ragged = True, self.ragged
-        part.order = np.ascontiguousarray(self.order[number::count])
-        part.steps, part.rows = self.steps, len(part.order)
-        if self.ragged:
-            part.sizes = (self.sizes - number + count - 1) // count
-        return part
 
     def _places(self) -> tuple[np.ndarray, np.ndarray]:
         """The step and the place in the batch of every packed row."""

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from cylstm import checks
+from cylstm._inference import PRODUCT, Network
 from cylstm._sequence import Recurrence
 from cylstm.batch import Batch
-from cylstm.inference import run_layer
 from cylstm.io.safetensors import load_model, save_model
 from cylstm.options import STANDARD, Options, checked_options, initialise
 from cylstm.stream import Stream
@@ -165,6 +165,7 @@ class LSTM:
                     activations=options.activations_of(direction),
                 )
             )
+        self._network = Network(self._layers, options.batch_first)
 
     # Parameters
 
@@ -344,6 +345,10 @@ class LSTM:
         >>> bool((y[2:, 1] == 0).all())
         True
         """
+        if state is lengths is out is None and PRODUCT == "packed":
+            fast = self._network.call(x)
+            if fast is not None:
+                return fast
         x, batch, unbatched = self._checked_input(x, lengths)
         h, c = self._initial_state(state, batch, unbatched)
         steps, size = batch.shape
@@ -364,19 +369,16 @@ class LSTM:
     def _run(
         self, batch: Batch, x: np.ndarray, y: np.ndarray, h: np.ndarray, c: np.ndarray
     ) -> None:
-        """All layers; h, c (L D, N, ...) are sorted as `batch` is, and end as the last state.
-
-        The layers between write where the last one will, since a layer reads a step before it
-        writes it. Not so with two directions: then they take turns with a second array.
-        """
+        """All layers; h, c (L D, N, ...) are sorted as `batch` is, and end as the last state."""
+        if PRODUCT == "packed":
+            self._network.run(x, y, h, c, batch)
+            return
         directions, width = self._options.directions, self._options.output_size
-        spare = y if directions == 1 or self.num_layers == 1 else np.empty_like(y)
         for layer, recurrences in enumerate(self._layers):
-            target = spare if (self.num_layers - 1 - layer) % 2 else y
-            first = layer * directions
-            parts = [target[:, :, d * width : (d + 1) * width] for d in range(directions)]
-            states = h[first : first + directions], c[first : first + directions]
-            run_layer(recurrences, batch, x, parts, *states)
+            target = y if layer == self.num_layers - 1 else np.empty_like(y)
+            for d, recurrence in enumerate(recurrences):
+                k, part = layer * directions + d, target[:, :, d * width : (d + 1) * width]
+                recurrence.run(x, part, h[k], c[k], batch.sizes, batch.order)
             x = target
 
     def stream(self, batch_size: int = 1) -> Stream:

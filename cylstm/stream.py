@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cylstm import checks
+from cylstm._inference import PRODUCT
 from cylstm.batch import Batch
 
 if TYPE_CHECKING:
@@ -50,6 +51,10 @@ class Stream:
             The last layer's h.
         """
         lstm = self._lstm
+        if PRODUCT == "packed":
+            fast = lstm._network.step(x, out, self._h, self._c)
+            if fast is not None:
+                return fast
         x = checks.is_array("x", x)
         single = x.ndim == 1 and self.batch_size == 1
         if single or x.ndim == 2:
