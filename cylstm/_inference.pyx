@@ -554,6 +554,7 @@ cdef void run_task(task *t, int member, int team) noexcept nogil:
             y = t.y + step * t.y_step
             s.z = t.z_block + rows_between(t, first, step) * t.z_width * t.itemsize
             s.h, s.h_next, s.y = h_now, h_next, NULL if t.projected else y
+            s.down = position % 2
             t.kernel.step(t.equations, &t.weight_hh, n, &s, tile, end)
             cylstm_wait(&t.meeting, team)
             if t.projected:

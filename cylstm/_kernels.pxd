@@ -47,7 +47,7 @@ cdef extern from "kernels.h" nogil:
         const void *bias
 
     ctypedef struct packed_step:
-        const void *z
+        void *z
         const void *h
         void *c
         void *h_next
@@ -57,6 +57,7 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t h_row
         Py_ssize_t c_row
         Py_ssize_t y_row
+        bint down
 
     ctypedef struct kernels:
         const char *isa

@@ -47,30 +47,40 @@ static const float E[] = {0.499999981490359726f, 0.166665434159150227f, 0.041667
 
 /* exp(y) = 2^k (1 + q), y <= 0; returns q, and 2^(k + shift) through scale. */
 INLINE vec reduced_expm1(vec y, int shift, vec *scale) {
-    const vec rounded = y * LOG2_E + ROUNDING;
-    const vec k = rounded - ROUNDING;
+    const real rounding = ROUNDING + EXPONENT_BIAS + shift; /* its lowest bits: the exponent's */
+    const vec rounded = y * LOG2_E + rounding;
+    const vec k = rounded - rounding;
     const vec r = (y - k * LN2_HIGH) - k * LN2_LOW;
     vec p = broadcast(E[E_TERMS - 1]);
     for (int j = E_TERMS - 2; j >= 0; j--) p = p * r + E[j];
-    *scale = (vec)(((bits)rounded + (EXPONENT_BIAS + shift)) << MANTISSA_BITS);
+    *scale = (vec)((bits)rounded << MANTISSA_BITS);
     return r + r * r * p;
 }
 
+/* A quotient before its division: |above| <= below, 1 <= below <= 2. */
+typedef struct {
+    vec above, below;
+} fraction;
+
 /* 1 / (1 + exp(-x)), as exp(x) / (1 + exp(x)) for x < 0. */
-INLINE vec sigmoid(vec x) {
+INLINE fraction sigmoid_fraction(vec x) {
     vec scale;
-    const vec q = reduced_expm1(at_least(-absolute(x), broadcast(EXP_LOWEST)), SHIFT, &scale);
+    const vec q = reduced_expm1(at_least(minus_absolute(x), broadcast(EXP_LOWEST)), SHIFT, &scale);
     const vec e = (scale + scale * q) * UNSHIFT;
-    return choose(x < 0, e, broadcast(1)) / (1 + e);
+    return (fraction){choose_by_sign(x, e, broadcast(1)), 1 + e};
 }
 
 /* -expm1(-2|x|) / (expm1(-2|x|) + 2), with the sign of x. */
-INLINE vec hyperbolic_tangent(vec x) {
+INLINE fraction tanh_fraction(vec x) {
     vec scale;
-    const vec q = reduced_expm1(at_least(-2 * absolute(x), broadcast(TANH_LOWEST)), 0, &scale);
+    const vec q = reduced_expm1(at_least(2 * minus_absolute(x), broadcast(TANH_LOWEST)), 0, &scale);
     const vec m = (scale - 1) + scale * q;
-    return copy_sign((0 - m) / (m + 2), x); /* 0 - m, since m may be +0 */
+    return (fraction){copy_sign(m, x), m + 2};
 }
+
+INLINE vec quotient(fraction q) { return q.above / q.below; }
+INLINE vec sigmoid(vec x) { return quotient(sigmoid_fraction(x)); }
+INLINE vec hyperbolic_tangent(vec x) { return quotient(tanh_fraction(x)); }
 
 INLINE vec relu(vec x) { return at_least(x, broadcast(0)); }
 

@@ -50,6 +50,17 @@ INLINE void cell_equations(const cell *k, int plain, const vec peephole[3], unit
     u->h = z[O] * u->tanh_c;
 }
 
+/* The same for a plain cell of which only c and h are wanted: on fractions, since divisions are
+ * what the cell's time goes to, with two of them in place of five. */
+INLINE void plain_cell_output(units *u) {
+    const fraction i = sigmoid_fraction(u->gate[I]), f = sigmoid_fraction(u->gate[F]);
+    const fraction g = tanh_fraction(u->gate[G]), o = sigmoid_fraction(u->gate[O]);
+    const vec ig_below = i.below * g.below;
+    u->c = (f.above * ig_below * u->c_prev + i.above * g.above * f.below) / (f.below * ig_below);
+    const fraction t = tanh_fraction(u->c);
+    u->h = o.above * t.above / (o.below * t.below);
+}
+
 /* The outputs of an activation at the clip's two bounds: from there on its gradient is zero. */
 typedef struct {
     vec low, high;

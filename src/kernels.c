@@ -107,17 +107,17 @@ static void cell_output(const cell *k, ptrdiff_t n, const step_tape *tape, void 
     FOR_EACH_VECTOR(k, n, output_vector, tape, h);
 }
 
-/* Register tile of the product with h, then the cell on each of its rows and units. */
-INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const cell *k, int plain,
-                      const packed_matrix *w, const packed_step *s) {
+/* A tile's product with h for a part of k; after the last, the cell on each row and unit. */
+INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, range part,
+                      const cell *k, int plain, const packed_matrix *w, const packed_step *s) {
     vec sum[MOST_ROWS][4];
-    const real *z = (const real *)s->z + row * s->z_row + tile * TILE;
-    for (int t = 0; t < tiles; t++)
-        for (int r = 0; r < rows; r++)
-            for (int q = 0; q < 4; q++)
-                sum[t * rows + r][q] = load(z + r * s->z_row + t * TILE + q * VLEN);
-    accumulate(tiles, rows, w->depth, tile_weights(w, tile), (const real *)s->h + row * s->h_row,
-               s->h_row, sum);
+    real *z = (real *)s->z + row * s->z_row + tile * TILE;
+    load_tile(tiles, rows, z, s->z_row, sum);
+    accumulate(tiles, rows, w, tile, part, (const real *)s->h + row * s->h_row, s->h_row, sum);
+    if (part.to < w->depth) {
+        store_tile(tiles, rows, z, s->z_row, sum);
+        return;
+    }
     vec gates[MOST_ROWS][4]; /* in memory, so that the cell's code stands here once */
     memcpy(gates, sum, (size_t)(tiles * rows) * sizeof *gates);
     for (int j = 0; j < tiles * rows; j++) {
@@ -128,7 +128,10 @@ INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const 
         load_peepholes(k, plain, unit, n, peephole);
         memcpy(u.gate, gates[j], sizeof u.gate);
         u.c_prev = load((real *)s->c + at * s->c_row + unit);
-        cell_equations(k, plain, peephole, &u);
+        if (plain)
+            plain_cell_output(&u);
+        else
+            cell_equations(k, 0, peephole, &u);
         store((real *)s->c + at * s->c_row + unit, u.c);
         store((real *)s->h_next + at * s->c_row + unit, u.h);
         if (s->y) store_n((real *)s->y + s->y_rows[at] * s->y_row + unit, u.h, n);
@@ -138,9 +141,9 @@ INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const 
 static void step(const cell *k, const packed_matrix *w, ptrdiff_t n, const packed_step *s, ptrdiff_t from,
                  ptrdiff_t to) {
     if (is_plain(k))
-        COVER(from, to, n, step_tile, k, 1, w, s);
+        COVER(from, to, s->down, n, w->depth, step_tile, k, 1, w, s);
     else
-        COVER(from, to, n, step_tile, k, 0, w, s);
+        COVER(from, to, s->down, n, w->depth, step_tile, k, 0, w, s);
 }
 
 static void activate(const activation *a, ptrdiff_t n, const void *x, void *y) {

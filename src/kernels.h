@@ -56,13 +56,14 @@ typedef struct {
 
 /* What one step with packed weights reads and writes; rows of h, c are padded to whole tiles. */
 typedef struct {
-    const void *z;                 /* [n, tiles, 4, width]: x's share of the pre-activations */
+    void *z;                       /* [n, tiles, 4, width]: x's share of the pre-activations; lost */
     const void *h;                 /* [n, >= depth]: h_{t-1} */
     void *c;                       /* [n, tiles * width], in place */
     void *h_next;                  /* [n, tiles * width], written */
     void *y;                       /* its rows [H] written also here, or NULL */
     const ptrdiff_t *y_rows;       /* [n]: row j of y is y + y_rows[j] * y_row */
     ptrdiff_t z_row, h_row, c_row, y_row;
+    int down;                      /* whether to sweep the tiles from the last to the first */
 } packed_step;
 
 typedef struct {

@@ -24,41 +24,67 @@
 #define MOST_ROWS 2
 #endif
 
-INLINE const real *tile_weights(const packed_matrix *w, ptrdiff_t tile) {
-    return (const real *)w->weights + tile * w->depth * TILE;
-}
+/* As much of a tile's weights as stays in an L1 cache of 32 KiB beside the rows. */
+#define MOST_DEPTH ((ptrdiff_t)(24576 / (TILE * sizeof(real))))
 
-/* sum[tile][row][4] += x[row][k] w[tile][k][4], over all k; tiles and rows are constants. */
-INLINE void accumulate(int tiles, int rows, ptrdiff_t depth, const real *w, const real *x,
-                       ptrdiff_t x_row, vec sum[][4]) {
-    for (ptrdiff_t k = 0; k < depth; k++) {
+typedef struct {
+    ptrdiff_t from, to;
+} range;
+
+/* sum[tile][row][4] += x[row][k] w[tile][k][4], for k in part; tiles and rows are constants. */
+INLINE void accumulate(int tiles, int rows, const packed_matrix *w, ptrdiff_t tile, range part,
+                       const real *x, ptrdiff_t x_row, vec sum[][4]) {
+    const real *weights = (const real *)w->weights + tile * w->depth * TILE;
+    for (ptrdiff_t k = part.from; k < part.to; k++) {
         vec x_k[MOST_ROWS];
         for (int r = 0; r < rows; r++) x_k[r] = broadcast(x[r * x_row + k]);
         for (int t = 0; t < tiles; t++)
             for (int q = 0; q < 4; q++) {
-                const vec w_k = load(w + (t * depth + k) * TILE + q * VLEN);
+                const vec w_k = load(weights + (t * w->depth + k) * TILE + q * VLEN);
                 for (int r = 0; r < rows; r++) sum[t * rows + r][q] += w_k * x_k[r];
             }
     }
 }
 
-/* Calls BODY(tiles, rows, first tile, first row, ...) to cover tiles [from, to) and n rows, with
- * constant tiles and rows. The tile is the outer loop: its weights stay in the nearest cache. */
-#define COVER(from, to, n, BODY, ...)                                                             \
+INLINE void load_tile(int tiles, int rows, const real *z, ptrdiff_t z_row, vec sum[][4]) {
+    for (int t = 0; t < tiles; t++)
+        for (int r = 0; r < rows; r++)
+            for (int q = 0; q < 4; q++)
+                sum[t * rows + r][q] = load(z + r * z_row + t * TILE + q * VLEN);
+}
+
+INLINE void store_tile(int tiles, int rows, real *z, ptrdiff_t z_row, vec sum[][4]) {
+    for (int t = 0; t < tiles; t++)
+        for (int r = 0; r < rows; r++)
+            for (int q = 0; q < 4; q++)
+                store(z + r * z_row + t * TILE + q * VLEN, sum[t * rows + r][q]);
+}
+
+/* Calls BODY(tiles, rows, first tile, first row, part of k, ...) to cover tiles [from, to), n rows
+ * and all k, with constant tiles and rows. A tile's weights for one part of k stay in the L1 cache
+ * for all rows; its sums wait in memory between parts. Sweeping tiles up in one step and down in
+ * the next finds the last ones still in the L2 cache. */
+#define COVER(from, to, down, n, depth, BODY, ...)                                                \
     do {                                                                                          \
-        if ((n) == 1) {                                                                           \
-            ptrdiff_t tile = (from);                                                              \
-            for (; tile + 2 <= (to); tile += 2) BODY(2, 1, tile, 0, __VA_ARGS__);                 \
-            if (tile < (to)) BODY(1, 1, tile, 0, __VA_ARGS__);                                    \
-        } else {                                                                                  \
-            const ptrdiff_t groups = ((n) + MOST_ROWS - 1) / MOST_ROWS;                           \
-            for (ptrdiff_t tile = (from); tile < (to); tile++)                                    \
+        const ptrdiff_t tiles = (to) - (from), at_once = (n) == 1 ? 2 : 1;                        \
+        const ptrdiff_t groups = ((n) + MOST_ROWS - 1) / MOST_ROWS;                               \
+        const ptrdiff_t parts = groups < 4 ? 1 : ((depth) + MOST_DEPTH - 1) / MOST_DEPTH;         \
+        const ptrdiff_t sweeps = (tiles + at_once - 1) / at_once;                                 \
+        for (ptrdiff_t sweep = 0; sweep < sweeps; sweep++) {                                      \
+            const ptrdiff_t tile = (from) + ((down) ? sweeps - 1 - sweep : sweep) * at_once;      \
+            if ((n) == 1 && tile + 2 <= (to)) {                                                   \
+                BODY(2, 1, tile, 0, ((range){0, depth}), __VA_ARGS__);                            \
+                continue;                                                                         \
+            }                                                                                     \
+            for (ptrdiff_t p = 0; p < parts; p++) {                                               \
+                const range part = {p * (depth) / parts, (p + 1) * (depth) / parts};              \
                 for (ptrdiff_t g = 0; g < groups; g++) {                                          \
                     const ptrdiff_t row = g * (n) / groups;                                       \
                     switch ((g + 1) * (n) / groups - row) {                                       \
-                        EACH_ROW_COUNT(BODY, tile, row, __VA_ARGS__)                              \
+                        EACH_ROW_COUNT(BODY, tile, row, part, __VA_ARGS__)                        \
                     }                                                                             \
                 }                                                                                 \
+            }                                                                                     \
         }                                                                                         \
     } while (0)
 
@@ -73,25 +99,22 @@ INLINE void accumulate(int tiles, int rows, ptrdiff_t depth, const real *w, cons
 #endif
 
 /* z = bias + x w, or x w */
-INLINE void multiply_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const packed_matrix *w,
-                          const real *x, ptrdiff_t x_row, real *z, ptrdiff_t z_row) {
+INLINE void multiply_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, range part,
+                          const packed_matrix *w, const real *x, ptrdiff_t x_row, real *z,
+                          ptrdiff_t z_row) {
     vec sum[MOST_ROWS][4] = {{{0}}};
     z += row * z_row + tile * TILE;
-    if (w->bias)
-        for (int t = 0; t < tiles; t++)
-            for (int r = 0; r < rows; r++)
-                for (int q = 0; q < 4; q++)
-                    sum[t * rows + r][q] = load((const real *)w->bias + (tile + t) * TILE + q * VLEN);
-    accumulate(tiles, rows, w->depth, tile_weights(w, tile), x + row * x_row, x_row, sum);
-    for (int t = 0; t < tiles; t++)
-        for (int r = 0; r < rows; r++)
-            for (int q = 0; q < 4; q++)
-                store(z + r * z_row + t * TILE + q * VLEN, sum[t * rows + r][q]);
+    if (part.from > 0)
+        load_tile(tiles, rows, z, z_row, sum);
+    else if (w->bias)
+        load_tile(tiles, rows, (const real *)w->bias + tile * TILE, 0, sum);
+    accumulate(tiles, rows, w, tile, part, x + row * x_row, x_row, sum);
+    store_tile(tiles, rows, z, z_row, sum);
 }
 
 static void multiply(const packed_matrix *w, ptrdiff_t n, const void *x, ptrdiff_t x_row, void *z,
                      ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to) {
-    COVER(from, to, n, multiply_tile, w, (const real *)x, x_row, (real *)z, z_row);
+    COVER(from, to, 0, n, w->depth, multiply_tile, w, (const real *)x, x_row, (real *)z, z_row);
 }
 
 /* Where output (tile, q, lane) lies among the rows of the matrix; -1 for none. */

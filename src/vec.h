@@ -51,13 +51,31 @@ INLINE vec choose(bits where, vec a, vec b) {
     return (vec)((where & (bits)a) | (~where & (bits)b));
 }
 
-/* Bounds that let NaN through. */
-INLINE vec at_least(vec x, vec low) { return choose(x < low, low, x); }
-INLINE vec at_most(vec x, vec high) { return choose(x > high, high, x); }
+/* Bounds that let NaN through. Compilers make one instruction of these loops, not of `choose`. */
+INLINE vec at_least(vec x, vec low) {
+    vec y;
+#pragma GCC unroll 1
+    for (int lane = 0; lane < VLEN; lane++) y[lane] = x[lane] < low[lane] ? low[lane] : x[lane];
+    return y;
+}
+INLINE vec at_most(vec x, vec high) {
+    vec y;
+#pragma GCC unroll 1
+    for (int lane = 0; lane < VLEN; lane++) y[lane] = x[lane] > high[lane] ? high[lane] : x[lane];
+    return y;
+}
 
-INLINE vec absolute(vec x) { return (vec)((bits)x & ~SIGN_BIT); }
+/* x < 0 ? a : b */
+INLINE vec choose_by_sign(vec x, vec a, vec b) {
+    vec y;
+#pragma GCC unroll 1
+    for (int lane = 0; lane < VLEN; lane++) y[lane] = x[lane] < 0 ? a[lane] : b[lane];
+    return y;
+}
+
+INLINE vec minus_absolute(vec x) { return (vec)((bits)x | SIGN_BIT); }
 INLINE vec copy_sign(vec magnitude, vec sign) {
-    return (vec)((bits)magnitude | ((bits)sign & SIGN_BIT));
+    return (vec)((bits)magnitude ^ (((bits)magnitude ^ (bits)sign) & SIGN_BIT));
 }
 
 #endif
