@@ -404,10 +404,10 @@ cdef int add_tasks(work *w, Recurrence r, Packed weights, const layout *b, const
 
 cdef int add_workspace(task *t) except -1:
     cdef Py_ssize_t width = 4 * t.kernel.width, size = t.itemsize, rows, state
-    t.z_width = t.weight_hh.tiles * width
-    t.c_width = t.h_width = t.z_width // 4
+    t.z_width = row_width(t.weight_hh.tiles * width, size)
+    t.c_width = t.h_width = row_width(t.weight_hh.tiles * t.kernel.width, size)
     if t.projected:
-        t.h_width = t.weight_hr.tiles * width
+        t.h_width = row_width(t.weight_hr.tiles * width, size)
     t.block = max(LEAST_BLOCK // t.most, BLOCK_BYTES // (t.z_width * size * t.most))
     t.block = max(1, min(t.steps, t.block))
     rows = t.block * t.most
@@ -420,6 +420,11 @@ cdef int add_workspace(task *t) except -1:
     t.x_block = t.c_now + t.most * t.c_width * size
     memset(t.h_now, 0, state * size)
     return 0
+
+
+cdef inline Py_ssize_t row_width(Py_ssize_t width, Py_ssize_t size) noexcept:
+    """A row's length, off the powers of two at which rows would compete for a place in the cache."""
+    return width + 64 // size if width * size % 1024 == 0 else width
 
 
 cdef void *allocate(Py_ssize_t size) except NULL:

@@ -109,7 +109,7 @@ static void cell_output(const cell *k, ptrdiff_t n, const step_tape *tape, void 
 
 /* A tile's product with h for a part of k; after the last, the cell on each row and unit. */
 INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, range part,
-                      const cell *k, int plain, const packed_matrix *w, const packed_step *s) {
+                      const packed_matrix *w, const cell *k, int plain, const packed_step *s) {
     vec sum[MOST_ROWS][4];
     real *z = (real *)s->z + row * s->z_row + tile * TILE;
     load_tile(tiles, rows, z, s->z_row, sum);
@@ -141,9 +141,9 @@ INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, range 
 static void step(const cell *k, const packed_matrix *w, ptrdiff_t n, const packed_step *s, ptrdiff_t from,
                  ptrdiff_t to) {
     if (is_plain(k))
-        COVER(from, to, s->down, n, w->depth, step_tile, k, 1, w, s);
+        COVER(from, to, s->down, n, w, step_tile, k, 1, s);
     else
-        COVER(from, to, s->down, n, w->depth, step_tile, k, 0, w, s);
+        COVER(from, to, s->down, n, w, step_tile, k, 0, s);
 }
 
 static void activate(const activation *a, ptrdiff_t n, const void *x, void *y) {

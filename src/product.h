@@ -27,23 +27,38 @@
 /* As much of a tile's weights as stays in an L1 cache of 32 KiB beside the rows. */
 #define MOST_DEPTH ((ptrdiff_t)(24576 / (TILE * sizeof(real))))
 
+/* Of k, and the weights wanted after it, to be asked for on the way; NULL for none. */
 typedef struct {
     ptrdiff_t from, to;
+    const char *ahead;
 } range;
+
+/* sum[tile][row][4] += x[row] w[tile][4], for one k. */
+INLINE void accumulate_one(int tiles, int rows, const real *w, ptrdiff_t w_tile, const real *x,
+                           ptrdiff_t x_row, vec sum[][4]) {
+    vec x_k[MOST_ROWS];
+    for (int r = 0; r < rows; r++) x_k[r] = broadcast(x[r * x_row]);
+    for (int t = 0; t < tiles; t++)
+        for (int q = 0; q < 4; q++) {
+            const vec w_k = load(w + t * w_tile + q * VLEN);
+            for (int r = 0; r < rows; r++) sum[t * rows + r][q] += w_k * x_k[r];
+        }
+}
 
 /* sum[tile][row][4] += x[row][k] w[tile][k][4], for k in part; tiles and rows are constants. */
 INLINE void accumulate(int tiles, int rows, const packed_matrix *w, ptrdiff_t tile, range part,
                        const real *x, ptrdiff_t x_row, vec sum[][4]) {
-    const real *weights = (const real *)w->weights + tile * w->depth * TILE;
-    for (ptrdiff_t k = part.from; k < part.to; k++) {
-        vec x_k[MOST_ROWS];
-        for (int r = 0; r < rows; r++) x_k[r] = broadcast(x[r * x_row + k]);
-        for (int t = 0; t < tiles; t++)
-            for (int q = 0; q < 4; q++) {
-                const vec w_k = load(weights + (t * w->depth + k) * TILE + q * VLEN);
-                for (int r = 0; r < rows; r++) sum[t * rows + r][q] += w_k * x_k[r];
-            }
-    }
+    const ptrdiff_t w_tile = w->depth * TILE;
+    const real *weights = (const real *)w->weights + tile * w_tile;
+    if (part.ahead) {
+        const char *ahead = part.ahead;
+        for (ptrdiff_t k = part.from; k < part.to; k++, ahead += 64) {
+            __builtin_prefetch(ahead, 0, 2);
+            accumulate_one(tiles, rows, weights + k * TILE, w_tile, x + k, x_row, sum);
+        }
+    } else
+        for (ptrdiff_t k = part.from; k < part.to; k++)
+            accumulate_one(tiles, rows, weights + k * TILE, w_tile, x + k, x_row, sum);
 }
 
 INLINE void load_tile(int tiles, int rows, const real *z, ptrdiff_t z_row, vec sum[][4]) {
@@ -60,28 +75,45 @@ INLINE void store_tile(int tiles, int rows, real *z, ptrdiff_t z_row, vec sum[][
                 store(z + r * z_row + t * TILE + q * VLEN, sum[t * rows + r][q]);
 }
 
-/* Calls BODY(tiles, rows, first tile, first row, part of k, ...) to cover tiles [from, to), n rows
+/* Whether the weights come from beyond the L2 cache at each step. */
+INLINE int is_large(const packed_matrix *w) {
+    return w->tiles * w->depth * TILE * (ptrdiff_t)sizeof(real) > 1 << 20;
+}
+
+/* Group g's share of the weights that follow a tile's part of k: the next part or, in the order of
+ * the sweep, the next tile. A line for each k is enough from four groups on, and much from two. */
+INLINE const char *share_ahead(const packed_matrix *w, ptrdiff_t tile, range part, int down,
+                               ptrdiff_t g) {
+    const ptrdiff_t back = down && part.to == w->depth ? 2 * w->depth : 0;
+    const real *next = (const real *)w->weights + (tile * w->depth + part.to - back) * TILE;
+    return (const char *)next + g * (part.to - part.from) * 64;
+}
+
+/* Calls BODY(tiles, rows, first tile, first row, part of k, w, ...) to cover tiles [from, to), n rows
  * and all k, with constant tiles and rows. A tile's weights for one part of k stay in the L1 cache
  * for all rows; its sums wait in memory between parts. Sweeping tiles up in one step and down in
  * the next finds the last ones still in the L2 cache. */
-#define COVER(from, to, down, n, depth, BODY, ...)                                                \
+#define COVER(from, to, down, n, w, BODY, ...)                                                    \
     do {                                                                                          \
         const ptrdiff_t tiles = (to) - (from), at_once = (n) == 1 ? 2 : 1;                        \
         const ptrdiff_t groups = ((n) + MOST_ROWS - 1) / MOST_ROWS;                               \
-        const ptrdiff_t parts = groups < 4 ? 1 : ((depth) + MOST_DEPTH - 1) / MOST_DEPTH;         \
+        const int large = groups > 1 && is_large(w);                                              \
+        const ptrdiff_t parts =                                                                   \
+            groups < 4 && !large ? 1 : ((w)->depth + MOST_DEPTH - 1) / MOST_DEPTH;                \
         const ptrdiff_t sweeps = (tiles + at_once - 1) / at_once;                                 \
         for (ptrdiff_t sweep = 0; sweep < sweeps; sweep++) {                                      \
             const ptrdiff_t tile = (from) + ((down) ? sweeps - 1 - sweep : sweep) * at_once;      \
             if ((n) == 1 && tile + 2 <= (to)) {                                                   \
-                BODY(2, 1, tile, 0, ((range){0, depth}), __VA_ARGS__);                            \
+                BODY(2, 1, tile, 0, ((range){0, (w)->depth, NULL}), w, __VA_ARGS__);              \
                 continue;                                                                         \
             }                                                                                     \
             for (ptrdiff_t p = 0; p < parts; p++) {                                               \
-                const range part = {p * (depth) / parts, (p + 1) * (depth) / parts};              \
+                range part = {p * (w)->depth / parts, (p + 1) * (w)->depth / parts, NULL};        \
                 for (ptrdiff_t g = 0; g < groups; g++) {                                          \
                     const ptrdiff_t row = g * (n) / groups;                                       \
+                    if (large) part.ahead = share_ahead(w, tile, part, down, g);                  \
                     switch ((g + 1) * (n) / groups - row) {                                       \
-                        EACH_ROW_COUNT(BODY, tile, row, part, __VA_ARGS__)                        \
+                        EACH_ROW_COUNT(BODY, tile, row, part, w, __VA_ARGS__)                     \
                     }                                                                             \
                 }                                                                                 \
             }                                                                                     \
@@ -114,7 +146,7 @@ INLINE void multiply_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, ra
 
 static void multiply(const packed_matrix *w, ptrdiff_t n, const void *x, ptrdiff_t x_row, void *z,
                      ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to) {
-    COVER(from, to, 0, n, w->depth, multiply_tile, w, (const real *)x, x_row, (real *)z, z_row);
+    COVER(from, to, 0, n, w, multiply_tile, (const real *)x, x_row, (real *)z, z_row);
 }
 
 /* Where output (tile, q, lane) lies among the rows of the matrix; -1 for none. */
