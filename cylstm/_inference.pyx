@@ -321,8 +321,9 @@ cdef struct work:
 
 cdef enum:
     SMALL = 100_000             # multiply-adds: a few microseconds
-    ENOUGH = 400_000            # that are worth another thread
-    ENOUGH_IN_A_STEP = 30_000   # that are worth a meeting after each step
+    ENOUGH = 250_000            # that are worth another thread
+    ENOUGH_IN_A_STEP = 80_000   # that are worth a meeting after each step
+    MOST_FOR_A_CPU = 4          # threads
     ROWS_OF_ONE = 12            # as many sequences keep a thread busy without sharing units
 
 
@@ -333,12 +334,14 @@ cdef int divide(Network net, const layout *b, work *w) except -1:
         double step = 4.0 * r.hidden * (r.inputs + r.outputs), total
         Py_ssize_t share, t, j, n, at = 0
     total = step * b.steps * b.rows * net.directions
-    w.threads = max(1, min(_num_threads(), <int> min(total / ENOUGH, 1 << 20)))
+    w.threads = _useful_threads(total)
     w.small = total * len(net.layers) < SMALL
     w.shares = 1
     if w.threads > net.directions and (b.rows >= ROWS_OF_ONE * w.threads
-                                       or (step * b.rows < ENOUGH_IN_A_STEP)):
+                                       or step * b.rows < ENOUGH_IN_A_STEP):
         w.shares = min(w.threads, b.rows)
+    if step * b.rows < ENOUGH_IN_A_STEP or w.shares > 1:
+        w.threads = min(w.threads, w.shares * net.directions)
     w.tasks = <task *> allocate(w.shares * net.directions * sizeof(task))
     w.order = <Py_ssize_t *> allocate(b.rows * sizeof(Py_ssize_t))
     for share in range(w.shares):
@@ -608,6 +611,12 @@ cdef int _num_threads() noexcept:
     if cylstm_was_forked():
         return 1
     return _chosen or min(openmp.omp_get_max_threads(), _QUOTA)
+
+
+cdef inline int _useful_threads(double total) noexcept:
+    """As many as the work is worth; far more than there are CPUs would only wait for each other."""
+    cdef double most = min(_num_threads(), MOST_FOR_A_CPU * openmp.omp_get_num_procs())
+    return max(1, <int> min(most, total / ENOUGH))
 
 
 def _quota():
