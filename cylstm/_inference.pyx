@@ -324,7 +324,7 @@ cdef enum:
     ENOUGH = 250_000            # that are worth another thread
     ENOUGH_IN_A_STEP = 80_000   # that are worth a meeting after each step
     MOST_FOR_A_CPU = 4          # threads
-    ROWS_OF_ONE = 12            # as many sequences keep a thread busy without sharing units
+    ROWS_OF_ONE = 4             # as many sequences keep a thread busy without sharing units
 
 
 cdef int divide(Network net, const layout *b, work *w) except -1:
