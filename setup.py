@@ -112,7 +112,6 @@ setup(
             "wraparound": False,
             "initializedcheck": DEBUG,
             "cdivision": True,
-            "freethreading_compatible": True,
         },
     ),
     cmdclass={"build_ext": BuildKernels},

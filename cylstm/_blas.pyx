@@ -28,7 +28,7 @@ MAX_INT = INT_MAX  # the largest size and leading dimension; BLAS libraries inde
 # (OpenBLAS issue 5836). One at a time is right everywhere, and loses nothing: it has every core.
 cdef enum:
     PARALLEL_GEMM = 262144   # m n k
-    PARALLEL_GEMV = 460800   # m n
+    PARALLEL_GEMV = 9216     # m n, at the least of its versions
 
 
 cdef void gemm(

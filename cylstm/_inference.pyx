@@ -55,26 +55,38 @@ def aligned_empty(Py_ssize_t size, dtype):
 
 
 cdef class Packed:
-    """The packed parameters of a `Recurrence`. Nothing in it changes once it is made."""
+    """A copy of a `Recurrence`'s parameters, packed. Nothing in it changes once it is made."""
 
+    cdef cell equations  # with peepholes of its own
     cdef packed_matrix weight_ih, weight_hh, weight_hr
-    cdef list memory  # what the matrices point to
+    cdef list memory     # what they point to
 
 
 cdef Packed packed(Recurrence r):
-    """Made at the first use, by one thread, then shared."""
+    """Made at the first use, then shared by all threads and streams.
+
+    There is no lock that a fork could leave locked: threads that come at once may each make one.
+    A copy during which the parameters changed is made again.
+    """
+    cdef Py_ssize_t changes
     made = r.packed
-    if made is None:
-        with r.packing_lock:
-            if r.packed is None:
-                r.packed = _pack(r)
-            made = r.packed
+    while made is None:
+        changes = r.changes
+        made = _pack(r)
+        if r.changes == changes:
+            r.packed = made
+        else:
+            made = None
     return made
 
 
 cdef Packed _pack(Recurrence r):
     cdef Packed made = Packed()
     made.memory = []
+    made.equations = r.equations
+    if r.equations.peephole != NULL:
+        made.memory.append(r.parameters["weight_p"].copy())
+        made.equations.peephole = data(made.memory[0])
     _pack_matrix(r, made.memory, packing(True, r.hidden, r.inputs, r.inputs, 1),
                  r.weight_ih, r.bias, &made.weight_ih)
     _pack_matrix(r, made.memory, packing(True, r.hidden, r.outputs, r.outputs, 1),
@@ -238,14 +250,15 @@ cdef class Network:
         rank = cnp.PyArray_NDIM(x)
         lies.steps, lies.rows = 1, cnp.PyArray_DIM(h, 1)
         lies.sizes = lies.order = NULL
-        if not (1 <= rank <= 2 and cnp.PyArray_DIM(x, rank - 1) == self.inputs
-                and (cnp.PyArray_DIM(x, 0) if rank == 2 else 1) == lies.rows):
+        if lies.rows < 1 or not 1 <= rank <= 2 or cnp.PyArray_DIM(x, rank - 1) != self.inputs:
+            return None
+        if (cnp.PyArray_DIM(x, 0) if rank == 2 else 1) != lies.rows:
             return None
         wide[0], wide[rank - 1] = lies.rows, self.outputs
         if out is None:
             out = cnp.PyArray_EMPTY(rank, wide, self.typenum, 0)
         elif not (is_plain(out, self.typenum) and cnp.PyArray_ISWRITEABLE(out)
-                  and cnp.PyArray_NDIM(out) == rank
+                  and cnp.PyArray_NDIM(out) == rank and not overlap(x, out)
                   and cnp.PyArray_CompareLists(cnp.PyArray_DIMS(out), wide, rank)):
             return None
         run_layers(self, &lies, cnp.PyArray_BYTES(x), 0, self.inputs * self.itemsize,
@@ -258,6 +271,13 @@ cdef inline bint is_plain(x, int typenum) noexcept:
     """Whether x is an array of this dtype, C-contiguous, aligned and in native byte order."""
     return (cnp.PyArray_CheckExact(x) and cnp.PyArray_TYPE(x) == typenum
             and cnp.PyArray_ISCARRAY_RO(x))
+
+
+cdef inline bint overlap(a, b) noexcept:
+    """Whether two contiguous arrays share memory."""
+    cdef char *first = cnp.PyArray_BYTES(a)
+    cdef char *second = cnp.PyArray_BYTES(b)
+    return first < second + cnp.PyArray_NBYTES(b) and second < first + cnp.PyArray_NBYTES(a)
 
 
 cdef char *first_of(array) noexcept:
@@ -282,6 +302,8 @@ cdef int run_layers(Network net, const layout *b, const char *x, Py_ssize_t x_st
         Py_ssize_t to_step, to_row
         work w
         Recurrence r
+    if b.steps < 1 or b.rows < 1:
+        return 0
     memset(&w, 0, sizeof(work))
     try:
         divide(net, b, &w)
@@ -291,10 +313,11 @@ cdef int run_layers(Network net, const layout *b, const char *x, Py_ssize_t x_st
             to, to_step, to_row = y, y_step, y_row
             if spare != NULL and (layers - 1 - layer) % 2:
                 to, to_step, to_row = spare, b.rows * spare_row, spare_row
+            weights = [packed(r) for r in net.layers[layer]]  # kept until the tasks are done
             for d in range(net.directions):
                 r = net.layers[layer][d]
                 k = layer * net.directions + d
-                add_tasks(&w, r, packed(r), b, x, x_step, x_row, to + d * width, to_step, to_row,
+                add_tasks(&w, r, weights[d], b, x, x_step, x_row, to + d * width, to_step, to_row,
                           h + k * h_size, c + k * c_size)
             if w.small:
                 run_tasks(&w)
@@ -379,7 +402,7 @@ cdef int add_tasks(work *w, Recurrence r, Packed weights, const layout *b, const
         t = &w.tasks[w.count]
         memset(t, 0, sizeof(task))
         w.count += 1
-        t.equations, t.kernel, t.reverse = &r.equations, r.kernel, r.reverse
+        t.equations, t.kernel, t.reverse = &weights.equations, r.kernel, r.reverse
         t.weight_ih, t.weight_hh, t.weight_hr = (
             weights.weight_ih, weights.weight_hh, weights.weight_hr)
         t.projected = r.weight_hr != NULL
@@ -426,7 +449,7 @@ cdef int add_workspace(task *t) except -1:
 
 
 cdef inline Py_ssize_t row_width(Py_ssize_t width, Py_ssize_t size) noexcept:
-    """A row's length, off the powers of two at which rows would compete for a place in the cache."""
+    """A row's length, off the powers of two at which rows compete for a place in the cache."""
     return width + 64 // size if width * size % 1024 == 0 else width
 
 
@@ -510,7 +533,7 @@ cdef void run_tasks(work *w) noexcept nogil:
     cdef Py_ssize_t j, count = w.count
     if w.threads > count:
         for j in range(count):
-            with parallel(num_threads=w.threads):
+            with parallel(num_threads=min(w.threads, w.tasks[j].weight_hh.tiles)):
                 run_task(&w.tasks[j], threadid(), openmp.omp_get_num_threads())
     elif w.threads > 1:
         for j in prange(count, schedule="dynamic", chunksize=1, num_threads=w.threads):
@@ -551,6 +574,7 @@ cdef void run_task(task *t, int member, int team) noexcept nogil:
             x, x_row = t.x_block, t.inputs
         t.kernel.multiply(&t.weight_ih, rows_between(t, first, last), x, x_row, t.z_block,
                           t.z_width, tile, end)
+        cylstm_wait(&t.meeting, team)  # y may be where x is: all have read before one writes
         for position in range(last - first):
             step = last - 1 - position if t.reverse else first + position
             n = size_at(t, step)

@@ -13,6 +13,6 @@ cdef class Recurrence:
     cdef const void *weight_hr
     cdef const void *bias
     cdef object packed        # for inference, made there; None until then
-    cdef object packing_lock
+    cdef Py_ssize_t changes   # of the parameters, so far
 
 cdef const void *data(array) except? NULL

@@ -17,8 +17,6 @@ The pass runs over positions 0, 1, ... in the order of processing; `time_of` giv
 from cython cimport floating
 from libc.string cimport memcpy
 
-from threading import Lock
-
 import numpy as np
 
 from cylstm._blas cimport gemm, gemv
@@ -65,10 +63,10 @@ cdef class Recurrence:
         self.equations.gates = as_activation(gates)
         self.equations.candidate = as_activation(candidate)
         self.equations.output = as_activation(output)
-        self.packing_lock = Lock()
 
     def parameters_changed(self):
         """Drop what was packed from the old ones; calls under way keep it to their end."""
+        self.changes += 1
         self.packed = None
 
     def run(self, x, y, h, c, sizes, order):

@@ -39,6 +39,8 @@ def finite(name: str, value: Any) -> float:
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected a number, got {value!r}") from None
+    except OverflowError:
+        raise ValueError(f"{name}: expected a finite number, got one beyond float64") from None
     if not math.isfinite(number):
         raise ValueError(f"{name}: expected a finite number, got {value!r}")
     return number
@@ -47,8 +49,10 @@ def finite(name: str, value: Any) -> float:
 def floating(name: str, value: Any) -> np.dtype:
     """float32 or float64, in the machine's byte order."""
     try:
+        if value is None:  # NumPy's default
+            raise TypeError
         dtype = np.dtype(value).newbyteorder("=")
-    except TypeError:
+    except (TypeError, SyntaxError):
         raise TypeError(f"{name}: expected 'float32' or 'float64', got {value!r}") from None
     if dtype not in (np.float32, np.float64):
         raise ValueError(f"{name}: expected 'float32' or 'float64', got {value!r}")
@@ -94,7 +98,7 @@ def array(name: str, value: Any, dtype: np.dtype, shape: tuple[int | str, ...]) 
         isinstance(want, int) and came != want for came, want in sizes
     ):
         raise ValueError(f"{name}: expected shape {shape_text(shape)}, got {given.shape}")
-    return given if is_regular(given, dtype) else np.ascontiguousarray(given, dtype)
+    return given if is_regular(given, dtype) else np.array(given, dtype, order="C")
 
 
 def is_regular(given: np.ndarray, dtype: np.dtype) -> bool:
@@ -105,6 +109,14 @@ def is_regular(given: np.ndarray, dtype: np.dtype) -> bool:
         and (given.shape[-1] < 2 or given.strides[-1] == given.itemsize)
         and not any(stride % given.itemsize for stride in given.strides)
     )
+
+
+def seeded(name: str, value: Any) -> np.random.Generator:
+    """The generator that a seed gives."""
+    try:
+        return np.random.default_rng(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from None
 
 
 def generator(name: str, value: Any) -> np.random.Generator:
@@ -121,7 +133,7 @@ def index(name: str, value: Any) -> slice | np.ndarray:
     given = np.asarray(value)
     if given.size == 0:
         return given.astype(np.intp)
-    if given.dtype.kind not in "biu":
+    if given.dtype.kind not in "biu" or (given.dtype.kind == "b" and given.ndim == 0):
         raise TypeError(f"{name}: expected integers, a mask or a slice, got {given.dtype}")
     return given
 

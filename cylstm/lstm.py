@@ -136,22 +136,23 @@ class LSTM:
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "seed")}
         self._build(checked_options(**given))
-        self._rng = np.random.default_rng(seed)
-        with self.edit() as parameters:
-            for name, parameter in parameters.items():
-                initialise(name, parameter, self._options, self._rng)
+        self._rng = checks.seeded("seed", seed)
+        for name, parameter in self._parameters.items():
+            initialise(name, parameter, self._options, self._rng)
 
     def _build(self, options: Options) -> None:
         """Everything but the parameters' values."""
         self._options = options
         self._version = 0  # counts the changes of parameters
-        self._edits = 0  # blocks of `edit` that are open
         dtype = np.dtype(options.dtype)
         self._parameters = {
             name: checks.memory(shape, dtype) for name, shape in options.parameter_shapes().items()
         }
-        self._set_writable(False)
-        self._views = {name: base.view() for name, base in self._parameters.items()}
+        # Views of a read-only buffer: unlike those of an array, they cannot be made writable.
+        self._views = {
+            name: np.asarray(memoryview(base).toreadonly())
+            for name, base in self._parameters.items()
+        }
         self.__dict__.update(asdict(options), dtype=dtype, **self._views)
         self._layers: list[list[Recurrence]] = [[] for _ in range(options.num_layers)]
         for ending, layer, direction in options.cells():
@@ -191,7 +192,9 @@ class LSTM:
 
     @contextmanager
     def edit(self) -> Iterator[dict[str, np.ndarray]]:
-        """Make the parameters writable, by name, within a ``with`` block.
+        """Lend writable copies of the parameters, by name, that take effect when the block ends.
+
+        If it ends by an exception, nothing is changed. Afterwards the copies are read-only.
 
         Examples
         --------
@@ -201,34 +204,17 @@ class LSTM:
         >>> lstm.bias_l0
         array([0.5, 0.5, 1.5, 1.5, 0.5, 0.5, 0.5, 0.5], dtype=float32)
         """
-        self._edits += 1
-        self._set_writable(True)
-        self._parameters_changed()
-        writable = {name: base.view() for name, base in self._parameters.items()}
-        try:
-            yield writable
-        finally:
-            for view in writable.values():
-                view.flags.writeable = False
-            self._edits -= 1
-            self._set_writable(self._edits > 0)
-            self._parameters_changed()
-
-    def _parameters_changed(self) -> None:
-        self._version += 1
-        for recurrence in itertools.chain.from_iterable(self._layers):
-            recurrence.parameters_changed()
-
-    def _set_writable(self, writable: bool) -> None:
-        """Of the arrays that own the memory; no view of a read-only one can be made writable."""
-        for base in self._parameters.values():
-            base.flags.writeable = writable
+        lent = self.state_dict()
+        yield dict(lent)
+        self._assign(lent)
+        for parameter in lent.values():
+            parameter.flags.writeable = False
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("_"):
             object.__setattr__(self, name, value)
         elif name in self._parameters:
-            self._assign({name: self._checked_parameter(name, value)})
+            self._assign({name: self._checked_parameter(name, value).copy()})
         else:
             raise AttributeError(f"{name}: an LSTM's options are set when it is made")
 
@@ -243,9 +229,11 @@ class LSTM:
         return given
 
     def _assign(self, values: Mapping[str, np.ndarray]) -> None:
-        with self.edit() as parameters:
-            for name, value in values.items():
-                parameters[name][...] = value
+        for name, value in values.items():
+            self._parameters[name][...] = value
+        self._version += 1
+        for recurrence in itertools.chain.from_iterable(self._layers):
+            recurrence.parameters_changed()
 
     def state_dict(self, *, torch: bool = False) -> dict[str, np.ndarray]:
         """Copies of the parameters, by name.

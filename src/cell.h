@@ -43,7 +43,7 @@ INLINE void cell_equations(const cell *k, int plain, const vec peephole[3], unit
     z[I] = gate_activation(k, &k->gates, plain, z[I]);
     z[F] = !plain && k->coupled ? 1 - z[I] : gate_activation(k, &k->gates, plain, z[F]);
     z[G] = gate_activation(k, &k->candidate, plain, z[G]);
-    u->c = z[F] * u->c_prev + z[I] * z[G];
+    u->c = z[F] * u->c_prev + rounded_product(z[I], z[G]);
     if (peeps) z[O] += peephole[2] * u->c;
     z[O] = gate_activation(k, &k->gates, plain, z[O]);
     u->tanh_c = plain ? hyperbolic_tangent(u->c) : apply(&k->output, u->c);
@@ -55,8 +55,9 @@ INLINE void cell_equations(const cell *k, int plain, const vec peephole[3], unit
 INLINE void plain_cell_output(units *u) {
     const fraction i = sigmoid_fraction(u->gate[I]), f = sigmoid_fraction(u->gate[F]);
     const fraction g = tanh_fraction(u->gate[G]), o = sigmoid_fraction(u->gate[O]);
-    const vec ig_below = i.below * g.below;
-    u->c = (f.above * ig_below * u->c_prev + i.above * g.above * f.below) / (f.below * ig_below);
+    const vec ig_below = i.below * g.below, scale = 1 / (f.below * ig_below);
+    const vec ig = i.above * g.above;
+    u->c = f.above * ig_below * scale * u->c_prev + rounded_product(ig, f.below * scale);
     const fraction t = tanh_fraction(u->c);
     u->h = o.above * t.above / (o.below * t.below);
 }

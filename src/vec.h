@@ -73,6 +73,19 @@ INLINE vec choose_by_sign(vec x, vec a, vec b) {
     return y;
 }
 
+/* A product as it is rounded. In a b + c d a compiler may fuse either product with the addition,
+ * here one and there the other, and the last bit would depend on the place; so one of them is kept
+ * from it. */
+INLINE vec rounded_product(vec a, vec b) {
+    vec product = a * b;
+#if defined(__x86_64__) || defined(__i386__)
+    __asm__("" : "+v"(product));
+#elif defined(__aarch64__)
+    __asm__("" : "+w"(product));
+#endif
+    return product;
+}
+
 INLINE vec minus_absolute(vec x) { return (vec)((bits)x | SIGN_BIT); }
 INLINE vec copy_sign(vec magnitude, vec sign) {
     return (vec)((bits)magnitude ^ (((bits)magnitude ^ (bits)sign) & SIGN_BIT));

@@ -93,3 +93,27 @@ def test_blocks_of_steps(rng, steps):
     y, _ = case.lstm(case.x)
     for n in range(2):
         assert_same_bits(case.lstm(case.x[:, n : n + 1])[0], y[:, n : n + 1])
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("hidden", [160, 256])
+def test_layers_in_one_memory_with_threads(rng, hidden, threads):
+    """A layer writes where it reads: members of a team must not run ahead of each other."""
+    case = random_case(
+        rng, 300, 1, input_size=16, hidden_size=hidden, num_layers=3, dtype="float32"
+    )
+    cylstm.set_num_threads(1)
+    expected = case.lstm(case.x)
+    cylstm.set_num_threads(threads)
+    for _ in range(10):
+        assert_same_bits(case.lstm(case.x), expected)
+
+
+def test_stream_whose_output_overlaps_its_input(rng):
+    case = random_case(rng, 1, 64, input_size=64, hidden_size=64, dtype="float32")
+    expected = case.lstm.stream(64).step(case.x[0])
+    cylstm.set_num_threads(2)
+    buffer = np.empty((65, 64), np.float32)
+    buffer[:64] = case.x[0]
+    case.lstm.stream(64).step(buffer[:64], out=buffer[1:])
+    assert_same_bits(buffer[1:], expected)

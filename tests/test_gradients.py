@@ -167,13 +167,32 @@ def test_tape_of_old_parameters(rng, change):
         case.lstm.backward(tape, case.grad_y)
 
 
-def test_tape_of_parameters_being_changed(rng):
+def test_changes_take_effect_when_edit_ends(rng):
     case = random_case(rng, 3, 2)
     _, _, tape = case.lstm.forward(*case.inputs)
+    before, outputs = case.gradients(), case.lstm(*case.inputs)
     with case.lstm.edit() as parameters:
         parameters["bias_l0"] += 1
-        with pytest.raises(ValueError, match="tape"):
-            case.lstm.backward(tape, case.grad_y)
+        assert_same_bits(case.lstm(*case.inputs), outputs)
+        assert_same_bits(flat(case.lstm.backward(tape, case.grad_y, case.grad_state)), before)
+    with pytest.raises(ValueError, match="tape"):
+        case.lstm.backward(tape, case.grad_y)
+
+
+def test_edit_that_fails_changes_nothing(rng):
+    case = random_case(rng, 3, 2)
+    _, _, tape = case.lstm.forward(*case.inputs)
+    state = case.lstm.state_dict()
+
+    def fail():
+        with case.lstm.edit() as parameters:
+            parameters["bias_l0"] += 1
+            parameters["absent"] += 1
+
+    with pytest.raises(KeyError, match="absent"):
+        fail()
+    assert_same_bits(case.lstm.state_dict(), state)
+    case.lstm.backward(tape, case.grad_y)
 
 
 def dropout_case(rng, dropout, **options):

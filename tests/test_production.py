@@ -129,3 +129,20 @@ def test_errors_leave_everything_as_it_was(rng):
     assert (out == 7).all()
     assert_same_bits((infer(case), train(case), case.lstm.state_dict()), expected)
     assert_same_bits(flat(case.lstm.backward(tape, case.grad_y, case.grad_state)), expected[1])
+
+
+def test_parameters_assigned_while_others_run(rng):
+    """A call under way keeps the parameters that it began with."""
+    lstm, *others = (cylstm.LSTM(64, 256, 2, peephole=True, seed=seed) for seed in range(3))
+    x = rng.standard_normal((300, 1, 64)).astype(np.float32)
+    states = [other.state_dict() for other in others]
+    with ThreadPoolExecutor(2) as pool:
+        for k in range(20):
+            running = pool.submit(lstm, x)
+            lstm.load_state_dict(states[k % 2])
+            assert np.isfinite(running.result()[0]).all()
+    assert_same_bits(lstm(x), others[1](x))
+
+
+def test_stream_of_no_sequences():
+    assert cylstm.LSTM(3, 4).stream(0).step(np.zeros((0, 3), np.float32)).shape == (0, 4)
