@@ -639,6 +639,8 @@ cdef int _num_threads() noexcept:
 
 cdef inline int _useful_threads(double total) noexcept:
     """As many as the work is worth; far more than there are CPUs would only wait for each other."""
+    if total < 2 * ENOUGH:  # before OpenMP asks the system
+        return 1
     cdef double most = min(_num_threads(), MOST_FOR_A_CPU * openmp.omp_get_num_procs())
     return max(1, <int> min(most, total / ENOUGH))
 
