@@ -137,7 +137,7 @@ def test_gradients_agree_between_isas(rng, monkeypatch, options):
 
 def run_python(code, **environment):
     return subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-I", "-c", code],  # not from the source folder
         env=os.environ | environment,
         capture_output=True,
         text=True,
