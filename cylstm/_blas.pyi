@@ -1,8 +1,4 @@
-from typing import Final
-
 from numpy import ndarray
-
-MAX_INT: Final[int]
 
 def _gemm_memview(
     transpose_a: bool,

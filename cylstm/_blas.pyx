@@ -5,10 +5,9 @@ BLAS is column-major: a row-major matrix is to it the transpose. So a row-major
 
 The pointers to integers that BLAS takes stay in this file. Their type is SciPy's ``blas_int``
 where SciPy has one (1.18 and later), else ``int``; ``setup.py`` writes the include.
-Every size and leading dimension must fit in it: callers refuse larger ones (`MAX_INT`).
+Every size and leading dimension must fit in it: callers refuse larger ones
+(`cylstm.checks.LARGEST`).
 """
-
-from libc.limits cimport INT_MAX
 
 from scipy.linalg cimport cython_blas
 
@@ -20,8 +19,6 @@ cdef extern from "exclusive.h" nogil:
     void cylstm_exclusive_end()
 
 cylstm_exclusive_init()
-
-MAX_INT = INT_MAX  # the largest size and leading dimension; BLAS libraries index in 64 bits
 
 # OpenBLAS runs a product on several threads from these sizes on (its interface/gemm.c and gemv.c,
 # where SMP is defined), and before 0.3.34 two such products at once could give wrong results

@@ -185,9 +185,8 @@ cdef class Network:
         order = batch.order if batch.ragged else None
         lies.steps, lies.rows = batch.steps, batch.rows
         lies.sizes, lies.order = <const Py_ssize_t *> data(sizes), <const Py_ssize_t *> data(order)
-        if lies.steps and lies.rows:
-            run_layers(self, &lies, first_of(x), x.strides[0], x.strides[1],
-                       first_of(y), y.strides[0], y.strides[1], first_of(h), first_of(c))
+        run_layers(self, &lies, first_of(x), x.strides[0], x.strides[1],
+                   first_of(y), y.strides[0], y.strides[1], first_of(h), first_of(c))
 
     def call(self, x):
         """The commonest case of all, fast: `x` an array that needs no conversion, zero states.
@@ -461,10 +460,16 @@ cdef void *allocate(Py_ssize_t size) except NULL:
     return memory
 
 
-cdef void free_work(work *w) noexcept:
+cdef void free_tasks(work *w) noexcept nogil:
+    """Their workspaces: the next layer adds tasks of its own."""
     cdef Py_ssize_t j
     for j in range(w.count):
         free(w.tasks[j].z_block)
+    w.count = 0
+
+
+cdef void free_work(work *w) noexcept:
+    free_tasks(w)
     free(w.tasks)
     free(w.sizes)
     free(w.offsets)
@@ -541,9 +546,7 @@ cdef void run_tasks(work *w) noexcept nogil:
     else:
         for j in range(count):
             run_task(&w.tasks[j], 0, 1)
-    for j in range(count):
-        free(w.tasks[j].z_block)
-    w.count = 0
+    free_tasks(w)
 
 
 cdef void run_task(task *t, int member, int team) noexcept nogil:
