@@ -39,6 +39,13 @@ cdef extern from "team.h" nogil:
     void cylstm_watch_forks()
     bint cylstm_was_forked()
 
+cdef extern from "arena.h" nogil:
+    ctypedef struct arena:
+        char *memory
+        Py_ssize_t size, peak
+    void *arena_take(arena *a, Py_ssize_t size)
+    void arena_return(arena *a, const arena *before)
+
 cnp.import_array()
 cylstm_watch_forks()
 
@@ -49,6 +56,7 @@ if PRODUCT not in ("packed", "blas"):
 cdef enum:
     BLOCK_BYTES = 262144  # of pre-activations that are projected at once: a part of the L2 cache,
     LEAST_BLOCK = 96      # and rows: with fewer the input weights would be read too often
+    LOCAL_BYTES = 16384   # of workspace that a small call has on the stack
     FUSED_ROWS = 4        # from which on a step takes x's share too, where for each row there are
     FUSED_BYTES = 524288  # at most so many bytes of weights, which come from far at each step
 
@@ -166,6 +174,29 @@ cdef struct layout:
     const Py_ssize_t *order
 
 
+cdef class Workspace:
+    """Memory that a stream's steps compute in, as large as the last one wanted it."""
+
+    cdef arena memory
+    cdef bint taken  # by a step under way: another thread's step must find memory of its own
+
+    def __dealloc__(self):
+        free(self.memory.memory)
+
+    def __reduce__(self):
+        return Workspace, ()
+
+    cdef int grow(self, Py_ssize_t size) except -1:
+        cdef void *memory = NULL
+        if size <= self.memory.size:
+            return 0
+        if posix_memalign(&memory, 64, size):
+            raise MemoryError(f"no memory for {size} bytes of workspace")
+        free(self.memory.memory)
+        self.memory.memory, self.memory.size = <char *> memory, size
+        return 0
+
+
 cdef class Network:
     """All layers and directions of an LSTM, for inference.
 
@@ -207,7 +238,7 @@ cdef class Network:
         order = batch.order if batch.ragged else None
         lies.steps, lies.rows = batch.steps, batch.rows
         lies.sizes, lies.order = <const Py_ssize_t *> data(sizes), <const Py_ssize_t *> data(order)
-        run_layers(self, &lies, first_of(x), x.strides[0], x.strides[1],
+        run_layers(self, None, &lies, first_of(x), x.strides[0], x.strides[1],
                    first_of(y), y.strides[0], y.strides[1], first_of(h), first_of(c))
 
     def call(self, x):
@@ -246,17 +277,19 @@ cdef class Network:
         h = cnp.PyArray_ZEROS(rank, h_shape, self.typenum, 0)
         c = cnp.PyArray_ZEROS(rank, c_shape, self.typenum, 0)
         if self.batch_first and rank == 3:
-            run_layers(self, &lies, cnp.PyArray_BYTES(x), x_row, x_row * lies.steps,
+            run_layers(self, None, &lies, cnp.PyArray_BYTES(x), x_row, x_row * lies.steps,
                        cnp.PyArray_BYTES(y), y_row, y_row * lies.steps,
                        cnp.PyArray_BYTES(h), cnp.PyArray_BYTES(c))
         else:
-            run_layers(self, &lies, cnp.PyArray_BYTES(x), x_row * lies.rows, x_row,
+            run_layers(self, None, &lies, cnp.PyArray_BYTES(x), x_row * lies.rows, x_row,
                        cnp.PyArray_BYTES(y), y_row * lies.rows, y_row,
                        cnp.PyArray_BYTES(h), cnp.PyArray_BYTES(c))
         return y, (h, c)
 
-    def step(self, x, out, h, c):
+    def step(self, x, out, h, c, Workspace workspace):
         """One step of a stream, fast: x (N, I), or (I,) where N is 1; h, c as in `run`.
+
+        The workspace is the stream's: from its second step on nothing is allocated.
 
         Returns
         -------
@@ -282,7 +315,7 @@ cdef class Network:
                   and cnp.PyArray_NDIM(out) == rank and not overlap(x, out)
                   and cnp.PyArray_CompareLists(cnp.PyArray_DIMS(out), wide, rank)):
             return None
-        run_layers(self, &lies, cnp.PyArray_BYTES(x), 0, self.inputs * self.itemsize,
+        run_layers(self, workspace, &lies, cnp.PyArray_BYTES(x), 0, self.inputs * self.itemsize,
                    cnp.PyArray_BYTES(out), 0, self.outputs * self.itemsize,
                    cnp.PyArray_BYTES(h), cnp.PyArray_BYTES(c))
         return out
@@ -306,12 +339,33 @@ cdef char *first_of(array) noexcept:
     return cnp.PyArray_BYTES(array)
 
 
-cdef int run_layers(Network net, const layout *b, const char *x, Py_ssize_t x_step,
-                    Py_ssize_t x_row, char *y, Py_ssize_t y_step, Py_ssize_t y_row, char *h,
-                    char *c) except -1:
-    """All layers, from x to y. Strides in bytes.
+cdef int run_layers(Network net, Workspace workspace, const layout *b, const char *x,
+                    Py_ssize_t x_step, Py_ssize_t x_row, char *y, Py_ssize_t y_step,
+                    Py_ssize_t y_row, char *h, char *c) except -1:
+    """All layers, from x to y, in the workspace or, for None, in memory for this call. Strides in
+    bytes."""
+    cdef char local[LOCAL_BYTES + 64]
+    cdef arena memory, empty
+    cdef bint lent = workspace is not None and not workspace.taken
+    memset(&empty, 0, sizeof(arena))
+    memory = empty
+    if lent:
+        memory, workspace.taken = workspace.memory, True
+    else:
+        memory.memory, memory.size = local + (-<Py_ssize_t> local & 63), LOCAL_BYTES
+    try:
+        return run_layers_in(&memory, net, b, x, x_step, x_row, y, y_step, y_row, h, c)
+    finally:
+        if lent:
+            workspace.taken = False
+            workspace.grow(memory.peak)
+        arena_return(&memory, &empty)
 
-    The layers between write where the last one will, since a layer has read a step before it
+
+cdef int run_layers_in(arena *memory, Network net, const layout *b, const char *x,
+                       Py_ssize_t x_step, Py_ssize_t x_row, char *y, Py_ssize_t y_step,
+                       Py_ssize_t y_row, char *h, char *c) except -1:
+    """The layers between write where the last one will, since a layer has read a step before it
     writes it. Not so with two directions: then they take turns with a second memory.
     """
     cdef:
@@ -321,39 +375,49 @@ cdef int run_layers(Network net, const layout *b, const char *x, Py_ssize_t x_st
         char *spare = NULL
         char *to
         Py_ssize_t to_step, to_row
+        arena before
         work w
         Recurrence r
     if b.steps < 1 or b.rows < 1:
         return 0
     memset(&w, 0, sizeof(work))
-    try:
-        divide(net, b, &w)
-        if net.directions > 1 and layers > 1:
-            spare = <char *> allocate(b.steps * b.rows * spare_row)
-        for layer in range(layers):
-            to, to_step, to_row = y, y_step, y_row
-            if spare != NULL and (layers - 1 - layer) % 2:
-                to, to_step, to_row = spare, b.rows * spare_row, spare_row
-            weights = [packed(r) for r in net.layers[layer]]  # kept until the tasks are done
-            for d in range(net.directions):
-                r = net.layers[layer][d]
-                k = layer * net.directions + d
-                add_tasks(&w, r, weights[d], b, x, x_step, x_row, to + d * width, to_step, to_row,
-                          h + k * h_size, c + k * c_size)
-            if w.small:
+    w.memory = memory
+    divide(net, b, &w)
+    if net.directions > 1 and layers > 1:
+        spare = take(memory, b.steps * b.rows * spare_row)
+    before = memory[0]
+    for layer in range(layers):
+        to, to_step, to_row = y, y_step, y_row
+        if spare != NULL and (layers - 1 - layer) % 2:
+            to, to_step, to_row = spare, b.rows * spare_row, spare_row
+        weights = [packed(r) for r in net.layers[layer]]  # kept until the tasks are done
+        for d in range(net.directions):
+            r = net.layers[layer][d]
+            k = layer * net.directions + d
+            add_tasks(&w, r, weights[d], b, x, x_step, x_row, to + d * width, to_step, to_row,
+                      h + k * h_size, c + k * c_size)
+        if w.small:
+            run_tasks(&w)
+        else:
+            with nogil:
                 run_tasks(&w)
-            else:
-                with nogil:
-                    run_tasks(&w)
-            x, x_step, x_row = to, to_step, to_row
-    finally:
-        free(spare)
-        free_work(&w)
+        x, x_step, x_row = to, to_step, to_row
+        w.count = 0
+        if layer + 1 < layers:
+            arena_return(memory, &before)
     return 0
+
+
+cdef char *take(arena *memory, Py_ssize_t size) except NULL:
+    cdef void *taken = arena_take(memory, size)
+    if taken == NULL:
+        raise MemoryError(f"no memory for {size} bytes of workspace")
+    return <char *> taken
 
 
 # The tasks of a layer. Shares of a batch are every `shares`-th of the sorted rows: equal work.
 cdef struct work:
+    arena *memory
     Py_ssize_t shares, count
     int threads
     bint small                # so short that giving the GIL away would cost more
@@ -386,8 +450,8 @@ cdef int divide(Network net, const layout *b, work *w) except -1:
         w.shares = min(w.threads, b.rows)
     if step * b.rows < ENOUGH_IN_A_STEP or w.shares > 1:
         w.threads = min(w.threads, w.shares * net.directions)
-    w.tasks = <task *> allocate(w.shares * net.directions * sizeof(task))
-    w.order = <Py_ssize_t *> allocate(b.rows * sizeof(Py_ssize_t))
+    w.tasks = <task *> take(w.memory, w.shares * net.directions * sizeof(task))
+    w.order = <Py_ssize_t *> take(w.memory, b.rows * sizeof(Py_ssize_t))
     for share in range(w.shares):
         for j in range(share_of(b.rows, share, w.shares)):
             n = share + j * w.shares
@@ -395,8 +459,8 @@ cdef int divide(Network net, const layout *b, work *w) except -1:
             at += 1
     if b.sizes == NULL:
         return 0
-    w.sizes = <Py_ssize_t *> allocate(w.shares * b.steps * sizeof(Py_ssize_t))
-    w.offsets = <Py_ssize_t *> allocate(w.shares * (b.steps + 1) * sizeof(Py_ssize_t))
+    w.sizes = <Py_ssize_t *> take(w.memory, w.shares * b.steps * sizeof(Py_ssize_t))
+    w.offsets = <Py_ssize_t *> take(w.memory, w.shares * (b.steps + 1) * sizeof(Py_ssize_t))
     for share in range(w.shares):
         at = 0
         for t in range(b.steps):
@@ -448,7 +512,7 @@ cdef int add_tasks(work *w, Recurrence r, Packed weights, const layout *b, const
             b.rows > 1 and (w.shares > 1 or x_step != b.rows * x_row)))
         if not (t.gather or t.fused) and b.rows == 1:
             t.x_row = x_step
-        add_workspace(t)
+        add_workspace(t, w.memory)
     return 0
 
 
@@ -460,7 +524,7 @@ cdef bint is_fused(const task *t) noexcept nogil:
     return t.steps == 1 or (rows >= FUSED_ROWS and weights // rows <= FUSED_BYTES)
 
 
-cdef int add_workspace(task *t) except -1:
+cdef int add_workspace(task *t, arena *memory) except -1:
     cdef:
         Py_ssize_t width = t.kernel.width, tiles = t.weights.tiles, size = t.itemsize
         Py_ssize_t rows, state
@@ -472,8 +536,8 @@ cdef int add_workspace(task *t) except -1:
     t.block = t.steps if t.fused else max(1, min(t.steps, t.block))
     rows = 0 if t.fused else t.block * t.most
     state = t.most * (2 * t.v_width + 2 * t.c_width)
-    t.v_now = <char *> allocate(
-        (state + rows * (t.z_width + (t.inputs if t.gather else 0))) * size)
+    t.v_now = take(
+        memory, (state + rows * (t.z_width + (t.inputs if t.gather else 0))) * size)
     t.v_next = t.v_now + t.most * t.v_width * size
     t.c_now = t.v_next + t.most * t.v_width * size
     t.unprojected = t.c_now + t.most * t.c_width * size
@@ -486,30 +550,6 @@ cdef int add_workspace(task *t) except -1:
 cdef inline Py_ssize_t row_width(Py_ssize_t width, Py_ssize_t size) noexcept:
     """A row's length, off the powers of two at which rows compete for a place in the cache."""
     return width + 64 // size if width * size % 1024 == 0 else width
-
-
-cdef void *allocate(Py_ssize_t size) except NULL:
-    """Memory that begins where a cache line does, as vectors of any width want."""
-    cdef void *memory = NULL
-    if posix_memalign(&memory, 64, size):
-        raise MemoryError(f"no memory for {size} bytes of workspace")
-    return memory
-
-
-cdef void free_tasks(work *w) noexcept nogil:
-    """Their workspaces: the next layer adds tasks of its own."""
-    cdef Py_ssize_t j
-    for j in range(w.count):
-        free(w.tasks[j].v_now)
-    w.count = 0
-
-
-cdef void free_work(work *w) noexcept:
-    free_tasks(w)
-    free(w.tasks)
-    free(w.sizes)
-    free(w.offsets)
-    free(w.order)
 
 
 # No Python from here on.
@@ -563,7 +603,7 @@ cdef inline void take_x(const task *t, Py_ssize_t step, char *v, int member,
 
 cdef void project(const task *t, Py_ssize_t first, Py_ssize_t last, Py_ssize_t tile,
                   Py_ssize_t end) noexcept nogil:
-    """z_block := x's share of the pre-activations, for steps [first, last) and tiles [tile, end)."""
+    """z_block := x's share of the pre-activations: steps [first, last), tiles [tile, end)."""
     cdef const char *x = t.x_block if t.gather else t.x + first * t.x_step
     cdef Py_ssize_t x_row = t.inputs if t.gather else t.x_row // t.itemsize
     t.kernel.multiply(&t.weight_ih, rows_between(t, first, last), x, x_row, t.z_block, t.z_width,
@@ -591,9 +631,11 @@ cdef void change_running(const task *t, Py_ssize_t running, Py_ssize_t n,
 cdef void run_tasks(work *w) noexcept nogil:
     """All tasks, by threads that take one each, or that all work on each in turn."""
     cdef Py_ssize_t j, count = w.count
+    cdef int members
     if w.threads > count:
         for j in range(count):
-            with parallel(num_threads=min(w.threads, w.tasks[j].weights.tiles)):
+            members = min(w.threads, w.tasks[j].weights.tiles)
+            with parallel(num_threads=members):
                 run_task(&w.tasks[j], threadid(), openmp.omp_get_num_threads())
     elif w.threads > 1:
         for j in prange(count, schedule="dynamic", chunksize=1, num_threads=w.threads):
@@ -601,7 +643,6 @@ cdef void run_tasks(work *w) noexcept nogil:
     else:
         for j in range(count):
             run_task(&w.tasks[j], 0, 1)
-    free_tasks(w)
 
 
 cdef void run_task(task *t, int member, int team) noexcept nogil:

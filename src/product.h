@@ -67,7 +67,7 @@ INLINE void store_tile(int tiles, int rows, real *z, ptrdiff_t z_row, vec sum[][
 
 /* Whether the weights come from beyond the L2 cache at each step. */
 INLINE int is_large(const packed_matrix *w) {
-    return w->tiles * w->depth * TILE * (ptrdiff_t)sizeof(real) > 1 << 20;
+    return w->tiles * w->depth * TILE * (ptrdiff_t)sizeof(real) > 1 << 22;
 }
 
 /* Group g's share of the tile that is next in the sweep. A line for each k is enough from four
