@@ -28,23 +28,9 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 from posix.stdlib cimport posix_memalign
 
-from cylstm._kernels cimport cell, kernels, packed_matrix, packed_step, packing
+from cylstm._kernels cimport cell, kernels, packed_matrix, packed_step, packing, step_tape
 from cylstm._sequence cimport Recurrence, data
 
-
-cdef extern from "team.h" nogil:
-    ctypedef struct barrier:
-        pass
-    void cylstm_wait(barrier *b, int size)
-    void cylstm_watch_forks()
-    bint cylstm_was_forked()
-
-cdef extern from "arena.h" nogil:
-    ctypedef struct arena:
-        char *memory
-        Py_ssize_t size, peak
-    void *arena_take(arena *a, Py_ssize_t size)
-    void arena_return(arena *a, const arena *before)
 
 cnp.import_array()
 cylstm_watch_forks()
@@ -72,46 +58,46 @@ def aligned_empty(Py_ssize_t size, dtype):
 cdef class Packed:
     """A copy of a `Recurrence`'s parameters, packed. Nothing in it changes once it is made."""
 
-    cdef cell equations                      # with peepholes of its own
-    cdef packed_matrix weights               # [W_ih W_hh],
-    cdef packed_matrix weight_ih, weight_hh  # its two parts in the same memory
-    cdef packed_matrix weight_hr
-    cdef list memory                         # what they point to
 
-
-cdef Packed packed(Recurrence r):
+cdef Packed packed(Recurrence r, bint transposed):
     """Made at the first use, then shared by all threads and streams.
 
     There is no lock that a fork could leave locked: threads that come at once may each make one.
     A copy during which the parameters changed is made again.
     """
     cdef Py_ssize_t changes
-    made = r.packed
-    while made is None:
-        changes = r.changes
-        made = _pack(r)
-        if r.changes == changes:
-            r.packed = made
-        else:
-            made = None
-    return made
+    cdef dict kept
+    while True:
+        changes, kept = r.changes, r.packed
+        made = kept.get(transposed)
+        if made is None:
+            made = _pack_transposes(r) if transposed else _pack(r)
+            if r.changes != changes:
+                continue
+            kept[transposed] = made
+        return made
 
 
-cdef Packed _pack(Recurrence r):
+cdef Packed new_packed(Recurrence r):
     cdef Packed made = Packed()
-    cdef packing how
     made.memory = []
     made.equations = r.equations
     if r.equations.peephole != NULL:
         made.memory.append(r.parameters["weight_p"].copy())
         made.equations.peephole = data(made.memory[0])
+    return made
+
+
+cdef Packed _pack(Recurrence r):
+    """For x W_ih', h W_hh' and h W_hr'."""
+    cdef Packed made = new_packed(r)
+    cdef packing how = packing(True, r.hidden, r.inputs, r.inputs, 1)
     new_matrix(r, made.memory, True, r.hidden, r.inputs + r.outputs, &made.weights)
     made.weight_ih = made.weight_hh = made.weights
     made.weight_ih.depth, made.weight_hh.depth = r.inputs, r.outputs
     made.weight_hh.bias = NULL
     made.weight_hh.weights = (
         <char *> made.weights.weights + r.inputs * 4 * r.kernel.width * (8 if r.is_double else 4))
-    how = packing(True, r.hidden, r.inputs, r.inputs, 1)
     r.kernel.pack(&how, r.weight_ih, r.bias, &made.weight_ih)
     how.depth = how.row_step = r.outputs
     r.kernel.pack(&how, r.weight_hh, NULL, &made.weight_hh)
@@ -120,6 +106,24 @@ cdef Packed _pack(Recurrence r):
         how = packing(False, r.outputs, r.hidden, r.hidden, 1)
         r.kernel.pack(&how, r.weight_hr, NULL, &made.weight_hr)
     return made
+
+
+cdef Packed _pack_transposes(Recurrence r):
+    """For dz W_ih, dz W_hh and dh W_hr."""
+    cdef Packed made = new_packed(r)
+    _pack_transpose(r, made.memory, r.weight_ih, 4 * r.hidden, r.inputs, &made.weight_ih)
+    _pack_transpose(r, made.memory, r.weight_hh, 4 * r.hidden, r.outputs, &made.weight_hh)
+    if r.weight_hr != NULL:
+        _pack_transpose(r, made.memory, r.weight_hr, r.outputs, r.hidden, &made.weight_hr)
+    return made
+
+
+cdef int _pack_transpose(Recurrence r, list memory, const void *matrix, Py_ssize_t rows,
+                         Py_ssize_t columns, packed_matrix *to) except -1:
+    cdef packing how = packing(False, columns, rows, 1, columns)
+    new_matrix(r, memory, False, columns, rows, to)
+    r.kernel.pack(&how, matrix, NULL, to)
+    return 0
 
 
 cdef int new_matrix(Recurrence r, list memory, bint gated, Py_ssize_t outputs, Py_ssize_t depth,
@@ -136,49 +140,8 @@ cdef int new_matrix(Recurrence r, list memory, bint gated, Py_ssize_t outputs, P
     return 0
 
 
-# What a task computes with; distances are in bytes.
-cdef struct task:
-    const cell *equations
-    const kernels *kernel
-    packed_matrix weights            # of the step: all of them, or W_hh alone
-    packed_matrix weight_ih, weight_hr
-    bint fused                       # whether the step takes x's share of the product
-    bint projected, reverse, gather
-    Py_ssize_t itemsize, inputs, hidden, outputs
-    Py_ssize_t steps, block          # of time; of them projected at once
-    Py_ssize_t most                  # running sequences at any step
-    const Py_ssize_t *sizes          # of the batch at each step, or NULL where it is `most`
-    const Py_ssize_t *offsets        # their sums
-    const Py_ssize_t *order          # place in the caller's batch of each row
-    const char *x                    # [T, N, I]
-    char *y                          # [T, N, R]
-    char *h                          # [n, R], the state: initial, in the end last
-    char *c                          # [n, H]
-    Py_ssize_t x_step, x_row, y_step, y_row, h_row, c_row
-    char *x_block                    # workspace: gathered rows of x and
-    char *z_block                    # their pre-activations, of a block of steps;
-    char *v_now                      # the running rows' h_{t-1}, after x_t where fused,
-    char *v_next
-    char *c_now                      # and c, padded to tiles;
-    char *unprojected                # h before its projection
-    Py_ssize_t h_at                  # where in a row of v its h begins
-    Py_ssize_t z_width, v_width, c_width
-    barrier meeting
-
-
-# How the sequences of a batch lie: `cylstm.batch.Batch` in C. Without sizes it is a full batch,
-# without an order one in its own order.
-cdef struct layout:
-    Py_ssize_t steps, rows
-    const Py_ssize_t *sizes
-    const Py_ssize_t *order
-
-
 cdef class Workspace:
     """Memory that a stream's steps compute in, as large as the last one wanted it."""
-
-    cdef arena memory
-    cdef bint taken  # by a step under way: another thread's step must find memory of its own
 
     def __dealloc__(self):
         free(self.memory.memory)
@@ -207,11 +170,6 @@ cdef class Network:
     batch_first : bool
     """
 
-    cdef list layers
-    cdef bint batch_first
-    cdef int typenum
-    cdef Py_ssize_t itemsize, inputs, hidden, outputs, directions, states
-
     def __init__(self, list layers, bint batch_first):
         cdef Recurrence r = layers[0][0]
         self.layers, self.batch_first = layers, batch_first
@@ -236,10 +194,48 @@ cdef class Network:
         cdef layout lies
         sizes = batch.sizes if batch.ragged else None
         order = batch.order if batch.ragged else None
+        lies.begins = NULL
         lies.steps, lies.rows = batch.steps, batch.rows
         lies.sizes, lies.order = <const Py_ssize_t *> data(sizes), <const Py_ssize_t *> data(order)
         run_layers(self, None, &lies, first_of(x), x.strides[0], x.strides[1],
                    first_of(y), y.strides[0], y.strides[1], first_of(h), first_of(c))
+
+    def forward(self, Py_ssize_t layer, x, y, h, c, batch, tapes):
+        """One layer with a tape, over packed rows: x (S, D' R), y (S, D R).
+
+        Parameters
+        ----------
+        h, c : array
+            Of the layer's directions; as in `run`.
+        tapes : list of tuple of array
+            Each direction's to write: gates (S, 4H), c (S, H) and its output activation (S, H).
+        """
+        cdef layout lies
+        cdef Py_ssize_t d, width = self.outputs * self.itemsize
+        cdef work w
+        cdef arena memory, empty
+        cdef Recurrence r
+        lies.steps, lies.rows, lies.order = batch.steps, batch.rows, NULL
+        sizes, offsets = (batch.sizes, batch.offsets) if batch.ragged else (None, None)
+        lies.sizes, lies.begins = <const Py_ssize_t *> data(sizes), <const Py_ssize_t *> data(offsets)
+        if lies.steps < 1 or lies.rows < 1:
+            return
+        memset(&empty, 0, sizeof(arena))
+        memset(&w, 0, sizeof(work))
+        memory, w.memory = empty, &memory
+        try:
+            divide(self, &lies, self.directions, &w)
+            weights = [packed(r, False) for r in self.layers[layer]]
+            for d in range(self.directions):
+                r = self.layers[layer][d]
+                w.tape = tape_of(r, tapes[d])
+                add_tasks(&w, r, weights[d], &lies, first_of(x), lies.rows * x.strides[0],
+                          x.strides[0], first_of(y) + d * width, lies.rows * y.strides[0],
+                          y.strides[0], first_of(h[d]), first_of(c[d]))
+            with nogil:
+                run_tasks(&w)
+        finally:
+            arena_return(&memory, &empty)
 
     def call(self, x):
         """The commonest case of all, fast: `x` an array that needs no conversion, zero states.
@@ -267,7 +263,7 @@ cdef class Network:
             lies.steps, lies.rows = lies.rows, lies.steps
         if lies.steps < 1 or lies.rows < 1 or lies.steps > INT_MAX // lies.rows:
             return None
-        lies.sizes = lies.order = NULL
+        lies.sizes = lies.order = lies.begins = NULL
         wide[0], wide[1] = shape[0], shape[1]
         wide[rank - 1] = self.directions * self.outputs
         h_shape[0] = c_shape[0] = self.states
@@ -303,7 +299,7 @@ cdef class Network:
             return None
         rank = cnp.PyArray_NDIM(x)
         lies.steps, lies.rows = 1, cnp.PyArray_DIM(h, 1)
-        lies.sizes = lies.order = NULL
+        lies.sizes = lies.order = lies.begins = NULL
         if lies.rows < 1 or not 1 <= rank <= 2 or cnp.PyArray_DIM(x, rank - 1) != self.inputs:
             return None
         if (cnp.PyArray_DIM(x, 0) if rank == 2 else 1) != lies.rows:
@@ -382,7 +378,7 @@ cdef int run_layers_in(arena *memory, Network net, const layout *b, const char *
         return 0
     memset(&w, 0, sizeof(work))
     w.memory = memory
-    divide(net, b, &w)
+    divide(net, b, net.directions, &w)
     if net.directions > 1 and layers > 1:
         spare = take(memory, b.steps * b.rows * spare_row)
     before = memory[0]
@@ -390,7 +386,7 @@ cdef int run_layers_in(arena *memory, Network net, const layout *b, const char *
         to, to_step, to_row = y, y_step, y_row
         if spare != NULL and (layers - 1 - layer) % 2:
             to, to_step, to_row = spare, b.rows * spare_row, spare_row
-        weights = [packed(r) for r in net.layers[layer]]  # kept until the tasks are done
+        weights = [packed(r, False) for r in net.layers[layer]]  # kept until the tasks are done
         for d in range(net.directions):
             r = net.layers[layer][d]
             k = layer * net.directions + d
@@ -408,23 +404,19 @@ cdef int run_layers_in(arena *memory, Network net, const layout *b, const char *
     return 0
 
 
+cdef step_tape tape_of(Recurrence r, tuple arrays) except *:
+    cdef step_tape tape
+    gates, c, tanh_c = arrays
+    tape.gates, tape.c, tape.tanh_c = <void *> data(gates), <void *> data(c), <void *> data(tanh_c)
+    tape.gates_row, tape.c_row = 4 * r.hidden, r.hidden
+    return tape
+
+
 cdef char *take(arena *memory, Py_ssize_t size) except NULL:
     cdef void *taken = arena_take(memory, size)
     if taken == NULL:
         raise MemoryError(f"no memory for {size} bytes of workspace")
     return <char *> taken
-
-
-# The tasks of a layer. Shares of a batch are every `shares`-th of the sorted rows: equal work.
-cdef struct work:
-    arena *memory
-    Py_ssize_t shares, count
-    int threads
-    bint small                # so short that giving the GIL away would cost more
-    Py_ssize_t *sizes         # [shares, steps] and
-    Py_ssize_t *offsets       # [shares, steps + 1], of ragged batches
-    Py_ssize_t *order         # [rows], share after share
-    task *tasks
 
 
 cdef enum:
@@ -435,22 +427,22 @@ cdef enum:
     ROWS_OF_ONE = 4             # as many sequences keep a thread busy without sharing units
 
 
-cdef int divide(Network net, const layout *b, work *w) except -1:
+cdef int divide(Network net, const layout *b, Py_ssize_t directions, work *w) except -1:
     """How many threads and shares, by the work of a layer; and the shares' rows."""
     cdef:
         Recurrence r = net.layers[len(net.layers) - 1][0]
         double step = 4.0 * r.hidden * (r.inputs + r.outputs), total
         Py_ssize_t share, t, j, n, at = 0
-    total = step * b.steps * b.rows * net.directions
-    w.threads = _useful_threads(total)
+    total = step * b.steps * b.rows * directions
+    w.threads = useful_threads(total)
     w.small = total * len(net.layers) < SMALL
     w.shares = 1
-    if w.threads > net.directions and (b.rows >= ROWS_OF_ONE * w.threads
+    if w.threads > directions and (b.rows >= ROWS_OF_ONE * w.threads
                                        or step * b.rows < ENOUGH_IN_A_STEP):
         w.shares = min(w.threads, b.rows)
     if step * b.rows < ENOUGH_IN_A_STEP or w.shares > 1:
-        w.threads = min(w.threads, w.shares * net.directions)
-    w.tasks = <task *> take(w.memory, w.shares * net.directions * sizeof(task))
+        w.threads = min(w.threads, w.shares * directions)
+    w.tasks = <task *> take(w.memory, w.shares * directions * sizeof(task))
     w.order = <Py_ssize_t *> take(w.memory, b.rows * sizeof(Py_ssize_t))
     for share in range(w.shares):
         for j in range(share_of(b.rows, share, w.shares)):
@@ -472,7 +464,7 @@ cdef int divide(Network net, const layout *b, work *w) except -1:
     return 0
 
 
-cdef inline Py_ssize_t share_of(Py_ssize_t rows, Py_ssize_t share,
+cdef Py_ssize_t share_of(Py_ssize_t rows, Py_ssize_t share,
                                 Py_ssize_t shares) noexcept nogil:
     return (rows - share + shares - 1) // shares
 
@@ -493,7 +485,8 @@ cdef int add_tasks(work *w, Recurrence r, Packed weights, const layout *b, const
         t.projected = r.weight_hr != NULL
         t.itemsize = 8 if r.is_double else 4
         t.inputs, t.hidden, t.outputs = r.inputs, r.hidden, r.outputs
-        t.steps, t.most = b.steps, share_of(b.rows, share, w.shares)
+        t.steps, t.rows, t.most = b.steps, b.rows, share_of(b.rows, share, w.shares)
+        t.begins, t.tape = b.begins, w.tape
         t.order = w.order + first
         first += t.most
         if b.sizes != NULL:
@@ -508,9 +501,9 @@ cdef int add_tasks(work *w, Recurrence r, Packed weights, const layout *b, const
         if not t.fused:
             t.weights = weights.weight_hh
         # Rows of x at equal distances through all steps are read where they lie.
-        t.gather = not t.fused and (b.sizes != NULL or (
-            b.rows > 1 and (w.shares > 1 or x_step != b.rows * x_row)))
-        if not (t.gather or t.fused) and b.rows == 1:
+        t.gather = not t.fused and (w.shares > 1 or (b.begins == NULL and (
+            b.sizes != NULL or (b.rows > 1 and x_step != b.rows * x_row))))
+        if not (t.gather or t.fused) and b.rows == 1 and b.begins == NULL:
             t.x_row = x_step
         add_workspace(t, w.memory)
     return 0
@@ -547,7 +540,7 @@ cdef int add_workspace(task *t, arena *memory) except -1:
     return 0
 
 
-cdef inline Py_ssize_t row_width(Py_ssize_t width, Py_ssize_t size) noexcept:
+cdef Py_ssize_t row_width(Py_ssize_t width, Py_ssize_t size) noexcept:
     """A row's length, off the powers of two at which rows compete for a place in the cache."""
     return width + 64 // size if width * size % 1024 == 0 else width
 
@@ -557,6 +550,10 @@ cdef inline Py_ssize_t row_width(Py_ssize_t width, Py_ssize_t size) noexcept:
 
 cdef inline Py_ssize_t size_at(const task *t, Py_ssize_t step) noexcept nogil:
     return t.most if t.sizes == NULL else t.sizes[step]
+
+
+cdef inline const char *x_at(const task *t, Py_ssize_t step) noexcept nogil:
+    return t.x + (t.begins[step] * t.x_row if t.begins != NULL else step * t.x_step)
 
 
 cdef inline Py_ssize_t rows_between(const task *t, Py_ssize_t first,
@@ -587,8 +584,20 @@ cdef void gather_rows(const task *t, Py_ssize_t first, Py_ssize_t last) noexcept
     cdef char *to = t.x_block
     for step in range(first, last):
         for j in range(size_at(t, step)):
-            memcpy(to, t.x + step * t.x_step + t.order[j] * t.x_row, size)
+            memcpy(to, x_at(t, step) + t.order[j] * t.x_row, size)
             to += size
+
+
+cdef inline step_tape tape_at(const task *t, Py_ssize_t step) noexcept nogil:
+    """A step's rows of the tape: those of its share lie as far apart as there are shares."""
+    cdef Py_ssize_t row = t.order[0] + (t.begins[step] if t.begins != NULL else step * t.rows)
+    cdef Py_ssize_t shares = t.h_row // (t.outputs * t.itemsize), hidden = t.hidden * t.itemsize
+    cdef step_tape tape
+    tape.gates = <char *> t.tape.gates + row * 4 * hidden
+    tape.c = <char *> t.tape.c + row * hidden
+    tape.tanh_c = <char *> t.tape.tanh_c + row * hidden
+    tape.gates_row, tape.c_row = 4 * t.hidden * shares, t.hidden * shares
+    return tape
 
 
 cdef inline void take_x(const task *t, Py_ssize_t step, char *v, int member,
@@ -597,14 +606,13 @@ cdef inline void take_x(const task *t, Py_ssize_t step, char *v, int member,
     cdef Py_ssize_t j, n = size_at(t, step), size = t.itemsize
     v += (t.h_at - t.inputs) * size
     for j in range(n * member // team, n * (member + 1) // team):
-        memcpy(v + j * t.v_width * size, t.x + step * t.x_step + t.order[j] * t.x_row,
-               t.inputs * size)
+        memcpy(v + j * t.v_width * size, x_at(t, step) + t.order[j] * t.x_row, t.inputs * size)
 
 
 cdef void project(const task *t, Py_ssize_t first, Py_ssize_t last, Py_ssize_t tile,
                   Py_ssize_t end) noexcept nogil:
     """z_block := x's share of the pre-activations: steps [first, last), tiles [tile, end)."""
-    cdef const char *x = t.x_block if t.gather else t.x + first * t.x_step
+    cdef const char *x = t.x_block if t.gather else x_at(t, first)
     cdef Py_ssize_t x_row = t.inputs if t.gather else t.x_row // t.itemsize
     t.kernel.multiply(&t.weight_ih, rows_between(t, first, last), x, x_row, t.z_block, t.z_width,
                       tile, end)
@@ -654,8 +662,9 @@ cdef void run_task(task *t, int member, int team) noexcept nogil:
         char *y
         char *v_now = t.v_now
         char *v_next = t.v_next
+        step_tape tape
         packed_step s
-    s.z, s.c, s.y_rows = NULL, t.c_now, t.order
+    s.z, s.c, s.y_rows, s.tape = NULL, t.c_now, t.order, NULL
     s.v_row, s.z_row, s.c_row, s.y_row = t.v_width, t.z_width, t.c_width, t.y_row // size
     s.h_row = t.c_width if t.projected else t.v_width
     if t.fused:
@@ -680,7 +689,7 @@ cdef void run_task(task *t, int member, int team) noexcept nogil:
                     change_running(t, running, n, v_now)
                 cylstm_wait(&t.meeting, team)
                 running = n
-            y = t.y + step * t.y_step
+            y = t.y + (t.begins[step] * t.y_row if t.begins != NULL else step * t.y_step)
             if t.fused:
                 s.v = v_now + h_at - t.inputs * size
             else:
@@ -688,6 +697,9 @@ cdef void run_task(task *t, int member, int team) noexcept nogil:
                 s.z = t.z_block + rows_between(t, first, step) * t.z_width * size
             s.h = t.unprojected if t.projected else v_next + h_at
             s.y = NULL if t.projected else y
+            if t.tape.gates != NULL:
+                tape = tape_at(t, step)
+                s.tape = &tape
             s.down = position % 2
             t.kernel.step(t.equations, &t.weights, n, &s, tile, end)
             if t.fused and position + 1 < last - first:
@@ -740,7 +752,7 @@ cdef int _num_threads() noexcept:
     return _chosen or min(openmp.omp_get_max_threads(), _QUOTA)
 
 
-cdef inline int _useful_threads(double total) noexcept:
+cdef int useful_threads(double total) noexcept:
     """As many as the work is worth; far more than there are CPUs would only wait for each other."""
     if total < 2 * ENOUGH:  # before OpenMP asks the system
         return 1
