@@ -1,7 +1,7 @@
 from numpy import ndarray
 
 from cylstm._inference import Network
-from cylstm._sequence import Tape
+from cylstm._sequence import Recurrence, Tape
 from cylstm.batch import Batch
 
 def backward(
@@ -20,3 +20,4 @@ def backward(
 def input_gradient(
     net: Network, layer: int, direction: int, grad_z: ndarray, grad_x: ndarray
 ) -> None: ...
+def add_outer(r: Recurrence, a: ndarray, b: ndarray, c: ndarray) -> None: ...

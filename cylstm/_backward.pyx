@@ -34,6 +34,8 @@ from cylstm._inference cimport (
 from cylstm._kernels cimport cell, kernels, packed_matrix, step_gradients, step_tape
 from cylstm._sequence cimport Recurrence, data
 
+from cylstm._sequence import add_outer as add_outer_by_blas
+
 cdef enum:
     BLOCK_ROWS = 96  # of x's gradient at once: they and the weights stay in the L2 cache
 
@@ -151,6 +153,41 @@ def input_gradient(Network net, Py_ssize_t layer, Py_ssize_t direction, grad_z, 
         arena_return(&memory, &empty)
 
 
+def add_outer(Recurrence r, a, b, c):
+    """c (m, n) += a' b for a (S, m), b (S, n), whose rows are contiguous.
+
+    By tiles of c's columns; what they leave is BLAS's. Threads share c's rows.
+    """
+    cdef:
+        Py_ssize_t rows = len(a), size = c.itemsize, m = c.shape[0], tile = 4 * r.kernel.width
+        Py_ssize_t whole = c.shape[1] // tile * tile, each, j, begin
+        Py_ssize_t a_row = a.strides[0] // size, b_row = b.strides[0] // size
+        Py_ssize_t c_row = c.strides[0] // size, workspace
+        int threads = useful_threads(<double> rows * m * whole)
+        char *first_a = first_of(a)
+        char *first_b = first_of(b)
+        char *first_c = first_of(c)
+        char *memory_of_all
+        arena memory, empty
+    if whole < c.shape[1]:
+        add_outer_by_blas(r, a, b[:, whole:], c[:, whole:])
+    if rows == 0 or whole == 0:
+        return
+    each = (m + threads - 1) // threads
+    workspace = (r.kernel.outer_workspace(each) * size + 63) // 64 * 64
+    memset(&empty, 0, sizeof(arena))
+    memory = empty
+    try:
+        memory_of_all = take(&memory, threads * workspace)
+        for j in prange(threads, nogil=True, schedule="static", num_threads=threads):
+            begin = j * each
+            r.kernel.add_outer(rows, min(each, m - begin), whole, first_a + begin * size, a_row,
+                               first_b, b_row, first_c + begin * c_row * size, c_row,
+                               memory_of_all + j * workspace)
+    finally:
+        arena_return(&memory, &empty)
+
+
 # No Python from here on.
 
 
@@ -186,8 +223,8 @@ cdef void copy_rows(Py_ssize_t n, Py_ssize_t size, const char *rows, Py_ssize_t 
 
 cdef void cell_rows(const task *t, Py_ssize_t position, Py_ssize_t first, Py_ssize_t n,
                     const char *c_prev, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
-    """The cell backward for rows [first, first + n) of a step, whose c before it is c_prev, and units
-    [begin, end)."""
+    """The cell backward for rows [first, first + n) and units [begin, end) of a step after c_prev.
+    """
     cdef:
         Py_ssize_t hidden = t.hidden * t.itemsize, row = row_of(t, position, first)
         Py_ssize_t width = t.dh_cell_width if t.projected else t.dh_width

@@ -41,9 +41,9 @@ cdef struct task:
     const Py_ssize_t *sizes          # of the batch at each step, or NULL where it is `most`
     const Py_ssize_t *offsets        # their sums
     const Py_ssize_t *order          # place in the caller's batch of each row
-    const Py_ssize_t *begins         # row of x and y at which each step begins, or NULL where they
-    const char *x                    #     are [T, N, I]
-    char *y                          # and [T, N, R]
+    const Py_ssize_t *begins         # row of x and y where a step begins; NULL: at equal distances
+    const char *x                    # [T, N, I]
+    char *y                          # [T, N, R]
     step_tape tape                   # of the first of all rows; NULL gates for none
     char *h                          # [n, R], the state: initial, in the end last
     char *c                          # [n, H]
@@ -65,14 +65,13 @@ cdef struct layout:
     Py_ssize_t steps, rows
     const Py_ssize_t *sizes
     const Py_ssize_t *order
-    const Py_ssize_t *begins  # of each step, in packed rows; NULL where steps lie at equal distances
+    const Py_ssize_t *begins  # of each step, in packed rows; NULL where at equal distances
 
 
 cdef class Workspace:
     cdef arena memory
     cdef bint taken  # by a step under way: another thread's step must find memory of its own
     cdef int grow(self, Py_ssize_t size) except -1
-
 
 
 cdef class Network:

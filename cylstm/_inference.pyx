@@ -28,7 +28,7 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 from posix.stdlib cimport posix_memalign
 
-from cylstm._kernels cimport cell, kernels, packed_matrix, packed_step, packing, step_tape
+from cylstm._kernels cimport packed_matrix, packed_step, packing, step_tape
 from cylstm._sequence cimport Recurrence, data
 
 
@@ -217,7 +217,8 @@ cdef class Network:
         cdef Recurrence r
         lies.steps, lies.rows, lies.order = batch.steps, batch.rows, NULL
         sizes, offsets = (batch.sizes, batch.offsets) if batch.ragged else (None, None)
-        lies.sizes, lies.begins = <const Py_ssize_t *> data(sizes), <const Py_ssize_t *> data(offsets)
+        lies.sizes = <const Py_ssize_t *> data(sizes)
+        lies.begins = <const Py_ssize_t *> data(offsets)
         if lies.steps < 1 or lies.rows < 1:
             return
         memset(&empty, 0, sizeof(arena))
@@ -438,7 +439,7 @@ cdef int divide(Network net, const layout *b, Py_ssize_t directions, work *w) ex
     w.small = total * len(net.layers) < SMALL
     w.shares = 1
     if w.threads > directions and (b.rows >= ROWS_OF_ONE * w.threads
-                                       or step * b.rows < ENOUGH_IN_A_STEP):
+                                   or step * b.rows < ENOUGH_IN_A_STEP):
         w.shares = min(w.threads, b.rows)
     if step * b.rows < ENOUGH_IN_A_STEP or w.shares > 1:
         w.threads = min(w.threads, w.shares * directions)
@@ -464,8 +465,7 @@ cdef int divide(Network net, const layout *b, Py_ssize_t directions, work *w) ex
     return 0
 
 
-cdef Py_ssize_t share_of(Py_ssize_t rows, Py_ssize_t share,
-                                Py_ssize_t shares) noexcept nogil:
+cdef Py_ssize_t share_of(Py_ssize_t rows, Py_ssize_t share, Py_ssize_t shares) noexcept nogil:
     return (rows - share + shares - 1) // shares
 
 

@@ -87,6 +87,9 @@ cdef extern from "kernels.h" nogil:
                      const packed_matrix *) noexcept nogil
         void (*multiply)(const packed_matrix *, Py_ssize_t, const void *, Py_ssize_t, void *,
                          Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*add_outer)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t,
+                          const void *, Py_ssize_t, void *, Py_ssize_t, void *) noexcept nogil
+        Py_ssize_t (*outer_workspace)(Py_ssize_t) noexcept nogil
         void (*step)(const cell *, const packed_matrix *, Py_ssize_t, const packed_step *,
                      Py_ssize_t, Py_ssize_t) noexcept nogil
 

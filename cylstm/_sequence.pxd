@@ -4,7 +4,8 @@ from cylstm._kernels cimport cell, kernels
 
 cdef class Recurrence:
     cdef readonly dict parameters
-    cdef bint reverse, is_double
+    cdef readonly bint reverse
+    cdef bint is_double
     cdef Py_ssize_t inputs, hidden, outputs
     cdef cell equations
     cdef const kernels *kernel

@@ -8,6 +8,7 @@ Tape = tuple[ndarray, ndarray, ndarray]
 
 class Recurrence:
     parameters: dict[str, ndarray]
+    reverse: bool
     def __init__(
         self,
         parameters: dict[str, ndarray],
@@ -38,14 +39,10 @@ class Recurrence:
         grad_outputs: ndarray | None,
     ) -> None: ...
     def input_gradient(self, grad_z: ndarray, grad_x: ndarray) -> None: ...
-    def gradients(
-        self,
-        tape: Tape,
-        x: ndarray,
-        y: ndarray,
-        h_0: ndarray,
-        c_0: ndarray,
-        batch: Batch,
-        grad_z: ndarray,
-        grad_outputs: ndarray | None,
-    ) -> dict[str, ndarray]: ...
+    def sum_gradients(
+        self, tape: Tape, c_0: ndarray, batch: Batch, grad_z: ndarray, grads: dict[str, ndarray]
+    ) -> None: ...
+    def previous_outputs(self, y: ndarray, h_0: ndarray, batch: Batch) -> ndarray: ...
+    def cell_outputs(self, tape: Tape) -> ndarray: ...
+
+def add_outer(r: Recurrence, a: ndarray, b: ndarray, c: ndarray) -> None: ...

@@ -88,7 +88,7 @@ cdef class Recurrence:
             _run_arrays[float](self, x, y, h, c, sizes, order)
 
     def new_tape(self, Py_ssize_t rows):
-        """Memory for the gates after activation (S, 4H), c (S, H) and its output activation (S, H)."""
+        """Memory for the activated gates (S, 4H), c (S, H) and its output activation (S, H)."""
         dtype = np.float64 if self.is_double else np.float32
         return tuple(np.empty((rows, width), dtype)
                      for width in (4 * self.hidden, self.hidden, self.hidden))
@@ -132,29 +132,39 @@ cdef class Recurrence:
         else:
             _input_gradient[float](self, grad_z, grad_x)
 
-    def gradients(self, tape, x, y, h_0, c_0, batch, grad_z, grad_outputs):
-        """The parameters' gradients: what needs no recurrence.
-
-        Parameters
-        ----------
-        x, y : array, (S, I) and (S, R)
-            As given to, and written by, `forward`.
-        tape, h_0, c_0, batch, grad_z, grad_outputs
-            As of `backward`.
-
-        Returns
-        -------
-        dict
-            The gradient of each of `parameters`.
-        """
-        grads = {name: np.zeros_like(p) for name, p in self.parameters.items()}
+    def sum_gradients(self, tape, c_0, batch, grad_z, grads):
+        """Add the gradients that are sums over rows to `grads`: by the bias and the peepholes."""
         if self.is_double:
-            _gradient_arrays[double](self, tape, x, y, h_0, c_0, batch.sizes, batch.offsets,
-                                     grad_z, grad_outputs, grads)
+            _sum_arrays[double](self, tape, c_0, batch.sizes, batch.offsets, grad_z, grads)
         else:
-            _gradient_arrays[float](self, tape, x, y, h_0, c_0, batch.sizes, batch.offsets,
-                                    grad_z, grad_outputs, grads)
-        return grads
+            _sum_arrays[float](self, tape, c_0, batch.sizes, batch.offsets, grad_z, grads)
+
+    def previous_outputs(self, y, h_0, batch):
+        """What each step started from: the h (S, R) before it."""
+        h_prev = np.empty((len(y), self.outputs), y.dtype)
+        if self.is_double:
+            _previous_arrays[double](self, y, h_0, batch.sizes, batch.offsets, h_prev)
+        else:
+            _previous_arrays[float](self, y, h_0, batch.sizes, batch.offsets, h_prev)
+        return h_prev
+
+    def cell_outputs(self, tape):
+        """The h (S, H) before their projection, computed again."""
+        cdef step_tape kept
+        gates, c, tanh_c = tape
+        h = np.empty_like(c)
+        kept.gates, kept.tanh_c = <void *> data(gates), <void *> data(tanh_c)
+        kept.gates_row, kept.c_row = 4 * self.hidden, self.hidden
+        self.kernel.cell_output(&self.equations, len(c), &kept, <void *> data(h))
+        return h
+
+
+def add_outer(Recurrence r, a, b, c):
+    """c (m, n) += a' b for a (S, m), b (S, n), whose rows are contiguous, by BLAS."""
+    if r.is_double:
+        _add_outer[double](a, b, c)
+    else:
+        _add_outer[float](a, b, c)
 
 
 cdef const void *data(array) except? NULL:
@@ -184,13 +194,6 @@ cdef inline void product(Py_ssize_t rows, Py_ssize_t n, Py_ssize_t k, const floa
         gemv(True, k, n, one, w, n, a, 1, beta, c, 1)
     else:
         gemm(False, transpose_w, rows, n, k, one, a, k, w, k if transpose_w else n, beta, c, n)
-
-
-cdef inline void add_outer_products(Py_ssize_t rows, Py_ssize_t m, Py_ssize_t n, const floating *a,
-                                    const floating *b, floating *c) noexcept nogil:
-    """C := C + A' B; A (rows, m), B (rows, n), C (m, n)."""
-    cdef floating one = 1
-    gemm(True, False, m, n, rows, one, a, m, b, n, one, c, n)
 
 
 cdef inline void fill_rows(Py_ssize_t rows, Py_ssize_t width, const floating *row,
@@ -374,30 +377,6 @@ cdef void sum_steps(
             grad_z + (offsets[t] + carried) * width, width, grad_bias, grad_peephole)
 
 
-cdef void weight_products(
-        Recurrence r, Py_ssize_t steps, const Py_ssize_t *sizes, const Py_ssize_t *offsets,
-        const floating *x, const floating *y, Py_ssize_t y_row, const floating *h_0,
-        const floating *grad_z, floating *h_prev, floating *grad_weight_ih,
-        floating *grad_weight_hh) noexcept nogil:
-    """One product each over all steps."""
-    cdef Py_ssize_t position, t, rows = offsets[steps]
-    for position in range(steps):
-        t = time_of(r.reverse, steps, position)
-        previous_rows(r, steps, sizes, offsets, position, r.outputs, y, y_row, h_0,
-                      h_prev + offsets[t] * r.outputs)
-    add_outer_products(rows, 4 * r.hidden, r.inputs, grad_z, x, grad_weight_ih)
-    add_outer_products(rows, 4 * r.hidden, r.outputs, grad_z, h_prev, grad_weight_hh)
-
-
-cdef void projection_products(
-        Recurrence r, Py_ssize_t rows, const floating *gates, const floating *tanh_cells,
-        const floating *grad_outputs, floating *cell_h, floating *grad_weight_hr) noexcept nogil:
-    """The projection's gradient; the cell's outputs are computed again, not kept."""
-    cdef step_tape tape = tape_of(r, 0, gates, gates, tanh_cells)
-    r.kernel.cell_output(&r.equations, rows, &tape, cell_h)
-    add_outer_products(rows, r.outputs, r.hidden, grad_outputs, cell_h, grad_weight_hr)
-
-
 # From arrays to pointers. Memoryviews check dtype, rank and layout; sizes are the caller's care.
 
 
@@ -482,37 +461,48 @@ cdef int _input_gradient(Recurrence r, const floating[:, ::1] grad_z,
     return 0
 
 
-cdef int _gradient_arrays(Recurrence r, tuple tape, const floating[:, ::1] x,
-                          const floating[:, :] y, const floating[:, ::1] h_0,
-                          const floating[:, ::1] c_0, const Py_ssize_t[::1] sizes,
-                          const Py_ssize_t[::1] offsets, const floating[:, ::1] grad_z,
-                          const floating[:, ::1] grad_outputs, dict grads) except -1:
+cdef int _sum_arrays(Recurrence r, tuple tape, const floating[:, ::1] c_0,
+                     const Py_ssize_t[::1] sizes, const Py_ssize_t[::1] offsets,
+                     const floating[:, ::1] grad_z, dict grads) except -1:
     cdef:
-        const floating[:, ::1] gates = tape[0], cells = tape[1], tanh_cells = tape[2]
-        Py_ssize_t steps = sizes.shape[0], rows = x.shape[0]
-        floating[:, ::1] grad_weight_ih = grads["weight_ih"], grad_weight_hh = grads["weight_hh"]
-        floating[:, ::1] grad_weight_hr, h_prev, cell_h
+        const floating[:, ::1] gates = tape[0], cells = tape[1]
         floating[::1] grad_bias, grad_peephole
         floating *peephole = NULL
-        floating *unused = NULL
-    if rows == 0:
+    if grad_z.shape[0] == 0 or not ("bias" in grads or "weight_p" in grads):
         return 0
     dtype = np.float64 if floating is double else np.float32
-    h_prev = np.empty((rows, r.outputs), dtype)
     grad_bias = grads["bias"] if "bias" in grads else np.zeros(4 * r.hidden, dtype)
-    if r.equations.peephole != NULL:
+    if "weight_p" in grads:
         grad_peephole = grads["weight_p"]
         peephole = &grad_peephole[0]
-    if r.weight_hr != NULL:
-        grad_weight_hr = grads["weight_hr"]
-        cell_h = np.empty((rows, r.hidden), dtype)
     with nogil:
-        sum_steps(r, steps, &sizes[0], &offsets[0], &gates[0, 0], &cells[0, 0], &c_0[0, 0],
-                  &grad_z[0, 0], &grad_bias[0], peephole)
-        weight_products(r, steps, &sizes[0], &offsets[0], &x[0, 0], &y[0, 0],
-                        items(y.strides[0], unused), &h_0[0, 0], &grad_z[0, 0], &h_prev[0, 0],
-                        &grad_weight_ih[0, 0], &grad_weight_hh[0, 0])
-        if r.weight_hr != NULL:
-            projection_products(r, rows, &gates[0, 0], &tanh_cells[0, 0], &grad_outputs[0, 0],
-                                &cell_h[0, 0], &grad_weight_hr[0, 0])
+        sum_steps(r, sizes.shape[0], &sizes[0], &offsets[0], &gates[0, 0], &cells[0, 0],
+                  &c_0[0, 0], &grad_z[0, 0], &grad_bias[0], peephole)
+    return 0
+
+
+cdef int _previous_arrays(Recurrence r, const floating[:, :] y, const floating[:, ::1] h_0,
+                          const Py_ssize_t[::1] sizes, const Py_ssize_t[::1] offsets,
+                          floating[:, ::1] h_prev) except -1:
+    cdef Py_ssize_t position, t, steps = sizes.shape[0]
+    cdef floating *unused = NULL
+    if y.shape[0] == 0:
+        return 0
+    with nogil:
+        for position in range(steps):
+            t = time_of(r.reverse, steps, position)
+            previous_rows(r, steps, &sizes[0], &offsets[0], position, r.outputs, &y[0, 0],
+                          items(y.strides[0], unused), &h_0[0, 0], &h_prev[offsets[t], 0])
+    return 0
+
+
+cdef int _add_outer(const floating[:, :] a, const floating[:, :] b, floating[:, :] c) except -1:
+    cdef floating one = 1
+    cdef floating *unused = NULL
+    if a.shape[0] == 0 or c.shape[0] == 0 or c.shape[1] == 0:
+        return 0
+    with nogil:
+        gemm(True, False, c.shape[0], c.shape[1], a.shape[0], one,
+             &a[0, 0], items(a.strides[0], unused), &b[0, 0], items(b.strides[0], unused), one,
+             &c[0, 0], items(c.strides[0], unused))
     return 0

@@ -84,14 +84,14 @@ INLINE void backward_vector(const cell *k, int plain, ptrdiff_t row, ptrdiff_t j
     store_each((real *)grad->z + row * grad->z_row + j, 4, dz, k->hidden, n);
 }
 
-/* For units [j, j + n) the sums over all rows. */
-INLINE void sum_vector(const cell *k, ptrdiff_t rows, ptrdiff_t j, ptrdiff_t n,
+/* For units [j, j + n) the sums over rows [first, last). */
+INLINE void sum_vector(const cell *k, ptrdiff_t first, ptrdiff_t last, ptrdiff_t j, ptrdiff_t n,
                        const step_tape *tape, const real *c_prev, ptrdiff_t c_prev_row,
                        const real *z, ptrdiff_t z_row, real *bias, real *peephole) {
     vec sum[4], p_sum[3] = {{0}}, dz[4];
     load_each(sum, 4, bias + j, k->hidden, n);
     if (k->peephole) load_each(p_sum, 3, peephole + j, k->hidden, n);
-    for (ptrdiff_t row = 0; row < rows; row++) {
+    for (ptrdiff_t row = first; row < last; row++) {
         load_each(dz, 4, z + row * z_row + j, k->hidden, n);
         for (int q = 0; q < 4; q++) sum[q] += dz[q];
         if (!k->peephole) continue;
@@ -129,10 +129,16 @@ static void cell_backward(const cell *k, ptrdiff_t n, const step_tape *tape, con
 static void sum_gradients(const cell *k, ptrdiff_t n, const step_tape *tape, const void *c_prev,
                           ptrdiff_t c_prev_row, const void *z, ptrdiff_t z_row, void *bias,
                           void *peephole) {
+    enum { ROWS = 32 }; /* of a block: it stays in the L2 cache while its units are summed */
     const ptrdiff_t rest = k->hidden % VLEN, whole = k->hidden - rest;
-    for (ptrdiff_t j = 0; j < whole; j += VLEN)
-        sum_vector(k, n, j, VLEN, tape, c_prev, c_prev_row, z, z_row, bias, peephole);
-    if (rest) sum_vector(k, n, whole, rest, tape, c_prev, c_prev_row, z, z_row, bias, peephole);
+    for (ptrdiff_t first = 0; first < n; first += ROWS) {
+        const ptrdiff_t last = n - first < ROWS ? n : first + ROWS;
+        for (ptrdiff_t j = 0; j < whole; j += VLEN)
+            sum_vector(k, first, last, j, VLEN, tape, c_prev, c_prev_row, z, z_row, bias, peephole);
+        if (rest)
+            sum_vector(k, first, last, whole, rest, tape, c_prev, c_prev_row, z, z_row, bias,
+                       peephole);
+    }
 }
 
 static void cell_output(const cell *k, ptrdiff_t n, const step_tape *tape, void *h) {
@@ -226,5 +232,7 @@ const kernels TABLE(ISA, DTYPE) = {
     .packed_tiles = packed_tiles,
     .pack = pack,
     .multiply = multiply,
+    .add_outer = add_outer,
+    .outer_workspace = outer_workspace,
     .step = step,
 };

@@ -110,6 +110,12 @@ typedef struct {
     void (*multiply)(const packed_matrix *w, ptrdiff_t n, const void *x, ptrdiff_t x_row, void *z,
                      ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to);
 
+    /* c[m, n] += a' b for a [rows, m] and b [rows, n], n a multiple of 4 width; workspace is
+       aligned, of outer_workspace(m) reals. */
+    void (*add_outer)(ptrdiff_t rows, ptrdiff_t m, ptrdiff_t n, const void *a, ptrdiff_t a_row,
+                      const void *b, ptrdiff_t b_row, void *c, ptrdiff_t c_row, void *workspace);
+    ptrdiff_t (*outer_workspace)(ptrdiff_t m);
+
     /* One step for the hidden units of tiles [from, to): v w, then the cell. */
     void (*step)(const cell *k, const packed_matrix *w, ptrdiff_t n, const packed_step *s,
                  ptrdiff_t from, ptrdiff_t to);

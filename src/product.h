@@ -104,11 +104,15 @@ INLINE const char *share_ahead(const packed_matrix *w, ptrdiff_t tile, int down,
 
 #define ROW_COUNT(rows, BODY, ...) case rows: BODY(1, rows, __VA_ARGS__); break;
 #if MOST_ROWS == 6
+#define EACH_OUTER(...)                                                                           \
+    OUTER_TILE(1, __VA_ARGS__) OUTER_TILE(2, __VA_ARGS__) OUTER_TILE(3, __VA_ARGS__)              \
+    OUTER_TILE(4, __VA_ARGS__) OUTER_TILE(5, __VA_ARGS__) OUTER_TILE(6, __VA_ARGS__)
 #define EACH_ROW_COUNT(BODY, ...)                                                                 \
     ROW_COUNT(1, BODY, __VA_ARGS__) ROW_COUNT(2, BODY, __VA_ARGS__)                               \
     ROW_COUNT(3, BODY, __VA_ARGS__) ROW_COUNT(4, BODY, __VA_ARGS__)                               \
     ROW_COUNT(5, BODY, __VA_ARGS__) ROW_COUNT(6, BODY, __VA_ARGS__)
 #else
+#define EACH_OUTER(...) OUTER_TILE(1, __VA_ARGS__) OUTER_TILE(2, __VA_ARGS__)
 #define EACH_ROW_COUNT(BODY, ...) ROW_COUNT(1, BODY, __VA_ARGS__) ROW_COUNT(2, BODY, __VA_ARGS__)
 #endif
 
@@ -133,6 +137,55 @@ static void multiply(const packed_matrix *w, ptrdiff_t n, const void *x, ptrdiff
                      ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to) {
     COVER(from, to, 0, n, w, multiply_tile, (const real *)x, x_row, (real *)z, z_row);
 }
+
+/* Rows of a and b that are multiplied at once. */
+#define OUTER_ROWS ((ptrdiff_t)200)
+
+/* to[group][row][MOST_ROWS] := a[row][m], so that a group's columns follow each other. */
+static void pack_columns(ptrdiff_t rows, ptrdiff_t m, const real *a, ptrdiff_t a_row, real *to) {
+    const ptrdiff_t whole = m - m % MOST_ROWS, group = rows * MOST_ROWS;
+    for (ptrdiff_t row = 0; row < rows; row++, a += a_row, to += MOST_ROWS) {
+        for (ptrdiff_t j = 0; j < whole; j += MOST_ROWS)
+            memcpy(to + j / MOST_ROWS * group, a + j, MOST_ROWS * sizeof(real));
+        memcpy(to + whole / MOST_ROWS * group, a + whole, (size_t)(m - whole) * sizeof(real));
+    }
+}
+
+/* c[columns][TILE] += a[row][columns] b[row][TILE], summed over the rows. */
+INLINE void outer_tile(int columns, ptrdiff_t rows, const real *a, const real *b, real *c,
+                       ptrdiff_t c_row) {
+    vec sum[MOST_ROWS][4];
+    load_tile(1, columns, c, c_row, sum);
+    for (ptrdiff_t row = 0; row < rows; row++)
+        accumulate_one(1, columns, b + row * TILE, 0, a + row * MOST_ROWS, 1, sum);
+    store_tile(1, columns, c, c_row, sum);
+}
+
+#define OUTER_TILE(columns, ...) case columns: outer_tile(columns, __VA_ARGS__); break;
+
+/* Blocks of rows: a's is packed once and stays in the L2 cache, as does each tile of b's. */
+static void add_outer(ptrdiff_t rows, ptrdiff_t m, ptrdiff_t n, const void *a, ptrdiff_t a_row,
+                      const void *b, ptrdiff_t b_row, void *c, ptrdiff_t c_row, void *workspace) {
+    real *tile_of_b = workspace, *groups = tile_of_b + OUTER_ROWS * TILE;
+    for (ptrdiff_t first = 0; first < rows; first += OUTER_ROWS) {
+        const ptrdiff_t count = rows - first < OUTER_ROWS ? rows - first : OUTER_ROWS;
+        pack_columns(count, m, (const real *)a + first * a_row, a_row, groups);
+        for (ptrdiff_t j = 0; j < n; j += TILE) {
+            for (ptrdiff_t row = 0; row < count; row++)
+                memcpy(tile_of_b + row * TILE, (const real *)b + (first + row) * b_row + j,
+                       TILE * sizeof(real));
+            for (ptrdiff_t i = 0; i < m; i += MOST_ROWS) {
+                const real *group = groups + i * count;
+                real *to = (real *)c + i * c_row + j;
+                switch (m - i < MOST_ROWS ? m - i : MOST_ROWS) {
+                    EACH_OUTER(count, group, tile_of_b, to, c_row)
+                }
+            }
+        }
+    }
+}
+
+static ptrdiff_t outer_workspace(ptrdiff_t m) { return OUTER_ROWS * (TILE + m + MOST_ROWS); }
 
 /* Where output (tile, q, lane) lies among the rows of the matrix; -1 for none. */
 INLINE ptrdiff_t packed_row(const packing *p, ptrdiff_t tile, ptrdiff_t q, ptrdiff_t lane) {
