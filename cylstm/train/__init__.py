@@ -9,18 +9,28 @@ A training step is three lines::
     optimizer.step(model.backward(tape, gradient)[1])
 """
 
-from cylstm.train.gradients import clip_grad_norm
-from cylstm.train.layers import Last, Layer, Linear, Sequential
-from cylstm.train.losses import mse_loss
-from cylstm.train.optimizers import Adam, Optimizer
+from cylstm.train.gradients import RowGradient, clip_grad_norm, clip_grad_value
+from cylstm.train.layers import Dropout, Embedding, Last, Layer, Linear, Sequential
+from cylstm.train.losses import cross_entropy_loss, huber_loss, mae_loss, mse_loss
+from cylstm.train.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 
 __all__ = [
+    "SGD",
     "Adam",
+    "AdamW",
+    "Dropout",
+    "Embedding",
     "Last",
     "Layer",
     "Linear",
     "Optimizer",
+    "RMSprop",
+    "RowGradient",
     "Sequential",
     "clip_grad_norm",
+    "clip_grad_value",
+    "cross_entropy_loss",
+    "huber_loss",
+    "mae_loss",
     "mse_loss",
 ]

@@ -173,8 +173,8 @@ def cross_entropy_loss(
     Examples
     --------
     >>> loss, gradient = cross_entropy_loss(np.zeros((1, 4)), np.array([2]))
-    >>> round(np.exp(loss), 3), gradient
-    (4.0, array([[ 0.25,  0.25, -0.75,  0.25]]))
+    >>> round(loss, 3), gradient
+    (1.386, array([[ 0.25,  0.25, -0.75,  0.25]]))
     """
     prediction = _prediction(prediction)
     labels, counts = _labels(prediction, target, ignore_index, where)
