@@ -685,7 +685,7 @@ class Sequential(Layer):
         """
         states = []
         for layer, own in zip(self._layers, self._states(state), strict=True):
-            x, after = layer.run(x, **_taken(layer, state=own, lengths=lengths))
+            x, after = layer.run(x, **taken(layer, state=own, lengths=lengths))
             states.append(after)
             lengths = lengths if layer.keeps_time else None
         return x, states
@@ -708,7 +708,7 @@ class Sequential(Layer):
         """
         tapes = []
         for layer, own in zip(self._layers, self._states(state), strict=True):
-            x, tape = layer.forward(x, **_taken(layer, state=own, lengths=lengths, rng=rng))
+            x, tape = layer.forward(x, **taken(layer, state=own, lengths=lengths, rng=rng))
             tapes.append(tape)
             lengths = lengths if layer.keeps_time else None
         return x, tapes
@@ -908,7 +908,7 @@ def as_layer(model: Layer | LSTM, name: str = "model") -> Layer:
     return model
 
 
-def _taken(layer: Layer, **given: Any) -> dict[str, Any]:
+def taken(layer: Layer, **given: Any) -> dict[str, Any]:
     """Return what the layer takes of what is given."""
     return {name: value for name, value in given.items() if name in layer.takes}
 
