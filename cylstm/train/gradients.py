@@ -106,7 +106,7 @@ def clip_grad_norm(
     >>> grads["weight"].round(3), grads["bias"].round(3)
     (array([0.6, 0. ]), array([0.8]))
     """
-    max_norm = _positive("max_norm", max_norm)
+    max_norm = positive("max_norm", max_norm)
     norm = norm_of(grads)
     if not math.isfinite(norm):
         if error_if_nonfinite:
@@ -141,12 +141,13 @@ def clip_grad_value(grads: Mapping[str, Gradient], max_value: float) -> None:
     >>> grads["weight"]
     array([ 1. , -0.5])
     """
-    max_value = _positive("max_value", max_value)
+    max_value = positive("max_value", max_value)
     for gradient in map(values_of, grads.values()):
         np.clip(gradient, -max_value, max_value, out=gradient)
 
 
-def _positive(name: str, value: float) -> float:
+def positive(name: str, value: float) -> float:
+    """Return an argument as a float if it is a number above 0."""
     if not (isinstance(value, Real) and value > 0):
         raise ValueError(f"{name}: expected a positive number, got {value!r}")
     return float(value)

@@ -27,6 +27,7 @@ from cylstm.train.gradients import (
     clip_grad_value,
     first_nonfinite,
     norm_of,
+    positive,
 )
 from cylstm.train.history import History
 from cylstm.train.layers import Layer, as_layer, taken
@@ -161,8 +162,8 @@ def fit(
         else _as_data(layer, validation, batch_size, shuffle=False),
         patience=_optional("patience", patience, 0),
         schedule=schedule,
-        clip_norm=clip_norm,
-        clip_value=clip_value,
+        clip_norm=None if clip_norm is None else positive("clip_norm", clip_norm),
+        clip_value=None if clip_value is None else positive("clip_value", clip_value),
         seed=_optional("seed", seed, 0),
         checkpoint=checkpoint,
         checkpoint_every=_optional("checkpoint_every", checkpoint_every, 1),
