@@ -46,10 +46,10 @@ HELD_OUT = 0.05  # of the files, to judge by; as many to watch the training with
 ORDER = 5  # of the baseline
 
 EMBEDDING = 48
-HIDDEN = 384
-BATCH = 32
-STEPS = 100  # that the gradient goes back
-LEARNING_RATE = 4e-3
+HIDDEN = 256
+BATCH = 24
+STEPS = 64  # that the gradient goes back
+LEARNING_RATE = 5e-3
 TEMPERATURES = 0.5, 0.8, 1.0
 
 
@@ -154,8 +154,8 @@ def draw(history, bars, path):
 def main():
     arguments = parse_arguments(
         __doc__,
-        size=(3_000_000, "characters of source to read"),
-        epochs=(4, "times to read it"),
+        size=(2_000_000, "characters of source to read"),
+        epochs=(3, "times to read it"),
     )
     if arguments.quick:
         arguments.size, arguments.epochs = 200_000, 1

@@ -1,4 +1,4 @@
-"""Training: every gradient by central differences, Adam and clipping beside PyTorch's own."""
+"""Layers: every gradient by central differences, the state and the lengths, the model's file."""
 
 import pickle
 
@@ -7,7 +7,16 @@ import pytest
 
 import cylstm
 from cylstm.io.safetensors import load_model, save_model
-from cylstm.train import Adam, Last, Linear, Optimizer, Sequential, clip_grad_norm, mse_loss
+from cylstm.train import (
+    Dropout,
+    Embedding,
+    Last,
+    Layer,
+    Linear,
+    RowGradient,
+    Sequential,
+)
+from gradient_check import assert_gradient, central_differences
 
 MODELS = {
     "linear": (lambda: Linear(3, 2, dtype="float64", seed=1), (4, 2, 3)),
@@ -35,6 +44,7 @@ MODELS = {
         ),
         (2, 1, 3),
     ),
+    "dropout": (lambda: Dropout(0.0), (4, 2, 3)),
     "nested": (
         lambda: Sequential(Sequential(Linear(3, 2, dtype="float64", seed=1)), Last()),
         (4, 2, 3),
@@ -51,24 +61,6 @@ def case(request):
         for parameter in parameters.values():
             parameter += rng.normal(scale=0.1, size=parameter.shape)
     return model, rng.normal(size=shape)
-
-
-def central_differences(function, array, step=1e-6):
-    """Return the gradient of a scalar function with respect to an array that it reads."""
-    gradient = np.empty_like(array)
-    for index in np.ndindex(array.shape):
-        value = array[index]
-        array[index] = value + step
-        above = function()
-        array[index] = value - step
-        below = function()
-        array[index] = value
-        gradient[index] = (above - below) / (2 * step)
-    return gradient
-
-
-def assert_gradient(actual, expected):
-    np.testing.assert_allclose(actual, expected, rtol=1e-7, atol=1e-8)
 
 
 # Layers -----------------------------------------------------------------------------------------
@@ -212,6 +204,24 @@ def test_a_sequential_gives_its_layers_back():
             ValueError,
             r"grad_y: expected the output's shape \(2, 3\), got \(3,\)",
         ),
+        (lambda: Embedding(3, 2, 3), ValueError, "padding_idx: expected 0 to 2, got 3"),
+        (lambda: Embedding(3, 2)(np.ones(2)), TypeError, "x: expected integers, got float64"),
+        (lambda: Embedding(3, 2)(np.array([0, 3])), ValueError, "x: expected 0 to 2, got 0 to 3"),
+        (lambda: Embedding(3, 2)(np.array([-1])), ValueError, "x: expected 0 to 2, got -1"),
+        (lambda: Dropout(1.5), ValueError, "p: expected a number from 0 to 1, got 1.5"),
+        (lambda: Dropout("x"), TypeError, "p: expected a number, got 'x'"),
+        (lambda: Dropout().forward(np.ones(2, int)), TypeError, "x: expected float32 or float64"),
+        (lambda: Dropout().forward(np.ones(2), 3), TypeError, "rng: expected a numpy.random.Gen"),
+        (
+            lambda: Last()(np.ones((4, 2, 3)), lengths=[4, 5]),
+            ValueError,
+            r"lengths: expected 0 to 4 \(the steps of x\), got 4 to 5",
+        ),
+        (
+            lambda: Sequential(Last())(np.ones((4, 2, 3)), state=[None, None]),
+            ValueError,
+            "state: expected a list, one for each of 1 layers",
+        ),
         (lambda: Sequential(), ValueError, "layers: expected at least one"),
         (lambda: Sequential(Last(), 3), TypeError, r"layers\[1\]: expected a Layer .* got 3"),
         (lambda: Sequential(*[Last()] * 2), ValueError, "layers: .* got one twice"),
@@ -237,12 +247,238 @@ def test_bad_input_to_layers(call, error, message):
         call()
 
 
+# Lengths, state, randomness -----------------------------------------------------------------------
+
+
+def random_model(*layers):
+    """No parameter is zero."""
+    model, rng = Sequential(*layers), np.random.default_rng(11)
+    with model.edit() as parameters:
+        for parameter in parameters.values():
+            parameter += rng.normal(scale=0.1, size=parameter.shape)
+    return model
+
+
+def ragged_model(batch_first=False, last=True):
+    options = {"batch_first": batch_first, "dtype": "float64"}
+    ending = [Last(batch_first)] if last else []
+    return random_model(
+        Embedding(7, 3, padding_idx=2, dtype="float64", seed=1),
+        cylstm.LSTM(3, 4, num_layers=2, bidirectional=True, seed=2, **options),
+        Linear(8, 3, dtype="float64", seed=3),
+        cylstm.LSTM(3, 4, seed=4, **options),
+        *ending,
+        Linear(4, 2, dtype="float64", seed=5),
+    )
+
+
+LENGTHS = np.array([5, 0, 2, 1])
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_a_ragged_batch_is_its_sequences_one_by_one(rng, batch_first):
+    model = ragged_model(batch_first)
+    x = rng.integers(7, size=(4, 5) if batch_first else (5, 4))
+    y, _ = model.run(x, lengths=LENGTHS)
+    np.testing.assert_allclose(model.forward(x, lengths=LENGTHS)[0], y, rtol=1e-12)
+    for n, length in enumerate(LENGTHS):
+        if length:
+            alone = x[n : n + 1, :length] if batch_first else x[:length, n : n + 1]
+            np.testing.assert_allclose(model(alone)[0], y[n], rtol=1e-12)
+    nothing = model[-1](np.zeros((1, 4)))[0]
+    np.testing.assert_array_equal(y[1], nothing)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("last", [False, True])
+def test_gradients_over_ragged_sequences(rng, last, batch_first):
+    """Of every parameter, the state and lengths given; what is past an end has no gradient."""
+    model = ragged_model(batch_first, last)
+    # The state of the bidirectional LSTM too: it need not be where sequences really go on.
+    x = rng.integers(7, size=(4, 5) if batch_first else (5, 4))
+    state = [
+        None if after is None else tuple(rng.normal(size=part.shape) for part in after)
+        for after in model.run(x)[1]
+    ]
+    y, tape = model.forward(x, state, LENGTHS)
+    steps = np.arange(5)[:, None] < LENGTHS
+    counts = np.ones(4, bool) if last else steps.T if batch_first else steps
+    grad_y = rng.normal(size=y.shape) * counts[..., None]
+    grad_x, grads = model.backward(tape, grad_y)
+    assert grad_x is None
+    weights = model.state_dict()
+
+    def loss():
+        model.load_state_dict(weights)
+        return np.sum(grad_y * model(x, state=state, lengths=LENGTHS))
+
+    for name, gradient in grads.items():
+        expected = central_differences(loss, weights[name])
+        if isinstance(gradient, RowGradient):
+            gradient = gradient.dense()
+            expected[2] = 0  # the padding's vector does not learn
+        assert_gradient(gradient, expected)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_gradient_of_the_last_valid_step(rng, batch_first):
+    last, x = Last(batch_first), rng.normal(size=(4, 5, 3))
+    lengths = [5, 0, 2, 1] if batch_first else [4, 0, 2, 1, 3]
+    y, tape = last.forward(x, lengths)
+    grad_y = rng.normal(size=y.shape)
+    grad_x, _ = last.backward(tape, grad_y)
+    expected = central_differences(lambda: np.sum(grad_y * last(x, lengths=lengths)), x)
+    assert_gradient(grad_x, expected)
+    assert not y[1].any()
+
+
+def test_the_last_step_of_one_ragged_sequence(rng):
+    x = rng.normal(size=(5, 3))
+    y, tape = Last().forward(x, 2)
+    np.testing.assert_array_equal(y, x[1])
+    grad_x, _ = Last().backward(tape, np.ones(3))
+    np.testing.assert_array_equal(grad_x, np.eye(5)[1][:, None] * np.ones(3))
+
+
+def test_a_sequence_in_parts_is_the_whole(rng):
+    model = random_model(
+        Embedding(7, 3, dtype="float64"),
+        cylstm.LSTM(3, 4, num_layers=2, dtype="float64"),
+        Sequential(Linear(4, 3, dtype="float64"), cylstm.LSTM(3, 2, dtype="float64")),
+    )
+    x = rng.integers(7, size=(9, 2))
+    whole = model(x)
+    first, state = model.run(x[:4])
+    again, tape = model.forward(x[:4])
+    np.testing.assert_allclose(again, first, rtol=1e-12)
+    np.testing.assert_array_equal(np.concatenate([first, model(x[4:], state=state)]), whole)
+    rest, _ = model.forward(x[4:], model.state_after(tape))
+    np.testing.assert_allclose(rest, whole[4:], rtol=1e-12)
+
+
+def test_a_stream_gives_what_the_whole_does(rng):
+    model = random_model(
+        Embedding(7, 3), Dropout(0.5), cylstm.LSTM(3, 8, num_layers=2), Last(), Linear(8, 2)
+    )
+    x = rng.integers(7, size=(6, 3))
+    stream = model.stream(batch_size=3)
+    steps = [stream.step(x_t) for x_t in x]
+    for t, y_t in enumerate(steps):
+        np.testing.assert_allclose(y_t, model(x[: t + 1]), rtol=1e-5, atol=1e-6)
+    stream.reset([0])
+    y_t = stream.step(x[0])
+    np.testing.assert_array_equal(y_t[0], steps[0][0])
+    assert (y_t[1] != steps[0][1]).any()
+
+
+def test_dropout_in_training_alone(rng, dtype):
+    x = (rng.normal(size=(50, 40)) + 10).astype(dtype)
+    dropout = Dropout(0.3, seed=0)
+    assert dropout(x) is x
+    y, mask = dropout.forward(x, np.random.default_rng(1))
+    assert y.dtype == mask.dtype == dtype
+    assert abs(np.mean(y == 0) - 0.3) < 0.03
+    np.testing.assert_allclose(y[y != 0], x[y != 0] / 0.7, rtol=1e-6)
+    grad_x, grads = dropout.backward(mask, x)
+    np.testing.assert_array_equal(grad_x, y)
+    assert grads == {}
+    np.testing.assert_array_equal(dropout.forward(x, np.random.default_rng(1))[0], y)
+    assert (dropout.forward(x)[0] != dropout.forward(x)[0]).any()
+    assert not Dropout(1).forward(x)[0].any()
+
+
+def test_a_sequential_hands_its_randomness_on(rng):
+    model = Sequential(Dropout(0.5), cylstm.LSTM(2, 3, num_layers=2, dropout=0.5), Dropout(0.5))
+    x = rng.normal(size=(4, 5, 2)).astype(np.float32)
+    first, second = (model.forward(x, rng=np.random.default_rng(7))[0] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert (model.forward(x, rng=np.random.default_rng(8))[0] != first).any()
+    np.testing.assert_array_equal(model(x), model(x))
+
+
+def test_a_layer_that_takes_nothing_fits_in(rng):
+    class Square(Layer):
+        config = None
+
+        def forward(self, x):
+            return x * x, x
+
+        def backward(self, tape, grad_y):
+            return 2 * tape * grad_y, {}
+
+    model = Sequential(cylstm.LSTM(2, 3, dtype="float64"), Square(), Last())
+    x = rng.normal(size=(4, 3, 2))
+    y, tape = model.forward(x, lengths=[4, 1, 3])
+    grad_y = rng.normal(size=y.shape)
+    expected = central_differences(lambda: np.sum(grad_y * model(x, lengths=[4, 1, 3])), x)
+    assert_gradient(model.backward(tape, grad_y)[0], expected)
+
+
+def test_batch_first_is_said_by_the_layers():
+    assert Sequential(Linear(1, 1)).batch_first is None
+    assert Sequential(cylstm.LSTM(1, 1, batch_first=True), Linear(1, 1)).batch_first is True
+    assert Sequential(Linear(1, 1), Last()).batch_first is False
+    with pytest.raises(ValueError, match="batch_first: expected the same of all layers"):
+        Sequential(cylstm.LSTM(1, 1, batch_first=True), Last()).batch_first  # noqa: B018
+
+
+# The embedding ------------------------------------------------------------------------------------
+
+
+def test_embedding_is_pytorchs(rng):
+    torch = pytest.importorskip("torch")
+    theirs = torch.nn.Embedding(6, 4, padding_idx=1, dtype=torch.float64)
+    ours = Embedding(6, 4, padding_idx=1, dtype="float64")
+    assert not ours.state_dict()["weight"][1].any()
+    ours.load_state_dict({"weight": theirs.weight.detach().numpy()})
+    x = rng.choice([0, 1, 3, 5], size=(7, 3))
+    expected = theirs(torch.tensor(x))
+    y, tape = ours.forward(x)
+    np.testing.assert_array_equal(y, expected.detach().numpy())
+    grad_y = rng.normal(size=y.shape)
+    expected.backward(torch.tensor(grad_y))
+    grad_x, grads = ours.backward(tape, grad_y)
+    assert grad_x is None
+    assert grads["weight"].rows.tolist() == [0, 3, 5]
+    np.testing.assert_allclose(grads["weight"].dense(), theirs.weight.grad.numpy(), rtol=1e-13)
+
+
+def test_an_embedding_of_nothing():
+    y, tape = Embedding(3, 2).forward(np.zeros((4, 0), int))
+    assert y.shape == (4, 0, 2)
+    gradient = Embedding(3, 2).backward(tape, y)[1]["weight"]
+    assert not gradient.dense().any()
+    assert gradient.dense().shape == (3, 2)
+
+
+def test_an_embedding_begins_standard_normal_and_seeded():
+    weight = Embedding(200, 100, seed=3).state_dict()["weight"]
+    assert weight.mean() == pytest.approx(0, abs=0.03)
+    assert weight.std() == pytest.approx(1, abs=0.03)
+    np.testing.assert_array_equal(weight, Embedding(200, 100, seed=3).state_dict()["weight"])
+
+
 # A Sequential and its file ----------------------------------------------------------------------
 
 
 @pytest.fixture
 def model():
     return Sequential(cylstm.LSTM(2, 4, seed=1), Last(), Linear(4, 3, seed=2))
+
+
+def test_every_layer_is_saved_and_loaded(tmp_path, rng):
+    model = Sequential(
+        Embedding(9, 4, padding_idx=3, seed=0),
+        Dropout(0.25),
+        cylstm.LSTM(4, 5, num_layers=2, dropout=0.1, bidirectional=True, peephole=True, seed=0),
+        Last(),
+        Linear(10, 2, bias=False, seed=0),
+    )
+    model.save(tmp_path / "model")
+    loaded = Sequential.load(tmp_path / "model")
+    x = rng.integers(9, size=(6, 3))
+    np.testing.assert_array_equal(loaded(x, lengths=[6, 0, 2]), model(x, lengths=[6, 0, 2]))
+    assert repr(loaded) == repr(model)
 
 
 def test_a_loaded_model_gives_the_same_bits(model, tmp_path, rng):
@@ -269,6 +505,11 @@ def drop_bias(config, tensors):
 
 def drop_hidden_size(config, tensors):
     del config["layers"][0]["config"]["hidden_size"]
+
+
+def make_embedding_huge(config, tensors):
+    arguments = {"num_embeddings": 10**12, "embedding_dim": 4, "padding_idx": None}
+    config["layers"][2] = {"kind": "Embedding", "config": arguments | {"dtype": "float32"}}
 
 
 def change_kind(config, tensors):
@@ -334,6 +575,7 @@ def add_tensor(config, tensors):
         (add_argument, r"layers\[2\]: .*scale"),
         (change_size, r"layers\[2\]: weight: expected shape \(2, 4\)"),
         (make_size_huge, r"layers\[2\]: weight: expected shape"),
+        (make_embedding_huge, r"layers\[2\]: weight: expected shape"),
         (change_dtype, r"layers\[2\]: weight: expected float32, got float64"),
         (drop_tensor, r"layers\[2\]: state: missing \['bias'\]"),
         (add_tensor, "'3.bias': expected the parameters of its layers alone"),
@@ -354,197 +596,3 @@ def test_an_lstms_file_is_no_sequential(tmp_path):
     save_model(tmp_path / "model", "LSTM", {}, {})
     with pytest.raises(ValueError, match="expected a model of kind Sequential, got LSTM"):
         Sequential.load(tmp_path / "model")
-
-
-# The loss ---------------------------------------------------------------------------------------
-
-
-def test_mse_loss_and_its_gradient(rng):
-    prediction, target = rng.normal(size=(2, 3, 4, 5))
-    loss, gradient = mse_loss(prediction, target)
-    assert isinstance(loss, float)
-    assert loss == pytest.approx(np.mean((prediction - target) ** 2), rel=1e-14)
-    assert_gradient(
-        gradient, central_differences(lambda: mse_loss(prediction, target)[0], prediction)
-    )
-
-
-def test_mse_loss_is_summed_in_float64():
-    prediction = np.full(10_000_001, 0.1, np.float32)
-    loss, gradient = mse_loss(prediction, np.zeros_like(prediction))
-    assert loss == pytest.approx(float(np.float32(0.1)) ** 2, rel=1e-7)
-    assert gradient.dtype == np.float32
-
-
-@pytest.mark.parametrize(
-    ("prediction", "target", "error", "message"),
-    [
-        (np.ones((2, 1)), np.ones(2), ValueError, r"target: expected shape \(2, 1\), got \(2,\)"),
-        (np.ones(2), 1.0, TypeError, "target: expected an array, got float"),
-        (np.ones(2), np.ones(2, "f4"), TypeError, "target: expected dtype float64, got float32"),
-        (np.ones((0, 2)), np.ones((0, 2)), ValueError, "prediction: expected at least one element"),
-        (np.ones(2, int), np.ones(2), TypeError, "prediction: expected .* got int64"),
-    ],
-)
-def test_bad_input_to_mse_loss(prediction, target, error, message):
-    with pytest.raises(error, match=message):
-        mse_loss(prediction, target)
-
-
-# Clipping ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("max_norm", [0.1, 3.0, 1e6, np.inf])
-def test_clipping_is_pytorchs(rng, dtype, max_norm):
-    torch = pytest.importorskip("torch")
-    grads = {
-        name: rng.normal(size=shape).astype(dtype) for name, shape in [("a", (3, 4)), ("b", 2)]
-    }
-    parameters = [torch.nn.Parameter(torch.zeros(g.shape)) for g in grads.values()]
-    for parameter, gradient in zip(parameters, grads.values(), strict=True):
-        parameter.data = parameter.data.to(getattr(torch, dtype))
-        parameter.grad = torch.tensor(gradient)
-    expected = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
-    tolerance = {"float32": 1e-6, "float64": 1e-14}[dtype]
-    assert clip_grad_norm(grads, max_norm) == pytest.approx(expected.item(), rel=tolerance)
-    for parameter, gradient in zip(parameters, grads.values(), strict=True):
-        np.testing.assert_allclose(gradient, parameter.grad.numpy(), rtol=tolerance)
-
-
-def test_the_norm_is_summed_in_float64():
-    grads = {"a": np.full(10_000_001, 1e-25, np.float32)}  # its squares are zero in float32
-    assert clip_grad_norm(grads, 1.0) == pytest.approx(1e-25 * 10_000_001**0.5, rel=1e-6)
-
-
-def test_gradients_within_the_norm_keep_their_bits():
-    grads = {"a": np.array([0.3, 0.1]), "b": np.zeros((0, 2))}
-    clip_grad_norm(grads, 1.0)
-    np.testing.assert_array_equal(grads["a"], [0.3, 0.1])
-    assert clip_grad_norm({}, 1.0) == 0.0
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_norm_that_is_not_finite(value):
-    grads = {"a": np.ones(2), "b": np.array([1.0, value])}
-    with pytest.raises(ValueError, match="the gradient of b is not finite"):
-        clip_grad_norm(grads, 1.0)
-    assert not np.isfinite(clip_grad_norm(grads, 1.0, error_if_nonfinite=False))
-    np.testing.assert_array_equal(grads["b"], [1.0, value])
-    np.testing.assert_array_equal(grads["a"], [1.0, 1.0])
-
-
-def test_a_norm_that_overflows():
-    with (
-        np.errstate(over="ignore"),
-        pytest.raises(ValueError, match="their norm overflows float64"),
-    ):
-        clip_grad_norm({"a": np.full(2, 1e200)}, 1.0)
-
-
-@pytest.mark.parametrize("max_norm", [0, -1.0, np.nan, "1", None])
-def test_a_bad_max_norm(max_norm):
-    with pytest.raises(ValueError, match="max_norm: expected a positive number, got"):
-        clip_grad_norm({}, max_norm)
-
-
-# Optimizers -------------------------------------------------------------------------------------
-
-
-def test_adam_is_pytorchs_over_200_steps(rng):
-    torch = pytest.importorskip("torch")
-    arguments = {"lr": 3e-3, "betas": (0.8, 0.99), "eps": 1e-7}
-    ours = Linear(5, 4, dtype="float64", seed=1)
-    theirs = torch.nn.Linear(5, 4).double()
-    theirs.load_state_dict({name: torch.tensor(p) for name, p in ours.state_dict().items()})
-    our_optimizer = Adam(ours, **arguments)
-    their_optimizer = torch.optim.Adam(theirs.parameters(), **arguments)
-    for step in range(200):
-        our_optimizer.lr = 3e-3 / (1 + step)
-        their_optimizer.param_groups[0]["lr"] = 3e-3 / (1 + step)
-        x, target = rng.normal(size=(7, 5)), rng.normal(size=(7, 4))
-        prediction, tape = ours.forward(x)
-        our_optimizer.step(ours.backward(tape, mse_loss(prediction, target)[1])[1])
-        their_optimizer.zero_grad()
-        torch.nn.functional.mse_loss(theirs(torch.tensor(x)), torch.tensor(target)).backward()
-        their_optimizer.step()
-    for name, parameter in ours.named_parameters():
-        expected = theirs.state_dict()[name].numpy()
-        np.testing.assert_allclose(parameter, expected, rtol=1e-12, atol=1e-13)
-
-
-def test_adam_trains_a_model_with_an_lstm(rng):
-    """The mean of a sequence: an LSTM must carry it to the last step."""
-    model = Sequential(cylstm.LSTM(1, 8, seed=1), Last(), Linear(8, 1, seed=2))
-    optimizer = Adam(model, lr=1e-2)
-    x = rng.normal(size=(10, 64, 1)).astype(np.float32)
-    losses = []
-    for _ in range(150):
-        prediction, tape = model.forward(x)
-        loss, gradient = mse_loss(prediction, x.mean(axis=0))
-        _, grads = model.backward(tape, gradient)
-        clip_grad_norm(grads, 1.0)
-        optimizer.step(grads)
-        losses.append(loss)
-    assert losses[-1] < 0.1 * losses[0]
-
-
-def test_adam_trains_a_bare_lstm():
-    lstm = cylstm.LSTM(2, 3, seed=1)
-    before = lstm.state_dict()
-    Adam(lstm, lr=0.1).step({name: np.ones_like(p) for name, p in before.items()})
-    for name, parameter in lstm.named_parameters():
-        np.testing.assert_allclose(parameter, before[name] - 0.1, atol=1e-6)
-
-
-def test_a_new_optimizer_says_how_one_parameter_changes():
-    class Descent(Optimizer):
-        def _update(self, parameter, gradient, rows):
-            parameter[rows] -= self.lr * gradient
-
-    linear = Linear(2, 1, dtype="float64")
-    before = linear.state_dict()
-    Descent(linear, lr=0.5).step({"weight": np.ones((1, 2)), "bias": np.ones(1)})
-    for name, parameter in linear.named_parameters():
-        np.testing.assert_array_equal(parameter, before[name] - 0.5)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"lr": -1}, "lr: expected a number from 0"),
-        ({"lr": np.nan}, "lr: .* got nan"),
-        ({"lr": np.inf}, "lr: .* got inf"),
-        ({"lr": "fast"}, "lr: .* got 'fast'"),
-        ({"betas": (0.9,)}, "betas: expected two numbers"),
-        ({"betas": (0.9, 1.0)}, r"betas\[1\]: expected a number from 0 and below 1, got 1.0"),
-        ({"eps": -1e-8}, "eps: .* got -1e-08"),
-    ],
-)
-def test_bad_arguments_of_adam(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        Adam(Linear(1, 1), **arguments)
-
-
-@pytest.mark.parametrize(
-    ("grads", "message"),
-    [
-        ({"weight": np.ones((1, 2))}, r"grads: missing \['bias'\], unexpected \[\]"),
-        (
-            {"weight": np.ones((1, 2)), "bias": np.ones(1), "more": 1},
-            r"missing \[\], unexpected \['more'\]",
-        ),
-        (
-            {"weight": np.ones((2, 1)), "bias": np.ones(1)},
-            r"grads\['weight'\]: expected shape \(1, 2\), got \(2, 1\)",
-        ),
-    ],
-)
-def test_bad_gradients_change_nothing(grads, message):
-    linear = Linear(2, 1)
-    before = linear.state_dict()
-    optimizer = Adam(linear)
-    with pytest.raises((KeyError, ValueError), match=message):
-        optimizer.step(grads)
-    assert optimizer.steps == 0
-    for name, parameter in linear.named_parameters():
-        np.testing.assert_array_equal(parameter, before[name])
