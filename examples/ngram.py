@@ -47,7 +47,7 @@ class _Level:
 
     def __init__(self, grams, counts, size):
         once, twice = (np.count_nonzero(counts == n) for n in (1, 2))
-        self.discount = once / (once + 2 * twice) if once else 0.0
+        self.discount = once / (once + 2 * twice) if once else 0.5
         self.grams, self.counts, self.size = grams, counts, size
         self.contexts, first = np.unique(grams // size, return_index=True)
         self.totals = np.add.reduceat(counts, first)
