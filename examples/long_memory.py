@@ -243,6 +243,7 @@ def main():
             copiers["LSTM"][2] < 0.5 * copiers["tanh RNN"][2],
             f"copying over {lags_copied[2]}, less than half",
         )
+        claim(curves[1.0][-1] < 0.1 * curves[0.0][-1], "and with a forget bias of 0 it is stuck")
 
     path = arguments.out / "adding.safetensors"
     model.save(path)

@@ -82,5 +82,6 @@ class History:
             if values := getattr(self, name):
                 axes.plot(range(1, len(values) + 1), values, label=name)
         axes.set(xlabel="epoch", ylabel="loss")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False)
         return axes
