@@ -171,7 +171,7 @@ def fit(
     )
     if checkpoint is not None and os.path.exists(checkpoint):
         run.resume()
-    with _Bar(run, progress) as run.bar:
+    with _Bar(run, progress) as run.bar, _Interrupts() as run.interrupts:
         run.train()
     return run.history
 
@@ -260,6 +260,7 @@ class _Run:
     best: dict[str, Array] | None = None
     history: History = dataclasses.field(default_factory=History)
     bar: Any = None
+    interrupts: Any = None
 
     def __post_init__(self) -> None:
         self.seed_was_given = self.seed is not None
@@ -315,16 +316,12 @@ class _Run:
         before, mask = self.carried if batch.follows else None, _mask(self.model, batch)
         with np.errstate(over="ignore", invalid="ignore"):  # looked for here, and explained
             value, grads, after = self._gradients(batch, before, mask)
-            norm = norm_of(grads)
+            norm = self._clip(grads)
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise Diverged(self._explain(batch, value, grads))
-        if self.clip_value is not None:
-            clip_grad_value(grads, self.clip_value)
-        if self.clip_norm is not None:
-            clip_grad_norm(grads, self.clip_norm)
         if self.schedule is not None:
             self.optimizer.lr = self.schedule(self.optimizer.steps, self.history.judged)
-        with _whole():
+        with self.interrupts.held():
             self.optimizer.step(grads)
             self.mean.add(value, _count(batch.target, mask))
             self.largest_norm = max(self.largest_norm, norm)
@@ -349,6 +346,17 @@ class _Run:
         _, grads = self.model.backward(tape, gradient)
         return value, grads, self.model.state_after(tape)
 
+    def _clip(self, grads: dict[str, Gradient]) -> float:
+        """Bound the gradients; return their norm before. What is not finite stays so."""
+        bound = math.inf if self.clip_norm is None else self.clip_norm
+        if self.clip_value is None:
+            return clip_grad_norm(grads, bound, error_if_nonfinite=False)
+        norm = norm_of(grads)
+        if math.isfinite(norm):
+            clip_grad_value(grads, self.clip_value)
+            clip_grad_norm(grads, bound)
+        return norm
+
     def _explain(self, batch: Batch, value: float, grads: dict[str, Gradient]) -> str:
         """Say what diverged, where, and what to try."""
         what = f"the loss is {value}" if not math.isfinite(value) else first_nonfinite(grads)
@@ -366,7 +374,7 @@ class _Run:
         judged = None
         if self.validation is not None:
             judged = _evaluate(self.model, self.validation, self.loss)
-        with _whole():
+        with self.interrupts.held():
             history = self.history
             if judged is not None:
                 history.validation.append(judged)
@@ -488,21 +496,45 @@ class _Bar:
             self._bar.set_postfix(shown)
 
 
-@contextmanager
-def _whole() -> Iterator[None]:
-    """Let Ctrl-C wait until the block's end."""
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is None:
-        yield  # no interrupt comes here, or none that Python could put back
-        return
-    came = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if came:
+class _Interrupts:
+    """Ctrl-C while training: it comes at once, or, where it is held, at the end of that block."""
+
+    def __init__(self) -> None:
+        self._before: Any = None
+        self._holds = self._came = False
+
+    def __enter__(self) -> _Interrupts:
+        # Outside the main thread no interrupt comes; a handler set in C could not be put back.
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.getsignal(signal.SIGINT)
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self._holds:
+            self._came = True
+        elif callable(self._before):
+            self._before(number, frame)
+        else:  # what the system does, or nothing
+            signal.signal(signal.SIGINT, self._before)
             signal.raise_signal(signal.SIGINT)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let it wait until the block's end."""
+        self._holds = True
+        try:
+            yield
+        finally:
+            self._holds = False
+            if self._came:
+                self._came = False
+                self._handle(signal.SIGINT, None)
 
 
 def _optional(name: str, value: int | None, lowest: int) -> int | None:
