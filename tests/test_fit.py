@@ -104,6 +104,25 @@ def test_training_carries_the_state_within_an_epoch_alone():
     assert history.loss[0] == history.loss[1]
 
 
+def test_an_epoch_begins_without_a_state():
+    model = plain_model()
+    going_on = [batch._replace(follows=True) for batch in streams().epoch(None)]
+    history = fit(model, going_on, cross_entropy_loss, SGD(model, lr=0), epochs=2)
+    assert history.loss[0] == history.loss[1]
+
+
+def test_dropout_differs_from_batch_to_batch_and_epoch_to_epoch():
+    seen = []
+
+    def loss(prediction, target):
+        seen.append(prediction[0].tolist())
+        return mse_loss(prediction, target)
+
+    model, x = Sequential(Dropout(0.5), Linear(30, 1)), np.ones((1, 30), np.float32)
+    fit(model, [(x, x[:, :1])] * 3, loss, SGD(model, lr=0), epochs=3, seed=0)
+    assert len({tuple(prediction) for prediction in seen}) == 9
+
+
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("loss", [mse_loss, mae_loss, cross_entropy_loss])
 def test_padding_does_not_count(rng, loss, batch_first):
@@ -295,6 +314,46 @@ def test_an_iterator_is_resumed_by_passing_over_what_was_seen(tmp_path):
     model, resumed = run(data=batches(), **arguments, **part)
     assert_same(model.state_dict(), expected.state_dict())
     assert resumed == history
+
+
+def test_what_was_measured_before_the_interruption_counts(tmp_path):
+    x = np.ones((1, 1))
+    batches = [(x, 100 * x), (x, x), (x, x)]
+
+    class Stop(list):
+        def __iter__(self):
+            yield from batches[:2]
+            raise KeyboardInterrupt
+
+    def train(data, **arguments):
+        model = Linear(1, 1, dtype="float64", seed=0)
+        return fit(model, data, mse_loss, SGD(model, 0.1), epochs=1, seed=0, **arguments)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Stop(), checkpoint=tmp_path / "run")
+    assert train(batches, checkpoint=tmp_path / "run") == train(batches)
+
+
+def test_the_best_model_outlives_the_interruption(tmp_path):
+    """The best epoch was before the interruption, and none after it is better."""
+
+    def train(epochs, **arguments):
+        rng = np.random.default_rng(8)
+        x, noise = rng.normal(size=(8, 4)), rng.normal(size=(8, 1))
+        other = rng.normal(size=(9, 4)), rng.normal(size=(9, 1))
+        model = Linear(4, 1, dtype="float64", seed=1)
+        history = fit(
+            model, (x, noise), mse_loss, Adam(model, 0.3), epochs=epochs, validation=other,
+            patience=40, seed=0, **arguments,
+        )  # fmt: skip
+        return model, history
+
+    expected, history = train(30)
+    assert history.best_epoch < 20
+    train(20, checkpoint=tmp_path / "run")
+    model, resumed = train(30, checkpoint=tmp_path / "run")
+    assert resumed == history
+    assert_same(model.state_dict(), expected.state_dict())
 
 
 def test_more_epochs_continue_a_finished_run(tmp_path):

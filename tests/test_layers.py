@@ -340,6 +340,16 @@ def test_the_last_step_of_one_ragged_sequence(rng):
     np.testing.assert_array_equal(grad_x, np.eye(5)[1][:, None] * np.ones(3))
 
 
+def test_lengths_end_where_time_does(rng):
+    """After `Last` the rows are steps of nothing that `lengths` speaks of."""
+    first, second = cylstm.LSTM(3, 4, seed=1), cylstm.LSTM(4, 2, seed=2)
+    x = rng.normal(size=(5, 4, 3)).astype(np.float32)
+    model = Sequential(first, Last(), second)
+    expected = second(Last()(first(x, lengths=LENGTHS)[0], lengths=LENGTHS))[0]
+    np.testing.assert_array_equal(model(x, lengths=LENGTHS), expected)
+    np.testing.assert_allclose(model.forward(x, lengths=LENGTHS)[0], expected, rtol=1e-5)
+
+
 def test_a_sequence_in_parts_is_the_whole(rng):
     model = random_model(
         Embedding(7, 3, dtype="float64"),

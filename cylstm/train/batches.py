@@ -288,7 +288,8 @@ class Streams(Source):
     """One long sequence, for truncated backpropagation through time [1]_.
 
     It is cut into N parts that are read side by side, `steps` steps in each batch; the gradient
-    goes back through these, the state goes on from batch to batch, to the parts' ends.
+    goes back through these, the state goes on from batch to batch, to the parts' ends. So the model
+    must not read from the end (`bidirectional`, `reverse`).
 
     Parameters
     ----------
