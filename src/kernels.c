@@ -107,43 +107,57 @@ static void cell_output(const cell *k, ptrdiff_t n, const step_tape *tape, void 
     FOR_EACH_VECTOR(k, n, output_vector, tape, h);
 }
 
-/* A tile's product with h for a part of k; after the last, the cell on each row and unit. */
-INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, range part,
-                      const packed_matrix *w, const cell *k, int plain, const packed_step *s) {
-    vec sum[MOST_ROWS][4];
-    real *z = (real *)s->z + row * s->z_row + tile * TILE;
-    load_tile(tiles, rows, z, s->z_row, sum);
-    accumulate(tiles, rows, w, tile, part, (const real *)s->h + row * s->h_row, s->h_row, sum);
-    if (part.to < w->depth) {
-        store_tile(tiles, rows, z, s->z_row, sum);
-        return;
-    }
-    vec gates[MOST_ROWS][4]; /* in memory, so that the cell's code stands here once */
-    memcpy(gates, sum, (size_t)(tiles * rows) * sizeof *gates);
-    for (int j = 0; j < tiles * rows; j++) {
-        const ptrdiff_t unit = (tile + j / rows) * VLEN, at = row + j % rows;
-        const ptrdiff_t n = k->hidden - unit < VLEN ? k->hidden - unit : VLEN;
-        units u;
+/* The cell on the sums of some tiles and rows. A function of its own, whatever their number: the
+ * product has used up the registers, so that the sums are in memory anyway. */
+typedef void finish(const cell *k, const packed_step *s, ptrdiff_t tile, int tiles, ptrdiff_t row,
+                    int rows, const vec sum[][4]);
+
+INLINE void finish_unit(const cell *k, int plain, const packed_step *s, ptrdiff_t tile,
+                        ptrdiff_t row, const vec sum[4]) {
+    const ptrdiff_t unit = tile * VLEN, n = k->hidden - unit < VLEN ? k->hidden - unit : VLEN;
+    real *c = (real *)s->c + row * s->c_row + unit;
+    units u = {.gate = {sum[I], sum[F], sum[G], sum[O]}, .c_prev = load(c)};
+    if (plain)
+        plain_cell_output(&u);
+    else {
         vec peephole[3] = {{0}};
-        load_peepholes(k, plain, unit, n, peephole);
-        memcpy(u.gate, gates[j], sizeof u.gate);
-        u.c_prev = load((real *)s->c + at * s->c_row + unit);
-        if (plain)
-            plain_cell_output(&u);
-        else
-            cell_equations(k, 0, peephole, &u);
-        store((real *)s->c + at * s->c_row + unit, u.c);
-        store((real *)s->h_next + at * s->c_row + unit, u.h);
-        if (s->y) store_n((real *)s->y + s->y_rows[at] * s->y_row + unit, u.h, n);
+        load_peepholes(k, 0, unit, n, peephole);
+        cell_equations(k, 0, peephole, &u);
     }
+    store(c, u.c);
+    store((real *)s->h + row * s->h_row + unit, u.h);
+    if (s->y) store_n((real *)s->y + s->y_rows[row] * s->y_row + unit, u.h, n);
 }
 
-static void step(const cell *k, const packed_matrix *w, ptrdiff_t n, const packed_step *s, ptrdiff_t from,
-                 ptrdiff_t to) {
-    if (is_plain(k))
-        COVER(from, to, s->down, n, w, step_tile, k, 1, s);
+#define DEFINE_FINISH(name, plain)                                                                \
+    static __attribute__((noinline)) void name(const cell *k, const packed_step *s,               \
+                                               ptrdiff_t tile, int tiles, ptrdiff_t row,          \
+                                               int rows, const vec sum[][4]) {                    \
+        for (int t = 0; t < tiles; t++)                                                           \
+            for (int r = 0; r < rows; r++)                                                        \
+                finish_unit(k, plain, s, tile + t, row + r, *sum++);                              \
+    }
+DEFINE_FINISH(finish_plain, 1)
+DEFINE_FINISH(finish_any, 0)
+
+/* A tile's product, then the cell. */
+INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const char *ahead,
+                      const packed_matrix *w, const cell *k, finish *then, const packed_step *s) {
+    vec sum[MOST_ROWS][4];
+    if (s->z)
+        load_tile(tiles, rows, (const real *)s->z + row * s->z_row + tile * TILE, s->z_row, sum);
     else
-        COVER(from, to, s->down, n, w, step_tile, k, 0, s);
+        load_bias(tiles, rows, w, tile, sum);
+    accumulate(tiles, rows, w, tile, ahead, (const real *)s->v + row * s->v_row, s->v_row, sum);
+    vec gates[MOST_ROWS][4];
+    memcpy(gates, sum, (size_t)(tiles * rows) * sizeof *gates);
+    then(k, s, tile, tiles, row, rows, gates);
+}
+
+static void step(const cell *k, const packed_matrix *w, ptrdiff_t n, const packed_step *s,
+                 ptrdiff_t from, ptrdiff_t to) {
+    finish *then = is_plain(k) ? finish_plain : finish_any;
+    COVER(from, to, s->down, n, w, step_tile, k, then, s);
 }
 
 static void activate(const activation *a, ptrdiff_t n, const void *x, void *y) {
