@@ -1,11 +1,13 @@
 """The training loop: what it learns, that a seed gives its bits, and that a kill costs nothing."""
 
 import builtins
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -393,7 +395,7 @@ def test_a_model_is_no_checkpoint(tmp_path):
 
 KILLED = """
 import sys
-import numpy as np
+
 import test_fit
 
 test_fit.run(epochs=400, checkpoint=sys.argv[1], checkpoint_every=3)
@@ -402,13 +404,13 @@ test_fit.run(epochs=400, checkpoint=sys.argv[1], checkpoint_every=3)
 
 def test_kill_minus_nine_costs_no_bit(tmp_path):
     """Killed at any moment, even while it writes, a run goes on to the bits of an unkilled one."""
-    path = tmp_path / "run"
-    folder = __file__.rpartition("/")[0]
+    path, program = tmp_path / "run", tmp_path / "program.py"
+    program.write_text(KILLED)
     for _ in range(3):
         before = path.stat().st_mtime_ns if path.exists() else None
         process = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(path)],
-            env={"PYTHONPATH": folder, "OMP_NUM_THREADS": "1"},
+            [sys.executable, str(program), str(path)],
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
