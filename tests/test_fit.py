@@ -1,7 +1,6 @@
 """The training loop: what it learns, that a seed gives its bits, and that a kill costs nothing."""
 
 import builtins
-import os
 import signal
 import subprocess
 import sys
@@ -396,6 +395,7 @@ def test_a_model_is_no_checkpoint(tmp_path):
 KILLED = """
 import sys
 
+sys.path.append(sys.argv[2])
 import test_fit
 
 test_fit.run(epochs=400, checkpoint=sys.argv[1], checkpoint_every=3)
@@ -409,8 +409,7 @@ def test_kill_minus_nine_costs_no_bit(tmp_path):
     for _ in range(3):
         before = path.stat().st_mtime_ns if path.exists() else None
         process = subprocess.Popen(
-            [sys.executable, str(program), str(path)],
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+            [sys.executable, str(program), str(path), str(Path(__file__).parent)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
