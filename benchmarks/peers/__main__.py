@@ -1,0 +1,82 @@
+"""`python -m benchmarks.peers`: how cylstm compares with other libraries, here and now."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.benchmarks import common, limit
+from benchmarks.peers import report
+from benchmarks.peers.contest import contest, peers_of
+from benchmarks.peers.environment import default_folder, python_of
+from benchmarks.peers.libraries import NAMES, OURS
+from tqdm import tqdm
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m benchmarks.peers", description=__doc__)
+    add = parser.add_argument
+    add("--threads", type=int, nargs="+", default=[1], help="one run for each (default: 1)")
+    add("--training", action="store_true", help="forward and backward instead of inference")
+    add("--cells", default="", metavar="REGEX", help="only cells whose name matches")
+    add("--peers", default=",".join(list(NAMES)[1:]), metavar="A,B", help="default: %(default)s")
+    add("--rounds", type=int, default=7, help="turns of each library (default: 7)")
+    add("--seconds", type=float, default=0.2, help="of a turn (default: 0.2)")
+    add("--quick", action="store_true", help="two short rounds, to try the command")
+    add("--environment", type=Path, default=default_folder(), metavar="FOLDER",
+        help="virtual environment of the peers, made if it is missing (default: %(default)s)")  # fmt: skip
+    add("--output", type=Path, default=Path("build/peers"), metavar="FOLDER")
+    given = parser.parse_args()
+    if given.quick:
+        given.rounds, given.seconds = 2, 0.01
+    if max(given.threads) > len(os.sched_getaffinity(0)):
+        parser.error(f"--threads: this process may use {len(os.sched_getaffinity(0))} CPUs")
+    unknown = set(given.peers.split(",")) - set(NAMES)
+    if unknown:
+        parser.error(f"--peers: no {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    return given
+
+
+def main() -> None:
+    given = arguments()
+    grid = common.TRAINING if given.training else common.INFERENCE
+    shapes = [shape for shape in grid if re.search(given.cells, str(shape))]
+    theirs = python_of(given.environment)
+    pythons = {OURS: sys.executable} | {p: theirs for p in given.peers.split(",") if p != OURS}
+    run = report.new_run()
+    progress = tqdm(total=len(shapes) * len(given.threads), unit="cell", dynamic_ncols=True)
+    for threads in given.threads:
+        with peers_of(pythons, threads) as (peers, absent):
+            versions = {peer.library: peer.versions for peer in peers}
+            if OURS in absent:
+                sys.exit(f"cylstm: {absent[OURS]}; build it: python -m pip install -e .")
+            for library, reason in absent.items():
+                progress.write(f"{NAMES[library]} is left out: {reason}")
+            machine = limit.measure(versions[OURS]["ISA"], threads)
+            run["versions"] |= versions
+            run["absent"] |= absent
+            run["machines"].append(asdict(machine))
+            progress.write(report.heading(threads, [peer.library for peer in peers]))
+            for shape in shapes:
+                progress.set_postfix_str(str(shape))
+                entries, failed = contest(shape, given.training, peers, given.rounds, given.seconds)
+                least = limit.least_seconds(shape, machine, given.training)
+                result = report.result(shape, given.training, threads, least, entries, failed)
+                run["results"].append(result)
+                progress.write(report.line(result, [peer.library for peer in peers]))
+                for library, reason in failed.items():
+                    progress.write(f"    {NAMES[library]}: {reason}")
+                progress.update()
+    progress.close()
+    given.output.mkdir(parents=True, exist_ok=True)
+    (given.output / "peers.json").write_text(json.dumps(run, indent=1))
+    report.write(run, given.output)
+
+
+if __name__ == "__main__":
+    main()
