@@ -14,7 +14,7 @@ from benchmarks.benchmarks import common, limit
 from benchmarks.peers import report
 from benchmarks.peers.contest import contest, peers_of
 from benchmarks.peers.environment import default_folder, python_of
-from benchmarks.peers.libraries import NAMES, OURS
+from benchmarks.peers.libraries import NAMES, OURS, TRAINERS
 from tqdm import tqdm
 
 
@@ -24,7 +24,8 @@ def arguments() -> argparse.Namespace:
     add("--threads", type=int, nargs="+", default=[1], help="one run for each (default: 1)")
     add("--training", action="store_true", help="forward and backward instead of inference")
     add("--cells", default="", metavar="REGEX", help="only cells whose name matches")
-    add("--peers", default=",".join(list(NAMES)[1:]), metavar="A,B", help="default: %(default)s")
+    add("--peers", metavar="A,B", type=lambda text: text.split(","),
+        help=f"of {', '.join(list(NAMES)[1:])} (default: all that can do it)")  # fmt: skip
     add("--rounds", type=int, default=7, help="turns of each library (default: 7)")
     add("--seconds", type=float, default=0.2, help="of a turn (default: 0.2)")
     add("--quick", action="store_true", help="two short rounds, to try the command")
@@ -36,9 +37,10 @@ def arguments() -> argparse.Namespace:
         given.rounds, given.seconds = 2, 0.01
     if max(given.threads) > len(os.sched_getaffinity(0)):
         parser.error(f"--threads: this process may use {len(os.sched_getaffinity(0))} CPUs")
-    unknown = set(given.peers.split(",")) - set(NAMES)
-    if unknown:
-        parser.error(f"--peers: no {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    able = [name for name in (TRAINERS if given.training else NAMES) if name != OURS]
+    given.peers = given.peers or able
+    if not set(given.peers) <= set(able):
+        parser.error(f"--peers: expected some of {','.join(able)}, got {','.join(given.peers)}")
     return given
 
 
@@ -47,7 +49,7 @@ def main() -> None:
     grid = common.TRAINING if given.training else common.INFERENCE
     shapes = [shape for shape in grid if re.search(given.cells, str(shape))]
     theirs = python_of(given.environment)
-    pythons = {OURS: sys.executable} | {p: theirs for p in given.peers.split(",") if p != OURS}
+    pythons = {OURS: sys.executable} | dict.fromkeys(given.peers, theirs)
     run = report.new_run()
     progress = tqdm(total=len(shapes) * len(given.threads), unit="cell", dynamic_ncols=True)
     for threads in given.threads:

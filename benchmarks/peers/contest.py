@@ -145,7 +145,7 @@ def enter(
         else:
             trials[way] = peer.ask("trial", way, seconds)
     if not trials:
-        return "; ".join(f"{way}: {why}" for way, why in refused.items()) or "cannot do it"
+        return "; ".join(f"{way}: {why}" for way, why in refused.items())
     best = min(trials, key=trials.get)
     peer.ask("keep", best)
     return Entry(best, trials, refused)

@@ -51,8 +51,6 @@ class Worker:
         self.ways = {}
         gc.collect()
         found: dict[str, Any] = {}
-        if training and not hasattr(self.library, "training"):
-            return found
         makers = self.library.training if training else self.library.inference
         for name, maker in makers(problem).items():
             try:

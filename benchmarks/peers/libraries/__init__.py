@@ -28,6 +28,7 @@ NAMES = {
     "jax": "JAX",
     "keras": "Keras",
 }
+TRAINERS = [OURS, "pytorch", "jax"]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""JAX: a jitted scan over the steps, the input's products ahead of it."""
+"""JAX: a jitted scan over the steps, the input's products ahead of it.
+
+In inference the weights are constants of the compiled function, with which XLA is up to ten times
+faster than with weights that are given.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ def set_threads(threads: int) -> None:
     """The affinity of the process does it: XLA has as many threads as CPUs."""
 
 
-def run_layer(weights, x, h, c, valid):
+def run_layer(weights, x, h, c, valid, unroll):
     """y, h_n, c_n of one layer and direction; `valid` (T, N, 1) may be None."""
     w_ih, w_hh, bias = weights
 
@@ -31,11 +35,11 @@ def run_layer(weights, x, h, c, valid):
             return (new_h, new_c), new_h
         return (jnp.where(on, new_h, h), jnp.where(on, new_c, c)), new_h * on
 
-    (h, c), y = lax.scan(step, (h, c), (x @ w_ih.T + bias, valid))
+    (h, c), y = lax.scan(step, (h, c), (x @ w_ih.T + bias, valid), unroll=unroll)
     return y, h, c
 
 
-def run(problem: Problem, weights, x, h_0, c_0):
+def run(problem: Problem, weights, x, h_0, c_0, unroll=1):
     shape = problem.shape
     valid = None
     if problem.lengths is not None:
@@ -48,7 +52,7 @@ def run(problem: Problem, weights, x, h_0, c_0):
             ending, _ = shape.cells[k]
             own = [weights[name + ending] for name in ("weight_ih", "weight_hh", "bias")]
             given = x[::-1] if d else x
-            y, *state = run_layer(own, given, h_0[k], c_0[k], valid)
+            y, *state = run_layer(own, given, h_0[k], c_0[k], valid, unroll)
             ys.append(y[::-1] if d else y)
             states.append(state)
         x = jnp.concatenate(ys, axis=2)
@@ -56,19 +60,13 @@ def run(problem: Problem, weights, x, h_0, c_0):
     return x, h_n, c_n
 
 
-def on_device(problem: Problem) -> tuple:
-    return jax.device_put((problem.weights, problem.x, problem.h_0, problem.c_0))
-
-
 def inference(problem: Problem) -> dict:
-    if problem.shape.steps == 1:
-        return {"jit": partial(step, problem)}
-    return {"jit": partial(whole, problem)}
+    return {"jit": partial(step if problem.shape.steps == 1 else whole, problem)}
 
 
 def whole(problem: Problem) -> Way:
-    compiled = jax.jit(partial(run, problem)).lower(*on_device(problem)).compile()
-    given = on_device(problem)
+    compiled = jax.jit(lambda *given: run(problem, problem.weights, *given))
+    given = jax.device_put((problem.x, problem.h_0, problem.c_0))
 
     def arrays(result):
         return dict(zip(("y", "h_n", "c_n"), result, strict=True))
@@ -77,29 +75,29 @@ def whole(problem: Problem) -> Way:
 
 
 def step(problem: Problem) -> Way:
-    compiled = jax.jit(partial(run, problem))
-    weights, x, h, c = on_device(problem)
+    compiled = jax.jit(lambda *given: run(problem, problem.weights, *given))
+    x, h, c = jax.device_put((problem.x, problem.h_0, problem.c_0))
 
     def call():
         nonlocal h, c
-        y, h, c = compiled(weights, x, h, c)
+        y, h, c = compiled(x, h, c)
         return y.block_until_ready()
 
     return Way(call, lambda y: {"y": y})
 
 
 def training(problem: Problem) -> dict:
-    return {"jit": partial(forward_backward, problem)}
+    return {"jit": partial(forward_backward, problem, unroll=1),
+            "jit, unrolled": partial(forward_backward, problem, unroll=4)}  # fmt: skip
 
 
-def forward_backward(problem: Problem) -> Way:
-    given = on_device(problem)
-
+def forward_backward(problem: Problem, unroll: int) -> Way:
     def gradients(given, grad_y):
-        _, back = jax.vjp(lambda *given: run(problem, *given)[0], *given)
+        _, back = jax.vjp(lambda *given: run(problem, *given, unroll=unroll)[0], *given)
         return back(grad_y)
 
     compiled, grad_y = jax.jit(gradients), jax.device_put(problem.grad_y)
+    given = jax.device_put((problem.weights, problem.x, problem.h_0, problem.c_0))
 
     def arrays(result):
         weights, x, h_0, c_0 = result
