@@ -28,8 +28,9 @@ class Shape:
 
     def __str__(self) -> str:
         sizes = f"T={self.steps} N={self.batch} I={self.input_size} H={self.hidden_size}"
-        more = " 2 layers bidirectional" if (self.layers, self.directions) == (2, 2) else ""
-        return sizes + more + " ragged" * self.ragged
+        if (self.layers, self.directions) != (1, 1):
+            sizes += f" L={self.layers} D={self.directions}"
+        return sizes + " ragged" * self.ragged
 
     @property
     def lengths(self) -> np.ndarray | None:

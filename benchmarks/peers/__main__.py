@@ -68,16 +68,17 @@ def main() -> None:
                 progress.set_postfix_str(str(shape))
                 entries, failed = contest(shape, given.training, peers, given.rounds, given.seconds)
                 least = limit.least_seconds(shape, machine, given.training)
-                result = report.result(shape, given.training, threads, least, entries, failed)
-                run["results"].append(result)
-                progress.write(report.line(result, [peer.library for peer in peers]))
+                row = report.result(shape, given.training, machine, least, entries, failed)
+                run["results"].append(row)
+                progress.write(report.line(row, [peer.library for peer in peers]))
                 for library, reason in failed.items():
                     progress.write(f"    {NAMES[library]}: {reason}")
                 progress.update()
     progress.close()
-    given.output.mkdir(parents=True, exist_ok=True)
-    (given.output / "peers.json").write_text(json.dumps(run, indent=1))
-    report.write(run, given.output)
+    report.write([run], given.output)
+    name = "training.json" if given.training else "inference.json"
+    (given.output / name).write_text(json.dumps(run, indent=1))
+    print(f"\nKept in {given.output}: {name}, peers.md, peers.svg")
 
 
 if __name__ == "__main__":
