@@ -2,9 +2,14 @@
 
 The loop is that of `cylstm._sequence`, on sequences as they lie in the caller's arrays::
 
-    z_t = b + x_t W_ih'             by the packed kernel, for a block of steps at once
-    h_t, c_t = step(z_t, h_{t-1})   product and gate equations in one kernel
-    h_t = h_t W_hr'                 with a projection
+    h_t, c_t = step([x_t, h_{t-1}])      product and gate equations in one kernel
+    h_t = h_t W_hr'                      with a projection
+
+With few sequences the weights' way to the registers is what limits, and x's share of the product is
+taken out of the loop, where a block of steps shares the weights::
+
+    z_t = b + x_t W_ih'
+    h_t, c_t = step(z_t, h_{t-1})
 
 A task is one layer and direction for some of the batch's sequences. Threads take tasks each for
 itself, or all work on one, where each has some of the hidden units and all meet after every step.
@@ -44,6 +49,8 @@ if PRODUCT not in ("packed", "blas"):
 cdef enum:
     BLOCK_BYTES = 262144  # of pre-activations that are projected at once: a part of the L2 cache,
     LEAST_BLOCK = 96      # and rows: with fewer the input weights would be read too often
+    FUSED_ROWS = 4        # from which on a step takes x's share too, where for each row there are
+    FUSED_BYTES = 524288  # at most so many bytes of weights, which come from far at each step
 
 
 def aligned_empty(Py_ssize_t size, dtype):
@@ -57,9 +64,11 @@ def aligned_empty(Py_ssize_t size, dtype):
 cdef class Packed:
     """A copy of a `Recurrence`'s parameters, packed. Nothing in it changes once it is made."""
 
-    cdef cell equations  # with peepholes of its own
-    cdef packed_matrix weight_ih, weight_hh, weight_hr
-    cdef list memory     # what they point to
+    cdef cell equations                      # with peepholes of its own
+    cdef packed_matrix weights               # [W_ih W_hh],
+    cdef packed_matrix weight_ih, weight_hh  # its two parts in the same memory
+    cdef packed_matrix weight_hr
+    cdef list memory                         # what they point to
 
 
 cdef Packed packed(Recurrence r):
@@ -82,31 +91,40 @@ cdef Packed packed(Recurrence r):
 
 cdef Packed _pack(Recurrence r):
     cdef Packed made = Packed()
+    cdef packing how
     made.memory = []
     made.equations = r.equations
     if r.equations.peephole != NULL:
         made.memory.append(r.parameters["weight_p"].copy())
         made.equations.peephole = data(made.memory[0])
-    _pack_matrix(r, made.memory, packing(True, r.hidden, r.inputs, r.inputs, 1),
-                 r.weight_ih, r.bias, &made.weight_ih)
-    _pack_matrix(r, made.memory, packing(True, r.hidden, r.outputs, r.outputs, 1),
-                 r.weight_hh, NULL, &made.weight_hh)
+    new_matrix(r, made.memory, True, r.hidden, r.inputs + r.outputs, &made.weights)
+    made.weight_ih = made.weight_hh = made.weights
+    made.weight_ih.depth, made.weight_hh.depth = r.inputs, r.outputs
+    made.weight_hh.bias = NULL
+    made.weight_hh.weights = (
+        <char *> made.weights.weights + r.inputs * 4 * r.kernel.width * (8 if r.is_double else 4))
+    how = packing(True, r.hidden, r.inputs, r.inputs, 1)
+    r.kernel.pack(&how, r.weight_ih, r.bias, &made.weight_ih)
+    how.depth = how.row_step = r.outputs
+    r.kernel.pack(&how, r.weight_hh, NULL, &made.weight_hh)
     if r.weight_hr != NULL:
-        _pack_matrix(r, made.memory, packing(False, r.outputs, r.hidden, r.hidden, 1),
-                     r.weight_hr, NULL, &made.weight_hr)
+        new_matrix(r, made.memory, False, r.outputs, r.hidden, &made.weight_hr)
+        how = packing(False, r.outputs, r.hidden, r.hidden, 1)
+        r.kernel.pack(&how, r.weight_hr, NULL, &made.weight_hr)
     return made
 
 
-cdef int _pack_matrix(Recurrence r, list memory, packing how, const void *matrix,
-                      const void *bias, packed_matrix *to) except -1:
+cdef int new_matrix(Recurrence r, list memory, bint gated, Py_ssize_t outputs, Py_ssize_t depth,
+                    packed_matrix *to) except -1:
+    """Memory for packed weights and a bias."""
+    cdef packing how = packing(gated, outputs, depth, 0, 0)
     cdef Py_ssize_t tile = 4 * r.kernel.width
     dtype = np.float64 if r.is_double else np.float32
-    to.tiles, to.depth = r.kernel.packed_tiles(&how), how.depth
-    weights = aligned_empty(to.tiles * to.depth * tile, dtype)
-    biases = aligned_empty(to.tiles * tile, dtype) if bias != NULL else None
-    memory += [weights, biases]
-    to.weights, to.bias = data(weights), data(biases)
-    r.kernel.pack(&how, matrix, bias, <void *> to.weights, <void *> to.bias)
+    to.tiles, to.depth, to.tile_step = r.kernel.packed_tiles(&how), depth, depth * tile
+    weights = aligned_empty(to.tiles * to.tile_step, dtype)
+    bias = aligned_empty(to.tiles * tile, dtype)
+    memory += [weights, bias]
+    to.weights, to.bias = data(weights), data(bias)
     return 0
 
 
@@ -114,7 +132,9 @@ cdef int _pack_matrix(Recurrence r, list memory, packing how, const void *matrix
 cdef struct task:
     const cell *equations
     const kernels *kernel
-    packed_matrix weight_ih, weight_hh, weight_hr
+    packed_matrix weights            # of the step: all of them, or W_hh alone
+    packed_matrix weight_ih, weight_hr
+    bint fused                       # whether the step takes x's share of the product
     bint projected, reverse, gather
     Py_ssize_t itemsize, inputs, hidden, outputs
     Py_ssize_t steps, block          # of time; of them projected at once
@@ -127,12 +147,14 @@ cdef struct task:
     char *h                          # [n, R], the state: initial, in the end last
     char *c                          # [n, H]
     Py_ssize_t x_step, x_row, y_step, y_row, h_row, c_row
-    char *x_block                    # workspace: gathered rows of x,
-    char *z_block                    # their pre-activations,
-    char *h_now                      # and the state of the running rows, padded to tiles
-    char *h_next
-    char *c_now
-    Py_ssize_t z_width, h_width, c_width
+    char *x_block                    # workspace: gathered rows of x and
+    char *z_block                    # their pre-activations, of a block of steps;
+    char *v_now                      # the running rows' h_{t-1}, after x_t where fused,
+    char *v_next
+    char *c_now                      # and c, padded to tiles;
+    char *unprojected                # h before its projection
+    Py_ssize_t h_at                  # where in a row of v its h begins
+    Py_ssize_t z_width, v_width, c_width
     barrier meeting
 
 
@@ -402,8 +424,8 @@ cdef int add_tasks(work *w, Recurrence r, Packed weights, const layout *b, const
         memset(t, 0, sizeof(task))
         w.count += 1
         t.equations, t.kernel, t.reverse = &weights.equations, r.kernel, r.reverse
-        t.weight_ih, t.weight_hh, t.weight_hr = (
-            weights.weight_ih, weights.weight_hh, weights.weight_hr)
+        t.weights, t.weight_ih, t.weight_hr = (
+            weights.weights, weights.weight_ih, weights.weight_hr)
         t.projected = r.weight_hr != NULL
         t.itemsize = 8 if r.is_double else 4
         t.inputs, t.hidden, t.outputs = r.inputs, r.hidden, r.outputs
@@ -418,32 +440,46 @@ cdef int add_tasks(work *w, Recurrence r, Packed weights, const layout *b, const
         t.h_row = w.shares * r.outputs * t.itemsize
         t.c_row = w.shares * r.hidden * t.itemsize
         t.h, t.c = h + share * t.h_row // w.shares, c + share * t.c_row // w.shares
+        t.fused = is_fused(t)
+        if not t.fused:
+            t.weights = weights.weight_hh
         # Rows of x at equal distances through all steps are read where they lie.
-        t.gather = b.sizes != NULL or (
-            b.rows > 1 and (w.shares > 1 or x_step != b.rows * x_row))
-        if not t.gather and b.rows == 1:
+        t.gather = not t.fused and (b.sizes != NULL or (
+            b.rows > 1 and (w.shares > 1 or x_step != b.rows * x_row)))
+        if not (t.gather or t.fused) and b.rows == 1:
             t.x_row = x_step
         add_workspace(t)
     return 0
 
 
+cdef bint is_fused(const task *t) noexcept nogil:
+    """Whether a step's product takes x's share: it saves a way through memory, and costs one of the
+    input weights at each step."""
+    cdef Py_ssize_t rows = rows_between(t, 0, t.steps) // t.steps
+    cdef Py_ssize_t weights = t.weights.tiles * t.weights.tile_step * t.itemsize
+    return t.steps == 1 or (rows >= FUSED_ROWS and weights // rows <= FUSED_BYTES)
+
+
 cdef int add_workspace(task *t) except -1:
-    cdef Py_ssize_t width = 4 * t.kernel.width, size = t.itemsize, rows, state
-    t.z_width = row_width(t.weight_hh.tiles * width, size)
-    t.c_width = t.h_width = row_width(t.weight_hh.tiles * t.kernel.width, size)
-    if t.projected:
-        t.h_width = row_width(t.weight_hr.tiles * width, size)
+    cdef:
+        Py_ssize_t width = t.kernel.width, tiles = t.weights.tiles, size = t.itemsize
+        Py_ssize_t rows, state
+    t.z_width = row_width(4 * tiles * width, size)
+    t.c_width = row_width(tiles * width, size)
+    t.h_at = (t.inputs + width - 1) // width * width if t.fused else 0
+    t.v_width = row_width(t.h_at + max(tiles, 4 * t.weight_hr.tiles) * width, size)
     t.block = max(LEAST_BLOCK // t.most, BLOCK_BYTES // (t.z_width * size * t.most))
-    t.block = max(1, min(t.steps, t.block))
-    rows = t.block * t.most
-    state = t.most * (t.h_width + 2 * t.c_width)
-    t.z_block = <char *> allocate(
-        (rows * t.z_width + state + (rows * t.inputs if t.gather else 0)) * size)
-    t.h_now = t.z_block + rows * t.z_width * size
-    t.h_next = t.h_now + t.most * t.h_width * size
-    t.c_now = t.h_next + t.most * t.c_width * size
-    t.x_block = t.c_now + t.most * t.c_width * size
-    memset(t.h_now, 0, state * size)
+    t.block = t.steps if t.fused else max(1, min(t.steps, t.block))
+    rows = 0 if t.fused else t.block * t.most
+    state = t.most * (2 * t.v_width + 2 * t.c_width)
+    t.v_now = <char *> allocate(
+        (state + rows * (t.z_width + (t.inputs if t.gather else 0))) * size)
+    t.v_next = t.v_now + t.most * t.v_width * size
+    t.c_now = t.v_next + t.most * t.v_width * size
+    t.unprojected = t.c_now + t.most * t.c_width * size
+    t.z_block = t.unprojected + t.most * t.c_width * size
+    t.x_block = t.z_block + rows * t.z_width * size
+    memset(t.v_now, 0, state * size)
     return 0
 
 
@@ -464,7 +500,7 @@ cdef void free_tasks(work *w) noexcept nogil:
     """Their workspaces: the next layer adds tasks of its own."""
     cdef Py_ssize_t j
     for j in range(w.count):
-        free(w.tasks[j].z_block)
+        free(w.tasks[j].v_now)
     w.count = 0
 
 
@@ -515,21 +551,40 @@ cdef void gather_rows(const task *t, Py_ssize_t first, Py_ssize_t last) noexcept
             to += size
 
 
+cdef inline void take_x(const task *t, Py_ssize_t step, char *v, int member,
+                        int team) noexcept nogil:
+    """A member's share of the running rows' x_t into v, where it ends before h."""
+    cdef Py_ssize_t j, n = size_at(t, step), size = t.itemsize
+    v += (t.h_at - t.inputs) * size
+    for j in range(n * member // team, n * (member + 1) // team):
+        memcpy(v + j * t.v_width * size, t.x + step * t.x_step + t.order[j] * t.x_row,
+               t.inputs * size)
+
+
+cdef void project(const task *t, Py_ssize_t first, Py_ssize_t last, Py_ssize_t tile,
+                  Py_ssize_t end) noexcept nogil:
+    """z_block := x's share of the pre-activations, for steps [first, last) and tiles [tile, end)."""
+    cdef const char *x = t.x_block if t.gather else t.x + first * t.x_step
+    cdef Py_ssize_t x_row = t.inputs if t.gather else t.x_row // t.itemsize
+    t.kernel.multiply(&t.weight_ih, rows_between(t, first, last), x, x_row, t.z_block, t.z_width,
+                      tile, end)
+
+
 cdef void change_running(const task *t, Py_ssize_t running, Py_ssize_t n,
-                         char *h_now) noexcept nogil:
+                         char *v_now) noexcept nogil:
     """From `running` rows to n: take in the state of those that begin, give back the others'."""
     cdef:
-        Py_ssize_t size = t.itemsize, h_row = t.h_width * size, c_row = t.c_width * size
+        Py_ssize_t size = t.itemsize, v_row = t.v_width * size, c_row = t.c_width * size
         Py_ssize_t begin = min(running, n), count = max(running, n) - begin
         char *h = t.h + begin * t.h_row
         char *c = t.c + begin * t.c_row
-        char *h_padded = h_now + begin * h_row
+        char *h_padded = v_now + t.h_at * size + begin * v_row
         char *c_padded = t.c_now + begin * c_row
     if n > running:
-        copy_rows(count, t.outputs * size, h, t.h_row, h_padded, h_row)
+        copy_rows(count, t.outputs * size, h, t.h_row, h_padded, v_row)
         copy_rows(count, t.hidden * size, c, t.c_row, c_padded, c_row)
     else:
-        copy_rows(count, t.outputs * size, h_padded, h_row, h, t.h_row)
+        copy_rows(count, t.outputs * size, h_padded, v_row, h, t.h_row)
         copy_rows(count, t.hidden * size, c_padded, c_row, c, t.c_row)
 
 
@@ -538,7 +593,7 @@ cdef void run_tasks(work *w) noexcept nogil:
     cdef Py_ssize_t j, count = w.count
     if w.threads > count:
         for j in range(count):
-            with parallel(num_threads=min(w.threads, w.tasks[j].weight_hh.tiles)):
+            with parallel(num_threads=min(w.threads, w.tasks[j].weights.tiles)):
                 run_task(&w.tasks[j], threadid(), openmp.omp_get_num_threads())
     elif w.threads > 1:
         for j in prange(count, schedule="dynamic", chunksize=1, num_threads=w.threads):
@@ -552,56 +607,60 @@ cdef void run_tasks(work *w) noexcept nogil:
 cdef void run_task(task *t, int member, int team) noexcept nogil:
     """A member's share of a task. Where the rows change or move, the first member does it."""
     cdef:
-        Py_ssize_t tiles = t.weight_hh.tiles
+        Py_ssize_t tiles = t.weights.tiles, size = t.itemsize, h_at = t.h_at * size
         Py_ssize_t tile = member * tiles // team, end = (member + 1) * tiles // team
         Py_ssize_t number, first, last, position, step, n, running = 0
-        const char *x
-        Py_ssize_t x_row
         char *y
-        char *h_now = t.h_now
-        char *h_next = t.h_next
+        char *v_now = t.v_now
+        char *v_next = t.v_next
         packed_step s
-    s.c = t.c_now
-    s.y_rows = t.order
-    s.z_row, s.h_row, s.c_row, s.y_row = t.z_width, t.h_width, t.c_width, t.y_row // t.itemsize
+    s.z, s.c, s.y_rows = NULL, t.c_now, t.order
+    s.v_row, s.z_row, s.c_row, s.y_row = t.v_width, t.z_width, t.c_width, t.y_row // size
+    s.h_row = t.c_width if t.projected else t.v_width
+    if t.fused:
+        take_x(t, t.steps - 1 if t.reverse else 0, v_now, member, team)
     for number in range((t.steps + t.block - 1) // t.block):
         first = number * t.block
         last = min(first + t.block, t.steps)
         if t.reverse:
             first, last = t.steps - last, t.steps - first
-        x, x_row = t.x + first * t.x_step, t.x_row // t.itemsize
-        if t.gather:
-            if member == 0:
-                gather_rows(t, first, last)
-            cylstm_wait(&t.meeting, team)
-            x, x_row = t.x_block, t.inputs
-        t.kernel.multiply(&t.weight_ih, rows_between(t, first, last), x, x_row, t.z_block,
-                          t.z_width, tile, end)
+        if not t.fused:
+            if t.gather:
+                if member == 0:
+                    gather_rows(t, first, last)
+                cylstm_wait(&t.meeting, team)
+            project(t, first, last, tile, end)
         cylstm_wait(&t.meeting, team)  # y may be where x is: all have read before one writes
         for position in range(last - first):
             step = last - 1 - position if t.reverse else first + position
             n = size_at(t, step)
             if n != running:
                 if member == 0:
-                    change_running(t, running, n, h_now)
+                    change_running(t, running, n, v_now)
                 cylstm_wait(&t.meeting, team)
                 running = n
             y = t.y + step * t.y_step
-            s.z = t.z_block + rows_between(t, first, step) * t.z_width * t.itemsize
-            s.h, s.h_next, s.y = h_now, h_next, NULL if t.projected else y
+            if t.fused:
+                s.v = v_now + h_at - t.inputs * size
+            else:
+                s.v = v_now
+                s.z = t.z_block + rows_between(t, first, step) * t.z_width * size
+            s.h = t.unprojected if t.projected else v_next + h_at
+            s.y = NULL if t.projected else y
             s.down = position % 2
-            t.kernel.step(t.equations, &t.weight_hh, n, &s, tile, end)
+            t.kernel.step(t.equations, &t.weights, n, &s, tile, end)
+            if t.fused and position + 1 < last - first:
+                take_x(t, step - 1 if t.reverse else step + 1, v_next, member, team)
             cylstm_wait(&t.meeting, team)
             if t.projected:
                 if member == 0:
-                    t.kernel.multiply(&t.weight_hr, n, h_next, t.c_width, h_now, t.h_width, 0,
-                                      t.weight_hr.tiles)
-                    scatter_rows(t, n, h_now, t.h_width * t.itemsize, y)
+                    t.kernel.multiply(&t.weight_hr, n, t.unprojected, t.c_width, v_next + h_at,
+                                      t.v_width, 0, t.weight_hr.tiles)
+                    scatter_rows(t, n, v_next + h_at, t.v_width * size, y)
                 cylstm_wait(&t.meeting, team)
-            else:
-                h_now, h_next = h_next, h_now
+            v_now, v_next = v_next, v_now
     if member == 0:
-        change_running(t, running, 0, h_now)
+        change_running(t, running, 0, v_now)
 
 
 # How many threads.

@@ -43,19 +43,21 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct packed_matrix:
         Py_ssize_t tiles
         Py_ssize_t depth
+        Py_ssize_t tile_step
         const void *weights
         const void *bias
 
     ctypedef struct packed_step:
-        void *z
-        const void *h
+        const void *v
+        const void *z
         void *c
-        void *h_next
+        void *h
         void *y
         const Py_ssize_t *y_rows
+        Py_ssize_t v_row
         Py_ssize_t z_row
-        Py_ssize_t h_row
         Py_ssize_t c_row
+        Py_ssize_t h_row
         Py_ssize_t y_row
         bint down
 
@@ -70,7 +72,8 @@ cdef extern from "kernels.h" nogil:
                               const step_gradients *) noexcept nogil
         void (*cell_output)(const cell *, Py_ssize_t, const step_tape *, void *) noexcept nogil
         Py_ssize_t (*packed_tiles)(const packing *) noexcept nogil
-        void (*pack)(const packing *, const void *, const void *, void *, void *) noexcept nogil
+        void (*pack)(const packing *, const void *, const void *,
+                     const packed_matrix *) noexcept nogil
         void (*multiply)(const packed_matrix *, Py_ssize_t, const void *, Py_ssize_t, void *,
                          Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*step)(const cell *, const packed_matrix *, Py_ssize_t, const packed_step *,

@@ -107,17 +107,15 @@ static void cell_output(const cell *k, ptrdiff_t n, const step_tape *tape, void 
     FOR_EACH_VECTOR(k, n, output_vector, tape, h);
 }
 
-/* A tile's product with h for a part of k; after the last, the cell on each row and unit. */
-INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, range part,
+/* A tile's product, then the cell on each row and unit. */
+INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const char *ahead,
                       const packed_matrix *w, const cell *k, int plain, const packed_step *s) {
     vec sum[MOST_ROWS][4];
-    real *z = (real *)s->z + row * s->z_row + tile * TILE;
-    load_tile(tiles, rows, z, s->z_row, sum);
-    accumulate(tiles, rows, w, tile, part, (const real *)s->h + row * s->h_row, s->h_row, sum);
-    if (part.to < w->depth) {
-        store_tile(tiles, rows, z, s->z_row, sum);
-        return;
-    }
+    if (s->z)
+        load_tile(tiles, rows, (const real *)s->z + row * s->z_row + tile * TILE, s->z_row, sum);
+    else
+        load_bias(tiles, rows, w, tile, sum);
+    accumulate(tiles, rows, w, tile, ahead, (const real *)s->v + row * s->v_row, s->v_row, sum);
     vec gates[MOST_ROWS][4]; /* in memory, so that the cell's code stands here once */
     memcpy(gates, sum, (size_t)(tiles * rows) * sizeof *gates);
     for (int j = 0; j < tiles * rows; j++) {
@@ -133,13 +131,13 @@ INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, range 
         else
             cell_equations(k, 0, peephole, &u);
         store((real *)s->c + at * s->c_row + unit, u.c);
-        store((real *)s->h_next + at * s->c_row + unit, u.h);
+        store((real *)s->h + at * s->h_row + unit, u.h);
         if (s->y) store_n((real *)s->y + s->y_rows[at] * s->y_row + unit, u.h, n);
     }
 }
 
-static void step(const cell *k, const packed_matrix *w, ptrdiff_t n, const packed_step *s, ptrdiff_t from,
-                 ptrdiff_t to) {
+static void step(const cell *k, const packed_matrix *w, ptrdiff_t n, const packed_step *s,
+                 ptrdiff_t from, ptrdiff_t to) {
     if (is_plain(k))
         COVER(from, to, s->down, n, w, step_tile, k, 1, s);
     else

@@ -50,19 +50,21 @@ typedef struct {
 
 typedef struct {
     ptrdiff_t tiles, depth;
+    ptrdiff_t tile_step;           /* reals from a tile to the next: depth * 4 * width, or more */
     const void *weights;           /* [tiles, depth, 4, width], aligned as vectors are */
     const void *bias;              /* [tiles, 4, width], or NULL for zero */
 } packed_matrix;
 
-/* What one step with packed weights reads and writes; rows of h, c are padded to whole tiles. */
+/* What one step with packed weights reads and writes; rows of c and h are padded to whole tiles. */
 typedef struct {
-    void *z;                       /* [n, tiles, 4, width]: x's share of the pre-activations; lost */
-    const void *h;                 /* [n, >= depth]: h_{t-1} */
+    const void *v;                 /* [n, depth]: x_t and h_{t-1} side by side, or h_{t-1} alone, */
+    const void *z;                 /* then with x's share of the pre-activations [n, tiles, 4, width];
+                                      else NULL: the sums begin from the bias */
     void *c;                       /* [n, tiles * width], in place */
-    void *h_next;                  /* [n, tiles * width], written */
+    void *h;                       /* [n, tiles * width], written */
     void *y;                       /* its rows [H] written also here, or NULL */
     const ptrdiff_t *y_rows;       /* [n]: row j of y is y + y_rows[j] * y_row */
-    ptrdiff_t z_row, h_row, c_row, y_row;
+    ptrdiff_t v_row, z_row, c_row, h_row, y_row;
     int down;                      /* whether to sweep the tiles from the last to the first */
 } packed_step;
 
@@ -86,18 +88,18 @@ typedef struct {
     /* h = o * tanh_c [n, H], for the projection's gradient. */
     void (*cell_output)(const cell *k, ptrdiff_t n, const step_tape *tape, void *h);
 
-    /* How many tiles the packed matrix has, and the packing; bias may be NULL. */
+    /* How many tiles the packed matrix has, and the packing; a NULL bias is zero. */
     ptrdiff_t (*packed_tiles)(const packing *p);
-    void (*pack)(const packing *p, const void *matrix, const void *bias, void *weights,
-                 void *packed_bias);
+    void (*pack)(const packing *p, const void *matrix, const void *bias,
+                 const packed_matrix *to);
 
     /* z[n, tiles, 4, width] = bias + x[n, depth] w, for tiles [from, to). */
     void (*multiply)(const packed_matrix *w, ptrdiff_t n, const void *x, ptrdiff_t x_row, void *z,
                      ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to);
 
-    /* One step without a tape for the hidden units of tiles [from, to): z + h w, then the cell. */
-    void (*step)(const cell *k, const packed_matrix *w, ptrdiff_t n, const packed_step *s, ptrdiff_t from,
-                 ptrdiff_t to);
+    /* One step without a tape for the hidden units of tiles [from, to): v w, then the cell. */
+    void (*step)(const cell *k, const packed_matrix *w, ptrdiff_t n, const packed_step *s,
+                 ptrdiff_t from, ptrdiff_t to);
 } kernels;
 
 /* The names of the instruction sets compiled in that this CPU has, the best first; NULL ends. */
