@@ -1,16 +1,22 @@
 """The shapes that everything is measured at, and the random problems made of them.
 
 The grids are frozen: results of years are compared by them. Append, never change.
+
+cylstm is imported no sooner than it is used: the suite is read where it is not installed, and the
+environment says which products it computes with.
 """
 
 from __future__ import annotations
 
+import importlib
+import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Shape:
     """T steps of N sequences of I features through an LSTM of H units.
 
@@ -26,7 +32,7 @@ class Shape:
     directions: int = 1
     ragged: bool = False
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         sizes = f"T={self.steps} N={self.batch} I={self.input_size} H={self.hidden_size}"
         if (self.layers, self.directions) != (1, 1):
             sizes += f" L={self.layers} D={self.directions}"
@@ -85,6 +91,9 @@ TRAINING = [
     Shape(50, 64, 512, 512),
     Shape(50, 16, 128, 256, 2, 2),
 ]
+DTYPES = ["float32", "float64"]
+THREADS = [1, 2]
+PRODUCTS = ["packed", "blas"]
 
 
 @dataclass(frozen=True)
@@ -124,3 +133,47 @@ def make_problem(shape: Shape, dtype: str = "float32", training: bool = False) -
         c_0=draw(*state) * training,
         grad_y=draw(shape.steps, shape.batch, shape.directions * hidden),
     )
+
+
+def make_lstm(problem: Problem) -> Any:
+    """The problem's cylstm.LSTM."""
+    import cylstm
+
+    shape, dtype = problem.shape, problem.x.dtype.name
+    lstm = cylstm.LSTM(shape.input_size, shape.hidden_size, shape.layers,
+                       bidirectional=shape.directions == 2, dtype=dtype)  # fmt: skip
+    lstm.load_state_dict(problem.weights)
+    return lstm
+
+
+def use(threads: int = 1, product: str = "packed") -> None:
+    """Have cylstm compute so from now on; before its first import. Skip what is not there."""
+    if threads > len(os.sched_getaffinity(0)):
+        raise NotImplementedError("no CPUs for so many threads")
+    os.environ["CYLSTM_PRODUCT"] = product
+    import cylstm
+
+    try:
+        known = importlib.import_module("cylstm._inference").PRODUCT
+    except (ImportError, AttributeError):  # the first commits
+        known = "blas"
+    if product != known or (threads > 1 and not hasattr(cylstm, "set_num_threads")):
+        raise NotImplementedError("this commit cannot")
+    if hasattr(cylstm, "set_num_threads"):
+        cylstm.set_num_threads(threads)
+
+
+class Call:
+    """The base of benchmarks of `lstm(x)`; asv would run its own, so the subclasses have them."""
+
+    param_names = ("shape", "dtype", "threads", "product")
+
+    def setup(self, shape: Shape, dtype: str, threads: int, product: str) -> None:
+        use(threads, product)
+        problem = make_problem(shape, dtype)
+        self.lstm, self.x = make_lstm(problem), problem.x
+        self.keywords = {} if problem.lengths is None else {"lengths": problem.lengths}
+        self.call()
+
+    def call(self) -> None:
+        self.lstm(self.x, **self.keywords)

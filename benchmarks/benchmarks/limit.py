@@ -84,11 +84,17 @@ def least_seconds(shape: Shape, machine: Machine, training: bool = False) -> flo
     return seconds
 
 
+def usable_cpus() -> list[int]:
+    return sorted(os.sched_getaffinity(0))
+
+
 def cache_sizes() -> dict[str, int]:
     """The bytes of each cache that the first CPU reads data from, the nearest first."""
     sizes = {}
     for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        kind, level, size = ((folder / name).read_text().strip() for name in ("type", "level", "size"))
+        kind, level, size = (
+            (folder / name).read_text().strip() for name in ("type", "level", "size")
+        )
         if kind != "Instruction":
             sizes[f"L{level}"] = int(size.rstrip("K")) * 1024
     return sizes
@@ -106,7 +112,7 @@ def measure(isa: str, threads: int = 1, seconds: float = 0.3) -> Machine:
     with tempfile.TemporaryDirectory() as folder:
         program = compiled(isa, folder)
         command = [program, str(seconds), *map(str, sizes)]
-        cpus = sorted(os.sched_getaffinity(0))[:threads]
+        cpus = usable_cpus()[:threads]
         runs = [subprocess.Popen(["taskset", "-c", str(cpu), *command], stdout=-1) for cpu in cpus]
         rates = [[float(line) for line in run.communicate()[0].split()] for run in runs]
     flops, *reads = map(min, zip(*rates, strict=True))

@@ -123,7 +123,11 @@ def full_table(rows: list[Row]) -> str:
     table = [
         [row["cell"]]
         + [f"{microseconds(row, x)} ({microseconds(row, x, 'median')})" for x in libraries]
-        + [f"{row['ratio']:.2f}" if row["ratio"] else "-", in_us(row["limit"]), f"{row['share']:.0%}"]
+        + [
+            f"{row['ratio']:.2f}" if row["ratio"] else "-",
+            in_us(row["limit"]),
+            f"{row['share']:.0%}",
+        ]
         for row in rows
     ]
     names = [NAMES[library] for library in libraries]
@@ -208,7 +212,10 @@ def write_readme(runs: list[dict], folder: Path, readme: Path) -> None:
             parts += [f"<details>{name}", short_table(rows), "</details>"]
     begin, end = MARKS
     text, found = re.subn(
-        f"{begin}.*{end}", lambda _: "\n\n".join([begin, *parts, end]), readme.read_text(), flags=re.S
+        f"{begin}.*{end}",
+        lambda _: "\n\n".join([begin, *parts, end]),
+        readme.read_text(),
+        flags=re.S,
     )
     if not found:
         raise SystemExit(f"{readme}: expected the marks {begin} and {end}")

@@ -6,21 +6,11 @@ from functools import partial
 
 import cylstm
 import numpy as np
-from benchmarks.benchmarks.common import Problem
+from benchmarks.benchmarks.common import Problem, make_lstm
 from benchmarks.peers.libraries import Way
 
 DISTRIBUTIONS = ["cylstm", "numpy", "scipy"]
 set_threads = cylstm.set_num_threads
-
-
-def make_lstm(problem: Problem) -> cylstm.LSTM:
-    shape = problem.shape
-    bidirectional = shape.directions == 2
-    lstm = cylstm.LSTM(
-        shape.input_size, shape.hidden_size, shape.layers, bidirectional=bidirectional
-    )
-    lstm.load_state_dict(problem.weights)
-    return lstm
 
 
 def inference(problem: Problem) -> dict:
