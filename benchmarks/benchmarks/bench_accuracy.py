@@ -4,7 +4,14 @@ import numpy as np
 
 from . import reference
 from .common import (
-    DTYPES, INFERENCE, PRODUCTS, STREAMS, TRAINING, make_lstm, make_problem, use,
+    DTYPES,
+    INFERENCE,
+    PRODUCTS,
+    STREAMS,
+    TRAINING,
+    make_call,
+    make_problem,
+    use,
 )  # fmt: skip
 
 
@@ -27,7 +34,7 @@ class Inference:
 
     def track_largest_error(self, *_):
         problem = self.problem
-        y, (h_n, c_n) = make_lstm(problem)(problem.x, lengths=problem.lengths)
+        y, (h_n, c_n) = make_call(problem)()
         return largest_error({"y": y, "h_n": h_n, "c_n": c_n}, reference.outputs(problem))
 
     track_largest_error.unit = "of the largest value"
@@ -43,9 +50,8 @@ class Training:
         self.problem = make_problem(shape, dtype, training=True)
 
     def track_largest_error(self, *_):
-        problem, lstm = self.problem, make_lstm(self.problem)
-        _, _, tape = lstm.forward(problem.x, (problem.h_0, problem.c_0))
-        x, (h_0, c_0), parameters = lstm.backward(tape, problem.grad_y)
+        problem = self.problem
+        x, (h_0, c_0), parameters = make_call(problem, training=True)()
         actual = {"x": x, "h_0": h_0, "c_0": c_0, **parameters}
         return largest_error(actual, reference.gradients(problem))
 

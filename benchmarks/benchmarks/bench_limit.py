@@ -2,10 +2,8 @@
 
 import timeit
 
-import numpy as np
-
 from . import limit
-from .common import INFERENCE, THREADS, TRAINING, make_lstm, make_problem, use
+from .common import INFERENCE, THREADS, TRAINING, make_call, make_problem, use
 
 
 def least_time(call, seconds=0.5):
@@ -17,7 +15,7 @@ def least_time(call, seconds=0.5):
 
 
 class TimeOverLimit:
-    """Base of the two below."""
+    """The base of the two below."""
 
     param_names = ("shape", "threads")
     timeout = 300
@@ -36,18 +34,7 @@ class Inference(TimeOverLimit):
     params = [INFERENCE, THREADS]
 
     def track_time_over_limit(self, machines, shape, threads):
-        problem = make_problem(shape)
-        lstm = make_lstm(problem)
-        if shape.steps == 1:
-            stream, out = (
-                lstm.stream(shape.batch),
-                np.full((shape.batch, shape.hidden_size), 0, "f"),
-            )
-            taken = least_time(lambda: stream.step(problem.x[0], out=out))
-        elif shape.ragged:
-            taken = least_time(lambda: lstm(problem.x, lengths=problem.lengths))
-        else:
-            taken = least_time(lambda: lstm(problem.x))
+        taken = least_time(make_call(make_problem(shape)))
         return taken / limit.least_seconds(shape, machines[threads])
 
     track_time_over_limit.unit = "least possible times"
@@ -57,13 +44,7 @@ class Training(TimeOverLimit):
     params = [TRAINING, THREADS]
 
     def track_time_over_limit(self, machines, shape, threads):
-        problem = make_problem(shape, training=True)
-        lstm = make_lstm(problem)
-
-        def step():
-            _, _, tape = lstm.forward(problem.x, (problem.h_0, problem.c_0))
-            lstm.backward(tape, problem.grad_y)
-
-        return least_time(step) / limit.least_seconds(shape, machines[threads], training=True)
+        taken = least_time(make_call(make_problem(shape, training=True), training=True))
+        return taken / limit.least_seconds(shape, machines[threads], training=True)
 
     track_time_over_limit.unit = "least possible times"

@@ -1,30 +1,27 @@
 """The largest memory of a process that imports cylstm and calls it, or trains a step."""
 
-from .common import BATCHES, RAGGED, SEQUENCES, STACKED, TRAINING, make_lstm, make_problem, use
+from .common import INFERENCE, TRAINING, make_call, make_problem, use
 
 
-class Memory:
-    """The base of the two below."""
-
+class Inference:
+    params = [INFERENCE]
     param_names = ("shape",)
 
     def setup(self, shape):
         use()
-        self.problem = make_problem(shape, training=True)
-        self.lstm = make_lstm(self.problem)
-
-
-class Inference(Memory):
-    params = [[*SEQUENCES, *BATCHES, *STACKED, *RAGGED]]
+        self.call = make_call(make_problem(shape))
 
     def peakmem_call(self, _):
-        self.lstm(self.problem.x, lengths=self.problem.lengths)
+        self.call()
 
 
-class Training(Memory):
+class Training:
     params = [TRAINING]
+    param_names = ("shape",)
+
+    def setup(self, shape):
+        use()
+        self.call = make_call(make_problem(shape, training=True), training=True)
 
     def peakmem_step(self, _):
-        problem = self.problem
-        _, _, tape = self.lstm.forward(problem.x, (problem.h_0, problem.c_0))
-        self.lstm.backward(tape, problem.grad_y)
+        self.call()

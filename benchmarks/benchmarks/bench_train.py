@@ -1,6 +1,6 @@
 """Training: forward with its tape, backward, and both as one step."""
 
-from .common import DTYPES, THREADS, TRAINING, make_lstm, make_problem, use
+from .common import DTYPES, THREADS, TRAINING, forward_backward, make_lstm, make_problem, use
 
 
 class Train:
@@ -26,4 +26,4 @@ class Train:
         self.lstm.backward(self.tape, self.problem.grad_y)
 
     def time_step(self, *_):
-        self.lstm.backward(self.forward(), self.problem.grad_y)
+        forward_backward(self.lstm, self.problem)

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -98,7 +100,7 @@ PRODUCTS = ["packed", "blas"]
 
 @dataclass(frozen=True)
 class Problem:
-    """An LSTM's parameters, as PyTorch names and orders them but with one bias, and what goes in."""
+    """An LSTM's parameters, named and ordered as PyTorch's but with one bias, and what goes in."""
 
     shape: Shape
     weights: dict[str, np.ndarray]
@@ -146,6 +148,25 @@ def make_lstm(problem: Problem) -> Any:
     return lstm
 
 
+def make_call(problem: Problem, training: bool = False) -> Callable[[], Any]:
+    """The call that is timed, as a user would make it: a stream's step, or a whole batch."""
+    lstm, x = make_lstm(problem), problem.x
+    if training:
+        return partial(forward_backward, lstm, problem)
+    if problem.shape.steps == 1:
+        out = np.full(problem.grad_y.shape[1:], 0, x.dtype)
+        return partial(lstm.stream(problem.shape.batch).step, x[0], out=out)
+    if problem.lengths is None:
+        return partial(lstm, x)
+    return partial(lstm, x, lengths=problem.lengths)
+
+
+def forward_backward(lstm: Any, problem: Problem) -> Any:
+    """What `backward` returns."""
+    _, _, tape = lstm.forward(problem.x, (problem.h_0, problem.c_0))
+    return lstm.backward(tape, problem.grad_y)
+
+
 def use(threads: int = 1, product: str = "packed") -> None:
     """Have cylstm compute so from now on; before its first import. Skip what is not there."""
     if threads > len(os.sched_getaffinity(0)):
@@ -164,16 +185,11 @@ def use(threads: int = 1, product: str = "packed") -> None:
 
 
 class Call:
-    """The base of benchmarks of `lstm(x)`; asv would run its own, so the subclasses have them."""
+    """The base of benchmarks of a call; asv would run its own, so the subclasses have them."""
 
     param_names = ("shape", "dtype", "threads", "product")
 
     def setup(self, shape: Shape, dtype: str, threads: int, product: str) -> None:
         use(threads, product)
-        problem = make_problem(shape, dtype)
-        self.lstm, self.x = make_lstm(problem), problem.x
-        self.keywords = {} if problem.lengths is None else {"lengths": problem.lengths}
+        self.call = make_call(make_problem(shape, dtype))
         self.call()
-
-    def call(self) -> None:
-        self.lstm(self.x, **self.keywords)

@@ -10,12 +10,13 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from tqdm import tqdm
+
 from benchmarks.benchmarks import common, limit
 from benchmarks.peers import report
 from benchmarks.peers.contest import contest, peers_of
 from benchmarks.peers.environment import default_folder, python_of
 from benchmarks.peers.libraries import NAMES, OURS, TRAINERS
-from tqdm import tqdm
 
 
 def arguments() -> argparse.Namespace:
@@ -30,7 +31,7 @@ def arguments() -> argparse.Namespace:
     add("--seconds", type=float, default=0.2, help="of a turn (default: 0.2)")
     add("--quick", action="store_true", help="two short rounds, to try the command")
     add("--environment", type=Path, default=default_folder(), metavar="FOLDER",
-        help="virtual environment of the peers, made if it is missing (default: %(default)s)")  # fmt: skip
+        help="the peers' virtual environment, made if missing (default: %(default)s)")  # fmt: skip
     add("--output", type=Path, default=Path("build/peers"), metavar="FOLDER")
     given = parser.parse_args()
     if given.quick:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from benchmarks.benchmarks import reference
 from benchmarks.benchmarks.common import Problem, Shape, make_problem
 from benchmarks.peers.worker import STREAMED_STEPS

@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import platform
-import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -19,12 +18,13 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
+from tabulate import tabulate
+
 from benchmarks.benchmarks.common import Shape
 from benchmarks.benchmarks.limit import Machine
 from benchmarks.peers.contest import Entry
 from benchmarks.peers.libraries import NAMES, OURS
 from benchmarks.peers.plot import save_plot
-from tabulate import tabulate
 
 Row = dict[str, Any]
 MARKS = "<!-- peers:begin -->", "<!-- peers:end -->"
@@ -85,13 +85,16 @@ def heading(threads: int, libraries: list[str]) -> str:
 
 def line(row: Row, libraries: list[str]) -> str:
     times = "".join(f"{microseconds(row, library):>14}" for library in libraries)
-    ratio = "-" if row["ratio"] is None else f"{row['ratio']:.3f}"
-    return f"{row['cell']:32}{times}{ratio:>8}{in_us(row['limit']):>11}{row['share']:7.1%}"
+    return f"{row['cell']:32}{times}{ratio(row):>8}{in_us(row['limit']):>11}{row['share']:7.1%}"
 
 
 def microseconds(row: Row, library: str | None, which: str = "minimum") -> str:
     entry = row["libraries"].get(library)
     return in_us(entry[which]) if entry else "-"
+
+
+def ratio(row: Row) -> str:
+    return "-" if row["ratio"] is None else f"{row['ratio']:.3f}"
 
 
 def in_us(seconds: float) -> str:
@@ -123,11 +126,7 @@ def full_table(rows: list[Row]) -> str:
     table = [
         [row["cell"]]
         + [f"{microseconds(row, x)} ({microseconds(row, x, 'median')})" for x in libraries]
-        + [
-            f"{row['ratio']:.2f}" if row["ratio"] else "-",
-            in_us(row["limit"]),
-            f"{row['share']:.0%}",
-        ]
+        + [ratio(row), in_us(row["limit"]), f"{row['share']:.0%}"]
         for row in rows
     ]
     names = [NAMES[library] for library in libraries]
@@ -138,8 +137,7 @@ def short_table(rows: list[Row]) -> str:
     """Ours against the fastest peer."""
     table = [
         [row["cell"], microseconds(row, OURS), microseconds(row, row["best"]),
-         NAMES.get(row["best"], "-"), f"{row['ratio']:.2f}" if row["ratio"] else "-",
-         f"{row['share']:.0%}"]
+         NAMES.get(row["best"], "-"), ratio(row), f"{row['share']:.0%}"]
         for row in rows
     ]  # fmt: skip
     return as_markdown(table, ["cell", "cylstm", "fastest peer", "", "ratio", "of the limit"])
@@ -198,28 +196,27 @@ def write(runs: list[dict], folder: Path) -> None:
 def write_readme(runs: list[dict], folder: Path, readme: Path) -> None:
     """Put the summary, the plot and the tables for one thread between the marks of `readme`."""
     where = Path(os.path.relpath(folder, readme.parent))
-    first = runs[0]
-    cpu, day = first["cpu"], first["when"][:10]
-    told = f"Measured by `python -m benchmarks.peers` on {day}, {cpu}"
     parts = [
-        f"{told}; every library, cell and version is in [{where / 'peers.md'}]({where / 'peers.md'}).",
+        f"Measured by `python -m benchmarks.peers` on {runs[0]['when'][:10]}, {runs[0]['cpu']}; "
+        f"every library, cell and version is in [{where}/peers.md]({where}/peers.md).",
         summary(runs),
-        f"![ratios, and times over the limit]({where / 'peers.svg'})",
+        f"![ratios, and times over the limit]({where}/peers.svg)",
     ]
     for training, threads, rows in grouped(runs):
         if threads == 1:
             name = f"<summary>{title(training, threads)}, microseconds</summary>"
             parts += [f"<details>{name}", short_table(rows), "</details>"]
+    readme.write_text(between_marks(readme.read_text(), "\n\n".join(parts)))
+
+
+def between_marks(text: str, new: str) -> str:
+    """Put `new` between the marks in the text."""
     begin, end = MARKS
-    text, found = re.subn(
-        f"{begin}.*{end}",
-        lambda _: "\n\n".join([begin, *parts, end]),
-        readme.read_text(),
-        flags=re.S,
-    )
-    if not found:
-        raise SystemExit(f"{readme}: expected the marks {begin} and {end}")
-    readme.write_text(text)
+    before, begins, rest = text.partition(begin)
+    _, ends, after = rest.partition(end)
+    if not (begins and ends):
+        raise ValueError(f"expected the marks {begin} and {end}")
+    return f"{before}{begin}\n\n{new}\n\n{end}{after}"
 
 
 def main() -> None:

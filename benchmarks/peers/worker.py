@@ -19,6 +19,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+
 from benchmarks.benchmarks.common import Problem
 from benchmarks.peers.libraries import OURS, Way
 

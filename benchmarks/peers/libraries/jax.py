@@ -10,9 +10,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+
 from benchmarks.benchmarks.common import Problem
 from benchmarks.peers.libraries import Way
-from jax import lax
 
 DISTRIBUTIONS = ["jax", "jaxlib"]
 

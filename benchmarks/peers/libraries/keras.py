@@ -10,6 +10,7 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 import keras
 import numpy as np
 import tensorflow as tf
+
 from benchmarks.benchmarks.common import Problem
 from benchmarks.peers.libraries import Way
 

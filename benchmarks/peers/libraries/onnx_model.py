@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+from onnx import TensorProto, helper, numpy_helper
+
 from benchmarks.benchmarks.common import Problem
 from benchmarks.peers.libraries import reordered
-from onnx import TensorProto, helper, numpy_helper
 
 GATES = "iofg"
 

@@ -6,6 +6,7 @@ from functools import partial
 from itertools import cycle
 
 import onnxruntime
+
 from benchmarks.benchmarks.common import Problem
 from benchmarks.peers.libraries import Way
 from benchmarks.peers.libraries.onnx_model import inputs, onnx_model

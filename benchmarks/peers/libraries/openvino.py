@@ -7,6 +7,7 @@ from itertools import cycle
 
 import numpy as np
 import openvino
+
 from benchmarks.benchmarks.common import Problem
 from benchmarks.peers.libraries import Way
 from benchmarks.peers.libraries.onnx_model import inputs, onnx_model

@@ -6,9 +6,10 @@ from functools import partial
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
 from benchmarks.benchmarks.common import Problem
 from benchmarks.peers.libraries import Way
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 DISTRIBUTIONS = ["torch"]
 
