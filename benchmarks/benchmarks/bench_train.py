@@ -16,7 +16,7 @@ class Train:
 
     def forward(self):
         problem = self.problem
-        _, _, tape = self.lstm.forward(problem.x, (problem.h_0, problem.c_0))
+        _, _, tape = self.lstm.forward(problem.x, (problem.h_0, problem.c_0), problem.lengths)
         return tape
 
     def time_forward(self, *_):

@@ -163,7 +163,7 @@ def make_call(problem: Problem, training: bool = False) -> Callable[[], Any]:
 
 def forward_backward(lstm: Any, problem: Problem) -> Any:
     """What `backward` returns."""
-    _, _, tape = lstm.forward(problem.x, (problem.h_0, problem.c_0))
+    _, _, tape = lstm.forward(problem.x, (problem.h_0, problem.c_0), problem.lengths)
     return lstm.backward(tape, problem.grad_y)
 
 

@@ -20,6 +20,14 @@ from benchmarks.benchmarks.common import Problem, Shape, make_problem
 from benchmarks.peers.worker import STREAMED_STEPS
 
 ROOT = Path(__file__).parents[2]
+# Last in the path, so that the cylstm that is installed is found, not its source folder.
+START = f"""
+import sys
+sys.path[:1] = []
+sys.path.append({str(ROOT)!r})
+from benchmarks.peers.worker import main
+main()
+"""
 # Of the largest value of each array: float32's rounding over hundreds of steps keeps well below it;
 # bfloat16, another order of gates or a forgotten mask do not.
 TOLERANCE = 1e-4
@@ -38,11 +46,10 @@ class Peer:
         ours, theirs = Pipe()
         counts = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
         environment = os.environ | NOT_OURS | {f"{n}_NUM_THREADS": str(threads) for n in counts}
-        command = ["taskset", "-c", cpus, python, "-m", "benchmarks.peers.worker", library]
+        command = ["taskset", "-c", cpus, python, "-c", START, library, str(threads)]
         self.library = library
         self.process = subprocess.Popen(
-            [*command, str(threads), str(theirs.fileno())],
-            cwd=ROOT,
+            [*command, str(theirs.fileno())],
             env=environment,
             pass_fds=[theirs.fileno()],
             stdout=subprocess.DEVNULL,

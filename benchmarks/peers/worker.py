@@ -1,4 +1,4 @@
-"""A process that runs one library: `python -m benchmarks.peers.worker LIBRARY THREADS SOCKET`.
+"""A process that runs one library; its arguments are LIBRARY THREADS SOCKET.
 
 It answers requests, each a method of `Worker` and its arguments, until the other end is closed.
 """
@@ -56,7 +56,7 @@ class Worker:
         for name, maker in makers(problem).items():
             try:
                 self.ways[name] = way = maker()
-                found[name] = results(way, problem.shape.steps == 1)
+                found[name] = results(way, problem.shape.steps == 1 and not training)
             except Exception as error:  # whatever a library may raise: it is told, not hidden
                 found[name] = f"{type(error).__name__}: {error}"
         return found
@@ -117,7 +117,3 @@ def main() -> None:
         except EOFError:
             return
         requests.send(getattr(worker, method)(*arguments))
-
-
-if __name__ == "__main__":
-    main()
