@@ -59,11 +59,14 @@ class Peer:
         self.connection = ours
         self.versions = self._answer()
         if isinstance(self.versions, str):
+            self.close()
             raise Absent(self.versions)
         self.process.send_signal(signal.SIGSTOP)
 
     def ask(self, method: str, *arguments: Any) -> Any:
         """Wake it, have it do a method of `Worker`, stop it."""
+        if self.process.poll() is not None:
+            raise Absent("its process has ended")
         self.process.send_signal(signal.SIGCONT)
         self.connection.send((method, arguments))
         answer = self._answer()
@@ -74,7 +77,8 @@ class Peer:
         try:
             return self.connection.recv()
         except EOFError:
-            raise Absent(f"its process ended with {self.process.wait()}") from None
+            self.close()
+            raise Absent(f"its process ended with {self.process.returncode}") from None
 
     def close(self) -> None:
         self.connection.close()
@@ -167,7 +171,10 @@ def contest(
     expected = expected_results(problem, training)
     entries, failed = {}, {}
     for peer in peers:
-        entry = enter(peer, problem, training, expected, seconds)
+        try:
+            entry = enter(peer, problem, training, expected, seconds)
+        except Absent as error:
+            entry = str(error)
         (failed if isinstance(entry, str) else entries)[peer.library] = entry
     running = [peer for peer in peers if peer.library in entries]
     for _ in range(rounds):
