@@ -9,12 +9,13 @@ import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from benchmarks.benchmarks import common, limit
 from benchmarks.peers import report
-from benchmarks.peers.contest import contest, peers_of
+from benchmarks.peers.contest import Peer, contest, peers_of
 from benchmarks.peers.environment import default_folder, python_of
 from benchmarks.peers.libraries import NAMES, OURS, TRAINERS
 
@@ -52,34 +53,48 @@ def main() -> None:
     theirs = python_of(given.environment)
     pythons = {OURS: sys.executable} | dict.fromkeys(given.peers, theirs)
     run = report.new_run()
-    progress = tqdm(total=len(shapes) * len(given.threads), unit="cell", dynamic_ncols=True)
-    for threads in given.threads:
-        with peers_of(pythons, threads) as (peers, absent):
-            versions = {peer.library: peer.versions for peer in peers}
-            if OURS in absent:
-                sys.exit(f"cylstm: {absent[OURS]}; build it: python -m pip install -e .")
-            for library, reason in absent.items():
-                progress.write(f"{NAMES[library]} is left out: {reason}")
-            machine = limit.measure(versions[OURS]["ISA"], threads)
-            run["versions"] |= versions
-            run["absent"] |= absent
-            run["machines"].append(asdict(machine))
-            progress.write(report.heading(threads, [peer.library for peer in peers]))
-            for shape in shapes:
-                progress.set_postfix_str(str(shape))
-                entries, failed = contest(shape, given.training, peers, given.rounds, given.seconds)
-                least = limit.least_seconds(shape, machine, given.training)
-                row = report.result(shape, given.training, machine, least, entries, failed)
-                run["results"].append(row)
-                progress.write(report.line(row, [peer.library for peer in peers]))
-                for library, reason in failed.items():
-                    progress.write(f"    {NAMES[library]}: {reason}")
-                progress.update()
-    progress.close()
+    with tqdm(total=len(shapes) * len(given.threads), unit="cell", dynamic_ncols=True) as progress:
+        for threads in given.threads:
+            with peers_of(pythons, threads) as (peers, absent):
+                run["versions"] |= {peer.library: peer.versions for peer in peers}
+                run["absent"] |= absent
+                for library, reason in absent.items():
+                    progress.write(f"{NAMES[library]} is left out: {reason}")
+                if OURS in absent:
+                    sys.exit("nothing to compare: python -m pip install -e .")
+                measure(run, shapes, given, threads, peers, progress)
     report.write([run], given.output)
     name = "training.json" if given.training else "inference.json"
     (given.output / name).write_text(json.dumps(run, indent=1))
     print(f"\nKept in {given.output}: {name}, peers.md, peers.svg")
+
+
+def measure(
+    run: dict[str, Any],
+    shapes: list[common.Shape],
+    given: argparse.Namespace,
+    threads: int,
+    peers: list[Peer],
+    progress: tqdm,
+) -> None:
+    """Measure the machine, then each cell, with so many threads; add to `run`."""
+    libraries = [peer.library for peer in peers]
+    machine = limit.measure(run["versions"][OURS]["ISA"], threads)
+    run["machines"].append(asdict(machine))
+    progress.write(report.heading(threads, libraries))
+    for shape in shapes:
+        progress.set_postfix_str(str(shape))
+        entries, failed = contest(shape, given.training, peers, given.rounds, given.seconds)
+        if OURS in entries:
+            least = limit.least_seconds(shape, machine, given.training)
+            row = report.result(shape, given.training, machine, least, entries, failed)
+            run["results"].append(row)
+            progress.write(report.line(row, libraries))
+        else:
+            progress.write(str(shape))
+        for library, reason in failed.items():
+            progress.write(f"    {NAMES[library]}: {reason}")
+        progress.update()
 
 
 if __name__ == "__main__":
