@@ -25,13 +25,18 @@ cdef extern from "kernels.h" nogil:
         void *gates
         void *c
         void *tanh_c
+        Py_ssize_t gates_row
+        Py_ssize_t c_row
 
     ctypedef struct step_gradients:
         const void *h
+        const void *y
         void *c
         void *z
-        void *bias
-        void *peephole
+        Py_ssize_t h_row
+        Py_ssize_t y_row
+        Py_ssize_t c_row
+        Py_ssize_t z_row
 
     ctypedef struct packing:
         bint gated
@@ -54,6 +59,7 @@ cdef extern from "kernels.h" nogil:
         void *h
         void *y
         const Py_ssize_t *y_rows
+        const step_tape *tape
         Py_ssize_t v_row
         Py_ssize_t z_row
         Py_ssize_t c_row
@@ -65,11 +71,16 @@ cdef extern from "kernels.h" nogil:
         const char *isa
         int width
         void (*activate)(const activation *, Py_ssize_t, const void *, void *) noexcept nogil
+        void (*add)(Py_ssize_t, const void *, void *) noexcept nogil
         void (*cell_run)(const cell *, Py_ssize_t, const void *, void *, void *) noexcept nogil
         void (*cell_forward)(const cell *, Py_ssize_t, const step_tape *, void *,
                              void *) noexcept nogil
         void (*cell_backward)(const cell *, Py_ssize_t, const step_tape *, const void *,
-                              const step_gradients *) noexcept nogil
+                              Py_ssize_t, const step_gradients *, Py_ssize_t,
+                              Py_ssize_t) noexcept nogil
+        void (*sum_gradients)(const cell *, Py_ssize_t, const step_tape *, const void *,
+                              Py_ssize_t, const void *, Py_ssize_t, void *,
+                              void *) noexcept nogil
         void (*cell_output)(const cell *, Py_ssize_t, const step_tape *, void *) noexcept nogil
         Py_ssize_t (*packed_tiles)(const packing *) noexcept nogil
         void (*pack)(const packing *, const void *, const void *,

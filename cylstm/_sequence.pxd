@@ -12,7 +12,7 @@ cdef class Recurrence:
     cdef const void *weight_hh
     cdef const void *weight_hr
     cdef const void *bias
-    cdef object packed        # for inference, made there; None until then
+    cdef dict packed          # parameters as `cylstm._inference` packs them, once they were used
     cdef Py_ssize_t changes   # of the parameters, so far
 
 cdef const void *data(array) except? NULL

@@ -2,6 +2,10 @@ from collections.abc import Sequence
 
 from numpy import ndarray
 
+from cylstm.batch import Batch
+
+Tape = tuple[ndarray, ndarray, ndarray]
+
 class Recurrence:
     parameters: dict[str, ndarray]
     def __init__(
@@ -18,20 +22,30 @@ class Recurrence:
     def run(
         self, x: ndarray, y: ndarray, h: ndarray, c: ndarray, sizes: ndarray, order: ndarray
     ) -> None: ...
+    def new_tape(self, rows: int) -> Tape: ...
     def forward(
-        self, x: ndarray, y: ndarray, h: ndarray, c: ndarray, sizes: ndarray, offsets: ndarray
-    ) -> tuple[ndarray, ndarray, ndarray]: ...
+        self, x: ndarray, y: ndarray, h: ndarray, c: ndarray, batch: Batch, tape: Tape
+    ) -> None: ...
     def backward(
         self,
-        tape: tuple[ndarray, ndarray, ndarray],
+        tape: Tape,
+        c_0: ndarray,
+        batch: Batch,
+        grad_y: ndarray,
+        grad_h: ndarray,
+        grad_c: ndarray,
+        grad_z: ndarray,
+        grad_outputs: ndarray | None,
+    ) -> None: ...
+    def input_gradient(self, grad_z: ndarray, grad_x: ndarray) -> None: ...
+    def gradients(
+        self,
+        tape: Tape,
         x: ndarray,
         y: ndarray,
         h_0: ndarray,
         c_0: ndarray,
-        sizes: ndarray,
-        offsets: ndarray,
-        grad_y: ndarray,
-        grad_h: ndarray,
-        grad_c: ndarray,
-        grad_x: ndarray,
+        batch: Batch,
+        grad_z: ndarray,
+        grad_outputs: ndarray | None,
     ) -> dict[str, ndarray]: ...

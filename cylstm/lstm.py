@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cylstm import checks
+from cylstm._backward import backward, input_gradient
 from cylstm._inference import PRODUCT, Network
 from cylstm._sequence import Recurrence
 from cylstm.batch import Batch
@@ -429,18 +430,26 @@ class LSTM:
                 rows = rows * mask
             y = np.empty((len(rows), directions * width), self.dtype)
             kept = TapeOfLayer(rows, mask, y, [])
-            for direction, recurrence in enumerate(recurrences):
-                k = layer * directions + direction
-                part = y[:, direction * width : (direction + 1) * width]
-                kept.directions.append(
-                    recurrence.forward(rows, part, h[k], c[k], batch.sizes, batch.offsets)
-                )
+            kept.directions += [r.new_tape(len(rows)) for r in recurrences]
+            own = slice(layer * directions, (layer + 1) * directions)
+            self._forward_layer(layer, kept, h[own], c[own], batch)
             tape.layers.append(kept)
             rows = y
         y = self._empty_output(*batch.shape)
         batch.unpack(rows, y)
         given = self._as_given(y, unbatched)
         return given, self._given_state(batch, h, c, unbatched), tape
+
+    def _forward_layer(
+        self, layer: int, kept: TapeOfLayer, h: np.ndarray, c: np.ndarray, batch: Batch
+    ) -> None:
+        if PRODUCT == "packed":
+            self._network.forward(layer, kept.x, kept.y, h, c, batch, kept.directions)
+            return
+        width = self._options.output_size
+        for d, recurrence in enumerate(self._layers[layer]):
+            part = kept.y[:, d * width : (d + 1) * width]
+            recurrence.forward(kept.x, part, h[d], c[d], batch, kept.directions[d])
 
     def _dropout_mask(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         kept = rng.random(rows.shape, self.dtype) >= self.dropout
@@ -489,9 +498,18 @@ class LSTM:
             for direction, recurrence in enumerate(self._layers[layer]):
                 k = layer * directions + direction
                 part = slice(direction * width, (direction + 1) * width)
-                by_layer.append((k, recurrence.backward(
-                    kept.directions[direction], kept.x, kept.y[:, part], tape.h_0[k], tape.c_0[k],
-                    batch.sizes, batch.offsets, grad_rows[:, part], grad_h[k], grad_c[k], grad_x,
+                own, c_0 = kept.directions[direction], tape.c_0[k]
+                grad_z = np.empty_like(own[0])
+                outputs = np.empty((len(grad_z), width), self.dtype) if self.proj_size else None
+                loop = batch, grad_rows[:, part], grad_h[k], grad_c[k], grad_z, outputs
+                if PRODUCT == "packed":
+                    backward(self._network, layer, direction, own, c_0, *loop)
+                    input_gradient(self._network, layer, direction, grad_z, grad_x)
+                else:
+                    recurrence.backward(own, c_0, *loop)
+                    recurrence.input_gradient(grad_z, grad_x)
+                by_layer.append((k, recurrence.gradients(
+                    own, kept.x, kept.y[:, part], tape.h_0[k], c_0, batch, grad_z, outputs
                 )))  # fmt: skip
             grad_rows = grad_x if kept.mask is None else grad_x * kept.mask
         endings = [ending for ending, _, _ in self._options.cells()]

@@ -30,15 +30,16 @@ typedef struct {
     void *gates;   /* [n, 4H]: pre-activations going in, activations coming out */
     void *c;       /* [n, H] */
     void *tanh_c;  /* [n, H]: the output activation of c */
+    ptrdiff_t gates_row, c_row; /* distances of rows, the second of c and tanh_c */
 } step_tape;
 
 /* The gradients that one backward step reads and writes. */
 typedef struct {
-    const void *h; /* [n, H]: of the cell's output, before any projection */
+    const void *h; /* [n, H]: of the cell's output, before any projection, */
+    const void *y; /* [n, H]: to which this is added; NULL for nothing */
     void *c;       /* [n, H]: of c_t going in, of c_{t-1} coming out */
     void *z;       /* [n, 4H], written: of the pre-activations */
-    void *bias;    /* [4H], added to */
-    void *peephole;/* [3H], added to; NULL where the cell has none */
+    ptrdiff_t h_row, y_row, c_row, z_row;
 } step_gradients;
 
 /* How a matrix [outputs, depth] is packed for products; see src/product.h. */
@@ -64,6 +65,7 @@ typedef struct {
     void *h;                       /* [n, tiles * width], written */
     void *y;                       /* its rows [H] written also here, or NULL */
     const ptrdiff_t *y_rows;       /* [n]: row j of y is y + y_rows[j] * y_row */
+    const step_tape *tape;         /* written; NULL for none */
     ptrdiff_t v_row, z_row, c_row, h_row, y_row;
     int down;                      /* whether to sweep the tiles from the last to the first */
 } packed_step;
@@ -75,15 +77,26 @@ typedef struct {
     /* y[j] = a(x[j]), j < n; y may be x. */
     void (*activate)(const activation *a, ptrdiff_t n, const void *x, void *y);
 
+    /* to[j] += x[j], j < n. */
+    void (*add)(ptrdiff_t n, const void *x, void *to);
+
     /* One step without a tape: z [n, 4H] pre-activations, c [n, H] in place, h [n, H] written. */
     void (*cell_run)(const cell *k, ptrdiff_t n, const void *z, void *c, void *h);
 
     /* One step that keeps its tape; c [n, H] in place, h [n, H] written. */
     void (*cell_forward)(const cell *k, ptrdiff_t n, const step_tape *tape, void *c, void *h);
 
-    /* The same step backward; c_prev [n, H] is the cell state that it started from. */
+    /* The same step backward, for units [from, to), `from` a multiple of width; c_prev [n, H] is the
+       cell state that it started from. */
     void (*cell_backward)(const cell *k, ptrdiff_t n, const step_tape *tape, const void *c_prev,
-                          const step_gradients *grad);
+                          ptrdiff_t c_prev_row, const step_gradients *grad, ptrdiff_t from,
+                          ptrdiff_t to);
+
+    /* Adds the sums over n rows of z's gradient [n, 4H] to the bias's [4H], and, where there are
+       peepholes, their gradient to `peephole` [3H]. */
+    void (*sum_gradients)(const cell *k, ptrdiff_t n, const step_tape *tape, const void *c_prev,
+                          ptrdiff_t c_prev_row, const void *z, ptrdiff_t z_row, void *bias,
+                          void *peephole);
 
     /* h = o * tanh_c [n, H], for the projection's gradient. */
     void (*cell_output)(const cell *k, ptrdiff_t n, const step_tape *tape, void *h);
@@ -97,7 +110,7 @@ typedef struct {
     void (*multiply)(const packed_matrix *w, ptrdiff_t n, const void *x, ptrdiff_t x_row, void *z,
                      ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to);
 
-    /* One step without a tape for the hidden units of tiles [from, to): v w, then the cell. */
+    /* One step for the hidden units of tiles [from, to): v w, then the cell. */
     void (*step)(const cell *k, const packed_matrix *w, ptrdiff_t n, const packed_step *s,
                  ptrdiff_t from, ptrdiff_t to);
 } kernels;

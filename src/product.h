@@ -67,7 +67,7 @@ INLINE void store_tile(int tiles, int rows, real *z, ptrdiff_t z_row, vec sum[][
 
 /* Whether the weights come from beyond the L2 cache at each step. */
 INLINE int is_large(const packed_matrix *w) {
-    return w->tiles * w->depth * TILE * (ptrdiff_t)sizeof(real) > 1 << 20;
+    return w->tiles * w->depth * TILE * (ptrdiff_t)sizeof(real) > 1 << 22;
 }
 
 /* Group g's share of the tile that is next in the sweep. A line for each k is enough from four
@@ -150,16 +150,16 @@ static void pack(const packing *p, const void *matrix, const void *bias, const p
     for (ptrdiff_t tile = 0; tile < to->tiles; tile++) {
         real *weights = (real *)to->weights + tile * to->tile_step;
         real *packed_bias = (real *)to->bias + tile * TILE;
-        for (ptrdiff_t k = -1; k < p->depth; k++) /* the bias goes where k is -1 */
-            for (ptrdiff_t q = 0; q < 4; q++)
-                for (ptrdiff_t lane = 0; lane < VLEN; lane++) {
-                    const ptrdiff_t row = packed_row(p, tile, q, lane);
-                    const ptrdiff_t at = row * p->row_step + k * p->k_step;
-                    if (k >= 0)
-                        *weights++ = row < 0 ? 0 : ((const real *)matrix)[at];
-                    else if (to->bias)
-                        *packed_bias++ = row < 0 || !bias ? 0 : ((const real *)bias)[row];
-                }
+        ptrdiff_t row[TILE];
+        for (ptrdiff_t j = 0; j < TILE; j++) {
+            row[j] = packed_row(p, tile, j / VLEN, j % VLEN);
+            if (to->bias) packed_bias[j] = row[j] < 0 || !bias ? 0 : ((const real *)bias)[row[j]];
+        }
+        for (ptrdiff_t k = 0; k < p->depth; k++, weights += TILE) {
+            const real *column = (const real *)matrix + k * p->k_step;
+            for (ptrdiff_t j = 0; j < TILE; j++)
+                weights[j] = row[j] < 0 ? 0 : column[row[j] * p->row_step];
+        }
     }
 }
 

@@ -53,24 +53,30 @@ INLINE vec choose(bits where, vec a, vec b) {
 
 /* Bounds that let NaN through. x86 has an instruction for just this, which compilers do not find. */
 #if defined(__x86_64__)
-#define SUFFIX(name) name SUFFIX_OF_REAL
 #if REAL_IS_DOUBLE
-#define SUFFIX_OF_REAL "pd"
+#define SUFFIX "pd"
 #else
-#define SUFFIX_OF_REAL "ps"
-#endif
-#if VECTOR_BYTES == 16
-#define BOUND(name, bound, x) __asm__(SUFFIX(name) " %1, %0" : "+x"(bound) : "x"(x))
-#else
-#define BOUND(name, bound, x) __asm__(SUFFIX("v" name) " %1, %0, %0" : "+v"(bound) : "v"(x))
+#define SUFFIX "ps"
 #endif
 INLINE vec at_least(vec x, vec low) {
-    BOUND("max", low, x);
+#if VECTOR_BYTES == 16
+    __asm__("max" SUFFIX " %1, %0" : "+x"(low) : "x"(x));
     return low;
+#else
+    vec y;
+    __asm__("vmax" SUFFIX " %2, %1, %0" : "=v"(y) : "v"(low), "v"(x));
+    return y;
+#endif
 }
 INLINE vec at_most(vec x, vec high) {
-    BOUND("min", high, x);
+#if VECTOR_BYTES == 16
+    __asm__("min" SUFFIX " %1, %0" : "+x"(high) : "x"(x));
     return high;
+#else
+    vec y;
+    __asm__("vmin" SUFFIX " %2, %1, %0" : "=v"(y) : "v"(high), "v"(x));
+    return y;
+#endif
 }
 #else
 INLINE vec at_least(vec x, vec low) { return choose(x < low, low, x); }
