@@ -128,12 +128,12 @@ static void cell_backward(const cell *k, ptrdiff_t n, const step_tape *tape, con
 
 static void sum_gradients(const cell *k, ptrdiff_t n, const step_tape *tape, const void *c_prev,
                           ptrdiff_t c_prev_row, const void *z, ptrdiff_t z_row, void *bias,
-                          void *peephole) {
+                          void *peephole, ptrdiff_t from, ptrdiff_t to) {
     enum { ROWS = 32 }; /* of a block: it stays in the L2 cache while its units are summed */
-    const ptrdiff_t rest = k->hidden % VLEN, whole = k->hidden - rest;
+    const ptrdiff_t rest = (to - from) % VLEN, whole = to - rest;
     for (ptrdiff_t first = 0; first < n; first += ROWS) {
         const ptrdiff_t last = n - first < ROWS ? n : first + ROWS;
-        for (ptrdiff_t j = 0; j < whole; j += VLEN)
+        for (ptrdiff_t j = from; j < whole; j += VLEN)
             sum_vector(k, first, last, j, VLEN, tape, c_prev, c_prev_row, z, z_row, bias, peephole);
         if (rest)
             sum_vector(k, first, last, whole, rest, tape, c_prev, c_prev_row, z, z_row, bias,
@@ -222,6 +222,7 @@ extern const kernels TABLE(ISA, DTYPE);
 const kernels TABLE(ISA, DTYPE) = {
     .isa = QUOTED(ISA),
     .width = (int)VLEN,
+    .group = MOST_ROWS,
     .activate = activate,
     .add = add,
     .cell_run = cell_run,
@@ -232,7 +233,8 @@ const kernels TABLE(ISA, DTYPE) = {
     .packed_tiles = packed_tiles,
     .pack = pack,
     .multiply = multiply,
+    .pack_columns = pack_columns,
     .add_outer = add_outer,
-    .outer_workspace = outer_workspace,
+    .transpose = transpose,
     .step = step,
 };
