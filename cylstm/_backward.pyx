@@ -350,14 +350,15 @@ cdef void run_task(const passing *p, task *t, int member, int team) noexcept nog
                 add_outputs(p, t, row, n)
             cylstm_wait(&t.meeting, team)
             p.kernel.multiply(&p.weight_hr, n, p.out + row * p.outputs * p.itemsize,
-                              p.outputs * t.shares, t.dh_cell, t.dh_cell_width, tile, end)
+                              p.outputs * t.shares, t.dh_cell, t.dh_cell_width, tile, end,
+                              position % 2)
         if begin < units:
             carried = share_of(carried_at(p, position), t.share, t.shares)
             cell_rows(p, t, position, 0, carried, begin, units)
             cell_rows(p, t, position, carried, n, begin, units)
         cylstm_wait(&t.meeting, team)
         p.kernel.multiply(&p.weight_hh, n, p.z + row * p.z_row, z_row, t.dh, t.dh_width, out,
-                          out_end)
+                          out_end, position % 2)
         if p.projected:  # else a member's outputs are its own units
             cylstm_wait(&t.meeting, team)
 
@@ -453,7 +454,7 @@ cdef void input_gradient(const passing *p, Py_ssize_t first, Py_ssize_t last,
         n = min(INPUT_ROWS, last - first)
         x = p.grad_x + (p.row + first) * row
         p.kernel.multiply(&p.weight_ih, n, p.z + first * p.z_row, p.z_row // size,
-                          x if direct else block, width, 0, p.weight_ih.tiles)
+                          x if direct else block, width, 0, p.weight_ih.tiles, False)
         if p.adds:
             for j in range(n):
                 p.kernel.add(p.inputs, block + j * width * size, x + j * row)

@@ -608,7 +608,7 @@ cdef void project(const task *t, Py_ssize_t first, Py_ssize_t last, Py_ssize_t t
     cdef const char *x = t.x_block if t.gather else x_at(t, first)
     cdef Py_ssize_t x_row = t.inputs if t.gather else t.x_row // t.itemsize
     t.kernel.multiply(&t.weight_ih, rows_between(t, first, last), x, x_row, t.z_block, t.z_width,
-                      tile, end)
+                      tile, end, False)
 
 
 cdef void change_running(const task *t, Py_ssize_t running, Py_ssize_t n,
@@ -701,7 +701,7 @@ cdef void run_task(task *t, int member, int team) noexcept nogil:
             if t.projected:
                 if member == 0:
                     t.kernel.multiply(&t.weight_hr, n, t.unprojected, t.c_width, v_next + h_at,
-                                      t.v_width, 0, t.weight_hr.tiles)
+                                      t.v_width, 0, t.weight_hr.tiles, s.down)
                     scatter_rows(t, n, v_next + h_at, t.v_width * size, y)
                 cylstm_wait(&t.meeting, team)
             v_now, v_next = v_next, v_now

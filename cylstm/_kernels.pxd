@@ -89,7 +89,7 @@ cdef extern from "kernels.h" nogil:
         void (*pack)(const packing *, const void *, const void *,
                      const packed_matrix *) noexcept nogil
         void (*multiply)(const packed_matrix *, Py_ssize_t, const void *, Py_ssize_t, void *,
-                         Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+                         Py_ssize_t, Py_ssize_t, Py_ssize_t, bint) noexcept nogil
         void (*pack_columns)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *const *,
                              void *) noexcept nogil
         void (*add_outer)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, const void *const *,

@@ -180,6 +180,19 @@ DEFINE_FINISH(finish_any, 0, 0)
 DEFINE_FINISH(finish_plain_taped, 1, 1)
 DEFINE_FINISH(finish_any_taped, 0, 1)
 
+/* Asks for the lines of the tape that the cell will write, from far away, while the product runs. */
+INLINE void ask_for_tape(const cell *k, const step_tape *tape, ptrdiff_t tile, int tiles,
+                         ptrdiff_t row, int rows) {
+    for (int r = 0; r < rows; r++)
+        for (int t = 0; t < tiles; t++) {
+            const ptrdiff_t unit = (tile + t) * VLEN, at = (row + r) * tape->c_row + unit;
+            const real *gates = (real *)tape->gates + (row + r) * tape->gates_row + unit;
+            for (int q = 0; q < 4; q++) __builtin_prefetch(gates + q * k->hidden, 1);
+            __builtin_prefetch((real *)tape->c + at, 1);
+            __builtin_prefetch((real *)tape->tanh_c + at, 1);
+        }
+}
+
 /* A tile's product, then the cell. */
 INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const char *ahead,
                       const packed_matrix *w, const cell *k, finish *then, const packed_step *s) {
@@ -188,6 +201,7 @@ INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const 
         load_tile(tiles, rows, (const real *)s->z + row * s->z_row + tile * TILE, s->z_row, sum);
     else
         load_bias(tiles, rows, w, tile, sum);
+    if (s->tape) ask_for_tape(k, s->tape, tile, tiles, row, rows);
     accumulate(tiles, rows, w, tile, ahead, (const real *)s->v + row * s->v_row, s->v_row, sum);
     vec gates[MOST_ROWS][4];
     memcpy(gates, sum, (size_t)(tiles * rows) * sizeof *gates);

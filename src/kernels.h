@@ -109,9 +109,10 @@ typedef struct {
     void (*pack)(const packing *p, const void *matrix, const void *bias,
                  const packed_matrix *to);
 
-    /* z[n, tiles, 4 or 1, width] = bias + x[n, depth] w, for tiles [from, to). */
+    /* z[n, tiles, 4 or 1, width] = bias + x[n, depth] w, for tiles [from, to), in one order or, with
+       `down`, in the other. */
     void (*multiply)(const packed_matrix *w, ptrdiff_t n, const void *x, ptrdiff_t x_row, void *z,
-                     ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to);
+                     ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to, int down);
 
     /* Columns [first, first + m) of a matrix, by pointers to its n rows, in groups of `group` columns,
        the last perhaps smaller: to[groups, n, group]. */

@@ -164,11 +164,11 @@ static void multiply_narrow(const packed_matrix *w, ptrdiff_t n, const real *x, 
 }
 
 static void multiply(const packed_matrix *w, ptrdiff_t n, const void *x, ptrdiff_t x_row, void *z,
-                     ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to) {
+                     ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to, int down) {
     if (w->narrow)
         multiply_narrow(w, n, x, x_row, z, z_row, from, to);
     else
-        COVER(from, to, 0, n, w, multiply_tile, (const real *)x, x_row, (real *)z, z_row);
+        COVER(from, to, down, n, w, multiply_tile, (const real *)x, x_row, (real *)z, z_row);
 }
 
 /* to[group][row][MOST_ROWS] := columns [first, first + m), so that a group's follow each other. */
