@@ -41,7 +41,7 @@ from cylstm._kernels cimport cell, kernels, packed_matrix, step_gradients, step_
 from cylstm._sequence cimport Recurrence, data
 
 cdef enum:
-    BLOCK_ROWS = 256  # at most, but a step's
+    BLOCK_ROWS = 192  # at most, but a step's
     INPUT_ROWS = 96   # of x's gradient at once: they and the weights stay in the L2 cache
 
 

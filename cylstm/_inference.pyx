@@ -201,7 +201,8 @@ cdef class Network:
         h, c : array
             Of the layer's directions; as in `run`.
         tapes : list of tuple of array
-            Each direction's to write: gates (S, 4H), c (S, H) and its output activation (S, H).
+            Each direction's to write: gates (S, 4H), c (S, H) and its output activation (S, H). A
+            direction without is not run.
         """
         cdef layout lies
         cdef Py_ssize_t d, width = self.outputs * self.itemsize
@@ -221,6 +222,8 @@ cdef class Network:
             divide(self, &lies, self.directions, &w)
             weights = [packed(r, False) for r in self.layers[layer]]
             for d in range(self.directions):
+                if tapes[d] is None:
+                    continue
                 r = self.layers[layer][d]
                 w.tape = tape_of(r, tapes[d])
                 add_tasks(&w, r, weights[d], &lies, first_of(x), lies.rows * x.strides[0],

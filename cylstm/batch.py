@@ -55,6 +55,18 @@ class Batch:
             return np.arange(self.steps + 1) * self.rows
         return np.concatenate(([0], np.cumsum(self.sizes)))
 
+    def parts(self, steps: int | None) -> list[tuple[slice, Batch]]:
+        """The packed rows of so many steps after each other, and all the sequences there."""
+        if steps is None or steps >= self.steps:
+            return [(slice(0, int(self.offsets[-1])), self)]
+        return [self._part(t, min(t + steps, self.steps)) for t in range(0, self.steps, steps)]
+
+    def _part(self, first: int, last: int) -> tuple[slice, Batch]:
+        part = Batch(last - first, self.rows)
+        if self.ragged:
+            part.ragged, part.order, part.sizes = True, self.order, self.sizes[first:last]
+        return slice(int(self.offsets[first]), int(self.offsets[last])), part
+
     def _places(self) -> tuple[np.ndarray, np.ndarray]:
         """The step and the place in the batch of every packed row."""
         step = np.repeat(np.arange(len(self.sizes)), self.sizes)

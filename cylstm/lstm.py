@@ -392,6 +392,7 @@ class LSTM:
         lengths: Any = None,
         *,
         rng: np.random.Generator | None = None,
+        segment: int | None = None,
     ) -> tuple[np.ndarray, State, Tape]:
         """Run as in training: dropout acts, and what `backward` needs is kept.
 
@@ -401,6 +402,10 @@ class LSTM:
             As for inference.
         rng : numpy.random.Generator, optional
             Source of dropout; the LSTM's own by default.
+        segment : int, optional
+            Keep of a layer its input, its output, and its state at every so many steps, and compute
+            the gates between them again in `backward` [4]_: for long sequences, whose gates take
+            6 H values a step. It costs one more `forward`; gradients are the same but for rounding.
 
         Returns
         -------
@@ -408,6 +413,11 @@ class LSTM:
             As for inference.
         tape : Tape
             For `backward`. It refers to x, which must not change before that.
+
+        References
+        ----------
+        .. [4] T. Chen, B. Xu, C. Zhang, C. Guestrin, "Training deep nets with sublinear memory
+           cost", 2016. https://arxiv.org/abs/1604.06174
 
         Examples
         --------
@@ -421,34 +431,64 @@ class LSTM:
         rng = checks.generator("rng", rng) if rng is not None else self._rng
         x, batch, unbatched = self._checked_input(x, lengths)
         h, c = self._initial_state(state, batch, unbatched)
-        tape = Tape(self, self._version, batch, unbatched, h.copy(), c.copy(), [])
+        if segment is not None:
+            segment = checks.whole("segment", segment, 1)
+        tape = Tape(self, self._version, batch, unbatched, batch.parts(segment), [])
         rows, directions, width = batch.pack(x), self._options.directions, self._options.output_size
-        for layer, recurrences in enumerate(self._layers):
+        for layer in range(self.num_layers):
             mask = self._dropout_mask(rows, rng) if layer and self.dropout else None
             if mask is not None:
                 rows = rows * mask
-            y = np.empty((len(rows), directions * width), self.dtype)
-            kept = TapeOfLayer(rows, mask, y, [])
-            kept.directions += [r.new_tape(len(rows)) for r in recurrences]
+            kept = TapeOfLayer(
+                rows, mask, np.empty((len(rows), directions * width), self.dtype), []
+            )
             own = slice(layer * directions, (layer + 1) * directions)
-            self._forward_layer(layer, kept, h[own], c[own], batch)
+            self._forward_layer(layer, kept, h[own], c[own], tape.parts)
             tape.layers.append(kept)
-            rows = y
+            rows = kept.y
         y = self._empty_output(*batch.shape)
         batch.unpack(rows, y)
         given = self._as_given(y, unbatched)
         return given, self._given_state(batch, h, c, unbatched), tape
 
     def _forward_layer(
-        self, layer: int, kept: TapeOfLayer, h: np.ndarray, c: np.ndarray, batch: Batch
+        self, layer: int, kept: TapeOfLayer, h: np.ndarray, c: np.ndarray, parts: Parts
     ) -> None:
+        """Write the layer's y, and its starts; h, c (D, N, ...) end as the last state."""
+        recurrences = self._layers[layer]
+        if len(parts) == 1:
+            tapes = [recurrence.new_tape(len(kept.x)) for recurrence in recurrences]
+            kept.starts = [[Start(h[d].copy(), c[d].copy(), tapes[d])] for d in range(len(tapes))]
+            self._run_taped(layer, kept.x, kept.y, h, c, parts[0][1], tapes)
+            return
+        for d, recurrence in enumerate(recurrences):
+            kept.starts.append([])
+            for rows, batch in parts[:: -1 if recurrence.reverse else 1]:
+                kept.starts[d].append(Start(h[d].copy(), c[d].copy(), None))
+                tapes = self._tapes_of_one(layer, d, batch)
+                self._run_taped(layer, kept.x[rows], kept.y[rows], h, c, batch, tapes)
+
+    def _tapes_of_one(self, layer: int, direction: int, batch: Batch) -> list[Any]:
+        """As `_run_taped` wants them, to run one direction."""
+        recurrences = self._layers[layer]
+        return [
+            recurrence.new_tape(int(batch.offsets[-1])) if d == direction else None
+            for d, recurrence in enumerate(recurrences)
+        ]
+
+    def _run_taped(
+        self, layer: int, x: np.ndarray, y: np.ndarray, h: np.ndarray, c: np.ndarray,
+        batch: Batch, tapes: list[Any],
+    ) -> None:  # fmt: skip
+        """Run those of a layer's directions that have a tape to write."""
         if PRODUCT == "packed":
-            self._network.forward(layer, kept.x, kept.y, h, c, batch, kept.directions)
+            self._network.forward(layer, x, y, h, c, batch, tapes)
             return
         width = self._options.output_size
-        for d, recurrence in enumerate(self._layers[layer]):
-            part = kept.y[:, d * width : (d + 1) * width]
-            recurrence.forward(kept.x, part, h[d], c[d], batch, kept.directions[d])
+        for d, tape in enumerate(tapes):
+            if tape is not None:
+                part = y[:, d * width : (d + 1) * width]
+                self._layers[layer][d].forward(x, part, h[d], c[d], batch, tape)
 
     def _dropout_mask(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         kept = rng.random(rows.shape, self.dtype) >= self.dropout
@@ -529,13 +569,31 @@ class LSTM:
         grad_x is written by the first direction, and added to by the second.
         """
         kept, width = tape.layers[layer], self._options.output_size
-        k = layer * self._options.directions + direction
+        reverse = self._layers[layer][direction].reverse
         part = slice(direction * width, (direction + 1) * width)
-        arrays = (kept.x, kept.y[:, part], kept.directions[direction], tape.h_0[k], tape.c_0[k],
-                  tape.batch, grad_y[:, part], grad_h, grad_c, grad_x, direction > 0)  # fmt: skip
-        if PRODUCT == "packed":
-            return _backward.backward(self._network, layer, direction, *arrays)
-        return self._layers[layer][direction].backward(*arrays)
+        grads: dict[str, np.ndarray] = {}
+        parts = tape.parts[:: -1 if reverse else 1]
+        for (rows, batch), start in zip(parts[::-1], kept.starts[direction][::-1], strict=True):
+            own = start.tape or self._taped_again(layer, direction, kept, rows, batch, start)
+            arrays = (kept.x[rows], kept.y[rows, part], own, start.h, start.c, batch,
+                      grad_y[rows, part], grad_h, grad_c, grad_x[rows], direction > 0)  # fmt: skip
+            if PRODUCT == "packed":
+                more = _backward.backward(self._network, layer, direction, *arrays)
+            else:
+                more = self._layers[layer][direction].backward(*arrays)
+            for name, grad in more.items():
+                grads[name] = grads[name] + grad if name in grads else grad
+        return grads
+
+    def _taped_again(
+        self, layer: int, direction: int, kept: TapeOfLayer, rows: slice, batch: Batch, start: Start
+    ) -> Any:
+        """The tape of a part of which only the start was kept."""
+        directions = self._options.directions
+        tapes = self._tapes_of_one(layer, direction, batch)
+        h, c = ([state.copy()] * directions for state in (start.h, start.c))
+        self._run_taped(layer, kept.x[rows], np.empty_like(kept.y[rows]), h, c, batch, tapes)
+        return tapes[direction]
 
     def _check_tape(self, tape: Any) -> None:
         if not isinstance(tape, Tape):
@@ -651,6 +709,18 @@ class LSTM:
         return f"LSTM({', '.join([sizes, *(f'{n}={v!r}' for n, v in changed.items())])})"
 
 
+Parts = list[tuple[slice, Batch]]
+
+
+@dataclass(eq=False, slots=True)
+class Start:
+    """The state in which a direction came to a part of the steps, and its tape if that is kept."""
+
+    h: np.ndarray  # (N, R), in the sorted order
+    c: np.ndarray  # (N, H)
+    tape: tuple[np.ndarray, np.ndarray, np.ndarray] | None
+
+
 @dataclass(eq=False, slots=True)
 class TapeOfLayer:
     """What one layer's forward pass leaves, in packed rows."""
@@ -658,7 +728,7 @@ class TapeOfLayer:
     x: np.ndarray
     mask: np.ndarray | None  # dropout's, on x
     y: np.ndarray
-    directions: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+    starts: list[list[Start]]  # of each direction, in the order in which it came to the parts
 
 
 @dataclass(eq=False, slots=True)
@@ -669,8 +739,7 @@ class Tape:
     version: int
     batch: Batch
     unbatched: bool
-    h_0: np.ndarray
-    c_0: np.ndarray
+    parts: Parts
     layers: list[TapeOfLayer]
 
 

@@ -46,6 +46,16 @@ def test_any_shape_and_options(config, shape, seed):
     check(seed, *shape, **config)
 
 
+@settings(max_examples=50)
+@given(configs(), shapes(max_steps=12), st.integers(1, 13), seeds)
+def test_in_segments(config, shape, segment, seed):
+    case = random_case(np.random.default_rng(seed), *shape, **config)
+    y, state, _ = case.lstm.forward(*case.inputs)
+    again, again_state, _ = case.lstm.forward(*case.inputs, segment=segment)
+    assert_close((again, again_state), (y, state))
+    assert_gradients_close(case.gradients(segment=segment), case.gradients(), 1e-13)
+
+
 # Numbers drawn once for all: a sum that cancels has no relative error to speak of.
 @pytest.mark.parametrize("hidden_size", [4, 17, 33, 100])
 def test_float32_against_float64(rng, options, hidden_size):

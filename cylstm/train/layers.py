@@ -47,7 +47,8 @@ class Layer(ABC):
     takes : frozenset of str
         What `forward` and the call take beside `x`, by name: ``state`` (that sequences begin in),
         ``lengths`` (N,) of ragged sequences, and, in `forward` alone, ``rng``, the
-        ``numpy.random.Generator`` of what is random. By default nothing.
+        ``numpy.random.Generator`` of what is random, and ``segment``, as of `cylstm.LSTM.forward`.
+        By default nothing.
     keeps_time : bool
         Whether the output has a step for each of the input's.
     batch_first : bool, optional
@@ -696,6 +697,7 @@ class Sequential(Layer):
         state: list[Any] | None = None,
         lengths: Any = None,
         rng: np.random.Generator | None = None,
+        segment: int | None = None,
     ) -> tuple[Array, list[Any]]:
         """Return the output, and a tape: those of the layers.
 
@@ -705,10 +707,13 @@ class Sequential(Layer):
             As for `run`; a state from `state_after` does as well.
         rng : numpy.random.Generator, optional
             Source of dropout; each layer's own by default.
+        segment : int, optional
+            As for `cylstm.LSTM.forward`.
         """
         tapes = []
         for layer, own in zip(self._layers, self._states(state), strict=True):
-            x, tape = layer.forward(x, **taken(layer, state=own, lengths=lengths, rng=rng))
+            given = taken(layer, state=own, lengths=lengths, rng=rng, segment=segment)
+            x, tape = layer.forward(x, **given)
             tapes.append(tape)
             lengths = lengths if layer.keeps_time else None
         return x, tapes
@@ -861,7 +866,7 @@ class _OutputOf(Layer):
         self.lstm = lstm
         self.batch_first = lstm.batch_first
         random = {"rng"} if lstm.dropout else set()
-        self.takes = frozenset({"state", "lengths"} | random)  # type: ignore[misc]
+        self.takes = frozenset({"state", "lengths", "segment"} | random)  # type: ignore[misc]
 
     @property
     def config(self) -> dict[str, Any]:
@@ -871,9 +876,9 @@ class _OutputOf(Layer):
         return self.lstm(x, state, lengths)
 
     def forward(
-        self, x: Array, state: Any = None, lengths: Any = None, rng: Any = None
+        self, x: Array, state: Any = None, lengths: Any = None, rng: Any = None, segment: Any = None
     ) -> tuple[Array, Any]:
-        y, after, tape = self.lstm.forward(x, state, lengths, rng=rng)
+        y, after, tape = self.lstm.forward(x, state, lengths, rng=rng, segment=segment)
         return y, (tape, after)
 
     def state_after(self, tape: Any) -> Any:

@@ -59,6 +59,7 @@ def fit(
     schedule: Schedule | None = None,
     clip_norm: float | None = None,
     clip_value: float | None = None,
+    segment: int | None = None,
     seed: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int | None = None,
@@ -97,6 +98,9 @@ def fit(
         losses of the epochs so far.
     clip_norm, clip_value : float, optional
         Bounds on the gradients' norm, all together, and on each number; the latter comes first.
+    segment : int, optional
+        For long sequences: keep of an LSTM's pass only its state at every so many steps, and
+        compute the rest again; see `cylstm.LSTM.forward`.
     seed : int, optional
         Of the order of the data and of dropout: the same seed, the same bits.
     checkpoint : path-like, optional
@@ -164,6 +168,7 @@ def fit(
         schedule=schedule,
         clip_norm=None if clip_norm is None else positive("clip_norm", clip_norm),
         clip_value=None if clip_value is None else positive("clip_value", clip_value),
+        segment=_optional("segment", segment, 1),
         seed=_optional("seed", seed, 0),
         checkpoint=checkpoint,
         checkpoint_every=_optional("checkpoint_every", checkpoint_every, 1),
@@ -247,6 +252,7 @@ class _Run:
     schedule: Schedule | None
     clip_norm: float | None
     clip_value: float | None
+    segment: int | None
     seed: int | None
     checkpoint: str | os.PathLike[str] | None
     checkpoint_every: int | None
@@ -340,6 +346,7 @@ class _Run:
             state=before,
             lengths=batch.lengths,
             rng=self._rng(1 + self.batch) if needs_rng else None,
+            segment=self.segment,
         )
         prediction, tape = self.model.forward(batch.x, **given)
         value, gradient = _loss_of(self.loss, prediction, batch, mask)
@@ -402,6 +409,7 @@ class _Run:
             "patience": self.patience,
             "clip_norm": self.clip_norm,
             "clip_value": self.clip_value,
+            "segment": self.segment,
         }
         if self.schedule is None:
             settings["lr"] = self.first_lr
