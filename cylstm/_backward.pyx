@@ -172,7 +172,7 @@ cdef char *sum_of(dict grads, str name) noexcept:
 cdef int add_block(passing *p, dict grads, Py_ssize_t rows, int threads, arena *memory) except -1:
     """The workspace of a block of at most so many rows."""
     cdef:
-        Py_ssize_t size = p.itemsize, tile = 4 * p.kernel.width, most
+        Py_ssize_t size = p.itemsize, tile = 4 * p.kernel.width, columns
         const void **z
         const void **out
         char *sums
@@ -191,8 +191,8 @@ cdef int add_block(passing *p, dict grads, Py_ssize_t rows, int threads, arena *
         sums = take(memory, 4 * p.hidden * size)
         memset(sums, 0, 4 * p.hidden * size)
         p.grad_bias = sums
-    most = max(4 * p.hidden, p.outputs) + tile + p.kernel.group
-    p.memory_each = max(rows * most, INPUT_ROWS * x_width(p)) * size
+    columns = max(4 * p.hidden, p.outputs, tile) + p.kernel.group  # at most, in groups
+    p.memory_each = max(rows * (tile + columns), INPUT_ROWS * x_width(p)) * size
     p.memory_each = (p.memory_each + 63) // 64 * 64
     p.memory = take(memory, threads * p.memory_each)
     return 0

@@ -52,6 +52,15 @@ def test_any_number_of_threads(case, threads):
 
 
 @settings(max_examples=60)
+@given(case=ragged_cases(), threads=st.integers(2, 7))
+def test_gradients_with_any_number_of_threads(case, threads):
+    cylstm.set_num_threads(1)
+    expected = case.gradients()
+    cylstm.set_num_threads(threads)
+    assert_same_bits(case.gradients(), expected)
+
+
+@settings(max_examples=60)
 @given(case=ragged_cases())
 def test_alone_or_in_a_batch(case):
     y, (h, c) = case.lstm(*case.inputs)
