@@ -23,10 +23,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cylstm.io.files import Budget, bfloat16
+
 __all__ = ["load_model", "read", "save_model", "write"]
 
-_DTYPES = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
-_CODES = {dtype: code for code, dtype in _DTYPES.items()}
+_CODES = {np.dtype("<f4"): "F32", np.dtype("<f8"): "F64"}  # what is written
+_DTYPES = {  # what is read
+    **{code: dtype for dtype, code in _CODES.items()},
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),  # the bits: NumPy has no such type
+    **{f"I{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
+    **{f"U{8 * size}": np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
+    "BOOL": np.dtype("?"),
+}
 
 _MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 _MAX_RANK = 32  # dimensions; NumPy 1's limit
@@ -90,7 +99,7 @@ def write(
 def read(
     path: str | os.PathLike[str],
 ) -> tuple[dict[str, npt.NDArray[np.floating[Any]]], dict[str, str]]:
-    """Read a safetensors file of float32 and float64 tensors.
+    """Read a safetensors file of numbers.
 
     Parameters
     ----------
@@ -101,6 +110,7 @@ def read(
     -------
     tensors : dict of str to ndarray
         Arrays of their own: writable, aligned, C-contiguous, in the machine's byte order.
+        bfloat16, which NumPy lacks, comes as float32.
     metadata : dict of str to str
         The file's metadata; empty if it has none.
 
@@ -117,6 +127,7 @@ def read(
         metadata = _check_metadata(header.pop("__metadata__", {}))
         entries = [_check_entry(name, entry) for name, entry in header.items()]
         _check_places(entries, size - file.tell())
+        Budget(size).take("the tensors", size)
         tensors = {entry.name: _read_tensor(file, entry) for entry in _by_place(entries)}
     return {name: tensors[name] for name in header}, metadata
 
@@ -275,7 +286,7 @@ class _Entry(NamedTuple):
     """What the header says of one tensor."""
 
     name: str
-    dtype: np.dtype[Any]
+    code: str
     shape: tuple[int, ...]
     begin: int
     end: int
@@ -351,7 +362,9 @@ def _check_entry(name: str, entry: Any) -> _Entry:
         )
     code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(code, str) or code not in _DTYPES:
-        raise ValueError(f"tensor {short(name)} has dtype {short(code)}, expected F32 or F64")
+        raise ValueError(
+            f"tensor {short(name)} has dtype {short(code)}, expected one of {', '.join(_DTYPES)}"
+        )
     dtype = _DTYPES[code]
     if not _are_sizes(shape) or len(shape) > _MAX_RANK:
         raise ValueError(f"tensor {short(name)} has no valid shape: {short(shape)}")
@@ -366,7 +379,7 @@ def _check_entry(name: str, entry: Any) -> _Entry:
     # NumPy refuses (0, 2**62, 2**62) too, though it holds nothing.
     if math.prod(extent or 1 for extent in shape) * dtype.itemsize >= 2**63:
         raise ValueError(f"tensor {short(name)} has too large a shape: {short(shape)}")
-    return _Entry(name, dtype, tuple(shape), begin, end)
+    return _Entry(name, code, tuple(shape), begin, end)
 
 
 def _are_sizes(values: Any) -> bool:
@@ -396,7 +409,8 @@ def _check_places(entries: list[_Entry], size: int) -> None:
 
 def _read_tensor(file: BufferedReader, entry: _Entry) -> npt.NDArray[np.floating[Any]]:
     """Read the tensor that the file stands at."""
-    array = np.empty(entry.shape, entry.dtype)
+    array = np.empty(entry.shape, _DTYPES[entry.code])
     if file.readinto(array) != array.nbytes:
         raise ValueError(f"the file ended within tensor {short(entry.name)}")
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return bfloat16(native) if entry.code == "BF16" else native
