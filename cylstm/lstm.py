@@ -285,6 +285,32 @@ class LSTM:
         checked = {name: self._checked_parameter(name, value) for name, value in given.items()}
         self._assign({name: value.copy() for name, value in checked.items()})  # some may be ours
 
+    # Other frameworks
+
+    def to_keras_weights(self) -> list[np.ndarray]:
+        """Return the parameters as ``set_weights`` of Keras takes them.
+
+        Returns
+        -------
+        list of array
+            For each layer and direction a kernel (I, 4H), a recurrent kernel (H, 4H) and, with
+            `bias`, a bias (4H,): of one layer those of Keras's ``LSTM``, or ``Bidirectional``; of
+            several those of a model that stacks such layers.
+
+        Raises
+        ------
+        ValueError
+            If there are options that Keras's LSTM lacks.
+
+        Examples
+        --------
+        >>> [array.shape for array in cylstm.LSTM(3, 2).to_keras_weights()]
+        [(3, 8), (2, 8), (8,)]
+        """
+        from cylstm.io.keras import weights_for_keras
+
+        return weights_for_keras(self)
+
     # Inference
 
     def __call__(

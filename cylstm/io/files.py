@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -13,9 +14,20 @@ import numpy as np
 
 from cylstm import checks
 
-__all__ = ["Budget", "bfloat16", "is_path", "naming", "opened", "pick", "read_member"]
+__all__ = [
+    "Budget",
+    "bfloat16",
+    "is_path",
+    "naming",
+    "opened",
+    "parse_object",
+    "pick",
+    "read_beside",
+    "read_member",
+]
 
 _MOST_LISTED = 20  # candidates in an error message
+_MAX_DIGITS = 20  # of an integer; enough for 64 bits, and read in no time
 
 
 @contextmanager
@@ -105,6 +117,44 @@ def read_member(archive: zipfile.ZipFile, name: str, budget: Budget) -> bytes:
     return content
 
 
+def read_beside(path: Any, name: str, budget: Budget, begin: int = 0, count: int = -1) -> bytes:
+    """Read a file, or a part of it, that belongs to another, and lies in its folder or below.
+
+    Parameters
+    ----------
+    path : path-like
+        The file that names it.
+    name : str
+        Its path from that file's folder.
+    budget : Budget
+    begin, count : int
+        The part of it; by default all.
+
+    Raises
+    ------
+    ValueError
+        If it lies elsewhere, be it by a link, is no plain file, or ends too early.
+    FileNotFoundError
+        If it is not there.
+    """
+    folder = os.path.realpath(os.path.dirname(os.path.abspath(path)))
+    found = os.path.realpath(os.path.join(folder, name))
+    if os.path.isabs(name) or os.path.commonpath([folder, found]) != folder:
+        raise ValueError(f"expected a file in the folder of {os.fspath(path)}, got {short(name)}")
+    if os.path.exists(found) and not os.path.isfile(found):  # a device or a pipe never ends
+        raise ValueError(f"{short(name)}: expected a plain file")
+    with open(found, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        count = size - begin if count < 0 else count
+        if not 0 <= begin <= begin + count <= size:
+            raise ValueError(
+                f"{short(name)}: expected {count} bytes from {begin} on, got a file of {size}"
+            )
+        budget.take(name, count)
+        file.seek(begin)
+        return file.read(count)
+
+
 def pick(argument: str, chosen: str | None, found: Iterable[str]) -> str:
     """Return the name of the one LSTM of a file, or of the one of several that the caller names.
 
@@ -139,3 +189,33 @@ def bfloat16(bits: np.ndarray) -> np.ndarray:
     array([ 1., -2.], dtype=float32)
     """
     return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def parse_object(text: str, what: str) -> dict[str, Any]:
+    """Parse a JSON object more strictly than `json`: no key twice, no NaN, no endless integer."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        parsed = dict(pairs)
+        if len(parsed) != len(pairs):
+            raise ValueError(f"a key stands twice among {short([key for key, _ in pairs])}")
+        return parsed
+
+    def finite(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    def limited(digits: str) -> int:
+        if len(digits) > _MAX_DIGITS:
+            raise ValueError(f"an integer of {len(digits)} digits")
+        return int(digits)
+
+    try:
+        parsed = json.loads(
+            text, object_pairs_hook=unique, parse_constant=finite, parse_int=limited
+        )
+    except RecursionError:
+        raise ValueError(f"{what} is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"{what} is not valid JSON: {error}") from None
+    if not isinstance(parsed, dict):
+        raise ValueError(f"{what} must be a JSON object, not {short(parsed)}")
+    return parsed

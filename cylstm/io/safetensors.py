@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cylstm.io.files import Budget, bfloat16
+from cylstm.io.files import Budget, bfloat16, parse_object
 
 __all__ = ["load_model", "read", "save_model", "write"]
 
@@ -39,7 +39,6 @@ _DTYPES = {  # what is read
 
 _MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 _MAX_RANK = 32  # dimensions; NumPy 1's limit
-_MAX_DIGITS = 20  # of an integer; enough for 64 bits, and read in no time
 _ALIGNMENT = 8  # bytes; the data begins, and so every float64 stands, at a multiple of it
 
 _FORMAT = "cylstm"
@@ -223,7 +222,7 @@ def _check_model(metadata: dict[str, str]) -> tuple[str, dict[str, Any]]:
         )
     if metadata["kind"] not in _KINDS:
         raise ValueError(f"unknown kind {metadata['kind']!r}, expected one of {', '.join(_KINDS)}")
-    return metadata["kind"], _parse_object(metadata["config"], "the configuration")
+    return metadata["kind"], parse_object(metadata["config"], "the configuration")
 
 
 # Writing ---------------------------------------------------------------------------------------
@@ -314,37 +313,7 @@ def _read_header(file: BufferedReader, size: int) -> dict[str, Any]:
     header = file.read(length)
     if not header.startswith(b"{"):
         raise ValueError("the header does not begin with '{': not a safetensors file")
-    return _parse_object(header.decode("utf-8"), "the header")
-
-
-def _parse_object(text: str, what: str) -> dict[str, Any]:
-    """Parse a JSON object more strictly than `json`: no key twice, no NaN, no endless integer."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        parsed = dict(pairs)
-        if len(parsed) != len(pairs):
-            raise ValueError(f"a key stands twice among {short([key for key, _ in pairs])}")
-        return parsed
-
-    def finite(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
-
-    def limited(digits: str) -> int:
-        if len(digits) > _MAX_DIGITS:
-            raise ValueError(f"an integer of {len(digits)} digits")
-        return int(digits)
-
-    try:
-        parsed = json.loads(
-            text, object_pairs_hook=unique, parse_constant=finite, parse_int=limited
-        )
-    except RecursionError:
-        raise ValueError(f"{what} is nested too deeply") from None
-    except ValueError as error:
-        raise ValueError(f"{what} is not valid JSON: {error}") from None
-    if not isinstance(parsed, dict):
-        raise ValueError(f"{what} must be a JSON object, not {short(parsed)}")
-    return parsed
+    return parse_object(header.decode("utf-8"), "the header")
 
 
 def _check_metadata(metadata: Any) -> dict[str, str]:
