@@ -40,6 +40,6 @@ def load_model(path: Any, *, config: Any = None) -> Sequential:
         from cylstm.io.keras import load_keras
 
         return load_keras(path, config)
-    from cylstm.io.onnx import load_onnx
+    from cylstm.io.onnx_chain import load_onnx
 
     return load_onnx(path)

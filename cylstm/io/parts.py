@@ -12,7 +12,7 @@ from cylstm import checks
 from cylstm.lstm import LSTM
 from cylstm.options import Options
 
-__all__ = ["Cell", "assemble", "gates", "real"]
+__all__ = ["Cell", "assemble", "gates", "ordered", "real"]
 
 ORDER = "ifgo"  # of the gates' rows, everywhere in cylstm
 
@@ -89,6 +89,19 @@ def gates(array: np.ndarray, order: str) -> np.ndarray:
         raise ValueError(f"expected the rows of {len(order)} gates, got shape {array.shape}")
     parts = dict(zip(order, np.split(array, len(order)), strict=True))
     return np.concatenate([parts[gate] for gate in ORDER if gate in parts])
+
+
+def ordered(array: np.ndarray, order: str) -> np.ndarray:
+    """Put rows of gates, which stand in cylstm's order, in another; the inverse of `gates`.
+
+    Examples
+    --------
+    >>> ordered(np.array([0, 2, 3, 1]), "iofg")
+    array([0, 1, 2, 3])
+    """
+    own = [gate for gate in ORDER if gate in order]
+    parts = dict(zip(own, np.split(array, len(own)), strict=True))
+    return np.concatenate([parts[gate] for gate in order])
 
 
 def real(name: str, value: Any) -> np.ndarray:

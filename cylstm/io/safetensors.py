@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from cylstm.io.files import Budget, bfloat16, parse_object
 
-__all__ = ["load_model", "read", "save_model", "write"]
+__all__ = ["load_model", "read", "replacing", "save_model", "write"]
 
 _CODES = {np.dtype("<f4"): "F32", np.dtype("<f8"): "F64"}  # what is written
 _DTYPES = {  # what is read
@@ -88,7 +88,7 @@ def write(
     # The widest first, as the safetensors library does: each tensor then stands aligned.
     arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].itemsize))
     header = _encode_header(arrays, metadata)
-    with _replacing(Path(path)) as file:
+    with replacing(Path(path)) as file:
         file.write(len(header).to_bytes(8, "little"))
         file.write(header)
         for array in arrays.values():
@@ -263,7 +263,7 @@ def _encode_header(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BufferedWriter]:
+def replacing(path: Path) -> Iterator[BufferedWriter]:
     """Open a new file that takes the place of `path` if, and only if, the body succeeds."""
     # Not `tempfile`, whose files none but their owner may read: a model is a file like others.
     temporary = path.with_name(f".cylstm-{secrets.token_hex(8)}.tmp")

@@ -27,8 +27,9 @@ from cylstm.io import safetensors, unpickle
 from cylstm.io.files import Budget, bfloat16, is_path, naming, opened, pick, read_member
 from cylstm.io.parts import Cell, assemble, real
 from cylstm.lstm import LSTM
+from cylstm.options import STANDARD
 
-__all__ = ["from_torch"]
+__all__ = ["from_torch", "state_for_torch"]
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
@@ -118,6 +119,22 @@ def from_torch(
             f"source: expected a module, a state dict or a path, got {type(source).__name__}"
         )
     return _make(source.state_dict(), prefix, batch_first, forget_bias, source)
+
+
+def state_for_torch(lstm: LSTM) -> dict[str, Any]:
+    """Return what `LSTM.to_torch` does."""
+    lacking = ("reverse", "peephole", "coupled", "clip")
+    changed = [name for name in lacking if lstm.config[name]]
+    if lstm._options.activations != STANDARD:
+        changed.append("activations")
+    if changed:
+        raise ValueError(f"{', '.join(changed)}: expected an LSTM as PyTorch has it, got {lstm}")
+    state = lstm.state_dict(torch=True)
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return state
+    return {name: torch.from_numpy(array) for name, array in state.items()}
 
 
 # Names ----------------------------------------------------------------------------------------
