@@ -239,7 +239,12 @@ def test_models_within_models_score(tmp_path, rng):
 def test_half_precision_is_read(tmp_path, rng):
     keras = pytest.importorskip("keras")
     for dtype in ("float16", "bfloat16", "float64"):
-        model = keras.Sequential([keras.layers.Input((5, 2)), keras.layers.LSTM(3, dtype=dtype)])
+        model = keras.Sequential(
+            [
+                keras.layers.Input((5, 2)),
+                keras.layers.LSTM(3, recurrent_initializer="uniform", dtype=dtype),
+            ]
+        )
         path = save(model, tmp_path, "model.keras")
         lstm = cylstm.from_keras(path)
         expected = np.asarray(keras.ops.cast(model.layers[0].cell.kernel, "float64"))
@@ -286,6 +291,8 @@ def write_legacy(path, arrays, config=CONFIG):
         file.attrs["keras_version"] = config["keras_version"]
         file.attrs["model_config"] = json.dumps(config)
         group = file.create_group("model_weights/memory")
+        group.parent.attrs["layer_names"] = [b"memory"]
+        group.parent.attrs["keras_version"] = config["keras_version"]
         group.attrs["weight_names"] = [name.encode() for name in arrays]
         for name, array in arrays.items():
             group[name] = array

@@ -482,14 +482,17 @@ def _batch_normalization(entry: Entry) -> Iterator[Any]:
     config, (arrays,) = entry.config, entry.weights([""])
     names = ["gamma"] * config.get("scale", True) + ["beta"] * config.get("center", True)
     known = dict(zip([*names, "mean", "variance"], arrays, strict=True))
-    if config.get("axis", -1) not in (-1, 2, [2]):
-        raise ValueError(f"axis: expected the last, got {short(config['axis'])}")
+    axis = config.get("axis", -1)
+    axis = axis[0] if isinstance(axis, list) and axis else axis
     scale = known.get("gamma", 1) / np.sqrt(known["variance"] + _number(config, "epsilon", 1e-3))
-    yield Apply(affine, scale=scale, shift=known.get("beta", 0) - known["mean"] * scale)
+    shift = known.get("beta", 0) - known["mean"] * scale
+    yield Apply(affine, scale=scale, shift=shift, axis=checks.whole("axis", axis, -1))
 
 
-def affine(x: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """Return scale x + shift."""
+def affine(x: np.ndarray, scale: np.ndarray, shift: np.ndarray, axis: int) -> np.ndarray:
+    """Return scale x + shift, along the last axis."""
+    if axis not in (-1, x.ndim - 1):
+        raise ValueError(f"axis: expected the last of {x.ndim}, got {axis}")
     return scale * x + shift
 
 

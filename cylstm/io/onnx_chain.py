@@ -247,7 +247,7 @@ def _reshape(given: dict[str, Any], _: Any, shape: Any) -> Apply:
 
 
 def _slice(given: dict[str, Any], _: Any, *inputs: Any) -> Apply:
-    found = [given.get(name) for name in ("starts", "ends", "axes")] if not inputs else inputs
+    found = inputs or [given.get(name) for name in ("starts", "ends", "axes")]
     return Apply(sliced, inputs=[None if part is None else flat(part) for part in found])
 
 

@@ -221,10 +221,10 @@ def _tensors(path: Any) -> Iterator[Mapping[str, Any]]:
         if start.startswith(b"PK\x03\x04"):
             with opened(file) as archive:
                 yield _read_zip(archive, budget)
-        elif start.startswith(b"\x80"):
-            yield _read_legacy(file, budget)
         elif start[8:] == b"{":
             yield safetensors.read(path)[0]
+        elif start.startswith(b"\x80"):
+            yield _read_legacy(file, budget)
         else:
             raise ValueError(
                 "expected a zip archive or a pickle as torch.save writes them, or a safetensors "

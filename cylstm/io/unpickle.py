@@ -75,6 +75,7 @@ _KNOWN: dict[str, Callable[..., Any]] = {
     "torch.jit._pickle build_doublelist": _first,
     "torch.jit._pickle build_boollist": _first,
     "torch.jit._pickle build_tensorlist": _first,
+    "torch.jit._pickle restore_type_tag": _first,
     "torch Size": _first,
     "torch device": _first,
     "collections OrderedDict": _pairs,
