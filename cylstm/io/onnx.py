@@ -302,6 +302,10 @@ class Link:
         """Return the name of an input, empty where there is none."""
         return self.node.input[index] if index < len(self.node.input) else ""
 
+    def output(self, index: int) -> str:
+        """Return the name of an output, empty where there is none."""
+        return self.node.output[index] if index < len(self.node.output) else ""
+
     def constant(self, index: int, name: str) -> np.ndarray | None:
         """Return an input that must be constant, or None where there is none."""
         if not self.given(index):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from reprlib import repr as short
 from typing import Any
 
@@ -18,6 +18,7 @@ from cylstm.train.layers import Linear
 
 __all__ = ["load_onnx"]
 
+_OUTPUTS = ("Y", "Y_h", "Y_c")
 _DEEPEST = 64  # of operators behind an initial state
 _OF_ZEROS = (  # what makes zeros of zeros, whatever the shape
     *("Cast", "Concat", "Expand", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze"),
@@ -37,37 +38,37 @@ class Recurrent(Scoring):
     Parameters
     ----------
     lstm : LSTM
-    output : {0, 1, 2}
-        Which: Y (T, D, N, H), Y_h or Y_c (D, N, H) of the last node; with `batch_first` Y is
+    output : {"Y", "Y_h", "Y_c"}
+        Which: Y (T, D, N, H) of the last node, Y_h or Y_c (D, N, H); with `batch_first` Y is
         (N, T, D, H) and the others are (N, D, H).
+    whole : bool
+        Whether Y_h and Y_c are those of all nodes, (L D, N, H).
     lengths : array, (N,), optional
     state : (h_0, c_0), optional
         Of all nodes, (L D, N, H).
     """
 
     def __init__(
-        self,
-        lstm: LSTM,
-        output: int,
-        lengths: np.ndarray | None,
-        state: tuple[np.ndarray, np.ndarray] | None,
+        self, lstm: LSTM, output: str, whole: bool, lengths: Any = None, state: Any = None
     ) -> None:
-        self.lstm, self.output, self.lengths, self.state = lstm, output, lengths, state
+        self.lstm, self.output, self.whole = lstm, output, whole
+        self.lengths, self.state = lengths, state
 
     @property
     def config(self) -> dict[str, Any]:
         """The LSTM, and which output."""
-        return {"lstm": self.lstm, "output": self.output}
+        return {"lstm": self.lstm, "output": self.output, "whole": self.whole}
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return the output."""
-        y, state = self.lstm(np.asarray(x, self.lstm.dtype), self.state, self.lengths)
+        y, (h_n, c_n) = self.lstm(np.asarray(x, self.lstm.dtype), self.state, self.lengths)
         directions = 2 if self.lstm.bidirectional else 1
-        if self.output:
-            last = state[self.output - 1][-directions:]
-            return last.swapaxes(0, 1) if self.lstm.batch_first else last
-        apart = y.reshape(*y.shape[:2], directions, self.lstm.hidden_size)
-        return apart if self.lstm.batch_first else apart.swapaxes(1, 2)
+        if self.output == "Y":
+            apart = y.reshape(*y.shape[:2], directions, self.lstm.hidden_size)
+            return apart if self.lstm.batch_first else apart.swapaxes(1, 2)
+        last = h_n if self.output == "Y_h" else c_n
+        last = last if self.whole else last[-directions:]
+        return last.swapaxes(0, 1) if self.lstm.batch_first else last
 
 
 def _backwards(graph: Graph) -> Iterator[Any]:
@@ -84,7 +85,7 @@ def _backwards(graph: Graph) -> Iterator[Any]:
         if node is None or steps < 0:
             raise ValueError(f"expected {short(name)} to come from the model's input; {_ALONE}")
         try:
-            layer, name = _layer(graph, node, name, stacks.get(id(node)))
+            layer, name = _layer(graph, node, name, stacks)
         except (IndexError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"node {node.name or name!r}: {error}; {_ALONE}") from error
         if layer is not None:
@@ -94,10 +95,19 @@ def _backwards(graph: Graph) -> Iterator[Any]:
 _ALONE = "from_onnx takes the LSTMs alone"
 
 
-def _layer(graph: Graph, node: Any, name: str, stack: Stack | None) -> tuple[Any, str]:
+def _layer(graph: Graph, node: Any, name: str, stacks: Mapping[int, Stack]) -> tuple[Any, str]:
     """Return the layer of a node, or None, and the name of its input that is not constant."""
+    joined = stacks.get(id(graph.producers.get(node.input[0]))) if node.input else None
+    if node.op_type == "Concat" and joined is not None:
+        for k in (1, 2):  # the states of all layers
+            if [link.output(k) for link in joined.links] == list(node.input):
+                return _recurrent(graph, joined, _OUTPUTS[k], True), joined.links[0].given(0)
+    stack = stacks.get(id(node))
     if stack is not None:
-        return _recurrent(graph, node, name, stack), stack.links[0].given(0)
+        if stack.links[-1].node is not node:
+            raise ValueError("expected the last layer's output, got one between")
+        output = _OUTPUTS[list(node.output).index(name)]
+        return _recurrent(graph, stack, output, False), stack.links[0].given(0)
     if node.op_type not in _SCORED or node.domain not in ("", "ai.onnx"):
         raise ValueError(f"expected one of LSTM, {', '.join(_SCORED)}, got {short(node.op_type)}")
     constants = [graph.constant(given) if given else None for given in node.input]
@@ -108,9 +118,7 @@ def _layer(graph: Graph, node: Any, name: str, stack: Stack | None) -> tuple[Any
     return _SCORED[node.op_type](given, *constants), node.input[moving[0]]
 
 
-def _recurrent(graph: Graph, node: Any, name: str, stack: Stack) -> Recurrent:
-    if stack.links[-1].node is not node:
-        raise ValueError("expected the last layer's output, got one between")
+def _recurrent(graph: Graph, stack: Stack, output: str, whole: bool) -> Recurrent:
     lstm = stack.lstm()
     links, rows = stack.links, 2 if lstm.bidirectional else 1
     lengths = links[0].constant(4, "sequence_lens")
@@ -133,7 +141,7 @@ def _recurrent(graph: Graph, node: Any, name: str, stack: Stack) -> Recurrent:
             for part in given
         ]  # fmt: skip
         pair = whole[0], whole[1]
-    return Recurrent(lstm, list(node.output).index(name), lengths, pair)
+    return Recurrent(lstm, output, whole, lengths, pair)
 
 
 def _is_zero(graph: Graph, name: str, depth: int) -> bool:
