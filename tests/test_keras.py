@@ -416,6 +416,18 @@ def test_a_bad_file_is_an_error_with_a_name(tmp_path, damage, message):
     assert len(str(caught.value)) < 600 + len(str(path))
 
 
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [("while True: pass", "does not end"), ("import os; os.abort()", "stops the HDF5 library")],
+)
+def test_what_happens_to_the_hdf5_library_is_contained(tmp_path, monkeypatch, program, message):
+    write_legacy(tmp_path / "m.h5", ARRAYS)
+    monkeypatch.setattr("cylstm.io.hdf5._START", 1)
+    monkeypatch.setattr("cylstm.io.hdf5._PROGRAM", program)
+    with pytest.raises(ValueError, match=f"m.h5: a damaged HDF5 file: .*{message}"):
+        cylstm.from_keras(tmp_path / "m.h5")
+
+
 def test_a_compressed_archive_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "m.keras", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("config.json", b" " * 10**6)

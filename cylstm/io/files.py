@@ -57,7 +57,14 @@ class Budget:
     """
 
     def __init__(self, size: int) -> None:
-        self._left = self._all = min(4 * size + 2**26, _available_memory())
+        self._all = self.left = min(4 * size + 2**26, _available_memory())
+
+    @classmethod
+    def of(cls, left: int) -> Budget:
+        """Return one of which so much is left."""
+        budget = cls(0)
+        budget._all = budget.left = left
+        return budget
 
     def take(self, name: str, nbytes: int) -> None:
         """Count a tensor, or a part of the file that is read whole, before memory is taken.
@@ -67,12 +74,12 @@ class Budget:
         ValueError
             If all that was counted is more than the file can honestly hold, or than there is.
         """
-        if not 0 <= nbytes <= self._left:
+        if not 0 <= nbytes <= self.left:
             raise ValueError(
                 f"{short(name)}: expected at most {self._all} bytes of tensors in a file of this "
-                f"size on this machine, got {short(nbytes)} more than {self._all - self._left}"
+                f"size on this machine, got {short(nbytes)} more than {self._all - self.left}"
             )
-        self._left -= nbytes
+        self.left -= nbytes
 
 
 def _available_memory() -> int:

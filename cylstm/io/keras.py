@@ -9,10 +9,10 @@ The formats: ``keras/src/saving/saving_lib.py`` and ``legacy/saving/legacy_h5_fo
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from cylstm import checks
+from cylstm.io import hdf5
 from cylstm.io.chain import Apply, Chain, Embedding, Mask, Scoring, activation
 from cylstm.io.files import (
     Budget,
@@ -34,7 +35,6 @@ from cylstm.io.files import (
     read_member,
 )
 from cylstm.io.hdf5 import Hdf5
-from cylstm.io.hdf5 import opened as _hdf5
 from cylstm.io.parts import Cell, assemble, gates, real
 from cylstm.lstm import LSTM
 from cylstm.train.layers import Linear
@@ -590,19 +590,20 @@ def _split(arrays: Arrays, count: int) -> list[Arrays]:
 def _opened(path: Any, config: Any) -> Iterator[Entry]:
     """Open a file, and lend the model that it holds."""
     with open(path, "rb") as file, naming(path):
-        budget = Budget(os.fstat(file.fileno()).st_size)
-        if file.read(4) == b"PK\x03\x04":
-            with opened(file) as archive:
-                described = _json(read_member(archive, "config.json", budget))
-                about = _json(read_member(archive, "metadata.json", budget))
-                content = io.BytesIO(read_member(archive, "model.weights.h5", budget))
-            version = _text(about.get("keras_version"), "keras_version")
-            with _hdf5(content, budget) as arrays:
-                yield _new(described, version, arrays, "", 0)
-        else:
-            file.seek(0)
-            with _hdf5(file, budget) as arrays:
+        size = os.fstat(file.fileno()).st_size
+        budget = Budget(size)
+        if file.read(4) != b"PK\x03\x04":
+            with hdf5.opened(file, size, budget) as arrays:
                 yield _of_hdf5(path, arrays, config, budget)
+            return
+        with opened(file) as archive, tempfile.TemporaryFile() as inner:
+            described = _json(read_member(archive, "config.json", budget))
+            about = _json(read_member(archive, "metadata.json", budget))
+            inner.write(read_member(archive, "model.weights.h5", budget))
+            inner.flush()
+            version = _text(about.get("keras_version"), "keras_version")
+            with hdf5.opened(inner, size, budget) as arrays:
+                yield _new(described, version, arrays, "", 0)
 
 
 def _of_hdf5(path: Any, arrays: Hdf5, config: Any, budget: Budget) -> Entry:

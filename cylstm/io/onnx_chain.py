@@ -98,7 +98,7 @@ _ALONE = "from_onnx takes the LSTMs alone"
 def _layer(graph: Graph, node: Any, name: str, stacks: Mapping[int, Stack]) -> tuple[Any, str]:
     """Return the layer of a node, or None, and the name of its input that is not constant."""
     joined = stacks.get(id(graph.producers.get(node.input[0]))) if node.input else None
-    if node.op_type == "Concat" and joined is not None:
+    if node.op_type == "Concat" and joined and attributes(node, graph.array)["axis"] == 0:
         for k in (1, 2):  # the states of all layers
             if [link.output(k) for link in joined.links] == list(node.input):
                 return _recurrent(graph, joined, _OUTPUTS[k], True), joined.links[0].given(0)

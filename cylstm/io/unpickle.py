@@ -13,6 +13,7 @@ PyTorch.
 
 from __future__ import annotations
 
+import os
 import pickletools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -135,11 +136,25 @@ def load(file: IO[bytes], persistent: Callable[[Any], Any]) -> Any:
     """
     machine = _Machine(persistent)
     try:
-        for opcode, argument, _ in pickletools.genops(file):
+        for opcode, argument, _ in pickletools.genops(_Bounded(file)):
             machine.step(opcode.name, argument)
         return machine.pop()
     except (IndexError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"a damaged pickle: {error!r}") from None
+
+
+class _Bounded:
+    """A file of which no more is asked than it has: others take memory for it at once."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.tell, self.readline = file.tell, file.readline
+        self._file = file
+        begin = file.tell()
+        self._end = file.seek(0, os.SEEK_END)
+        file.seek(begin)
+
+    def read(self, count: int) -> bytes:
+        return self._file.read(min(count, self._end - self._file.tell()))
 
 
 class _Machine:
