@@ -21,7 +21,7 @@ if importlib.util.find_spec("tensorflow") is None:
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of the frameworks
-TOLERANCE = 1e-5  # of issue 6, absolute; of outputs within 1
+TOLERANCE = 1e-5  # absolute, of outputs within 1
 
 
 @pytest.fixture(scope="module", params=["keras", "tf_keras"])

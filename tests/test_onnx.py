@@ -18,7 +18,7 @@ onnx = pytest.importorskip("onnx")
 helper, from_array = onnx.helper, onnx.numpy_helper.from_array
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of the frameworks
-TOLERANCE = 1e-5  # of issue 6
+TOLERANCE = 1e-5
 FLOAT = onnx.TensorProto.FLOAT
 
 
