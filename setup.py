@@ -103,6 +103,7 @@ setup(
             extension("_kernels", "src/dispatch.c"),
             extension("_sequence"),
             extension("_inference", "src/team.c", openmp=True),
+            extension("_backward", "src/team.c", openmp=True),
         ],
         build_dir=GENERATED,
         include_path=[GENERATED],

@@ -2,9 +2,14 @@
 
 The loop is that of `cylstm._sequence`, on sequences as they lie in the caller's arrays::
 
-    z_t = b + x_t W_ih'             by the packed kernel, for a block of steps at once
-    h_t, c_t = step(z_t, h_{t-1})   product and gate equations in one kernel
-    h_t = h_t W_hr'                 with a projection
+    h_t, c_t = step([x_t, h_{t-1}])      product and gate equations in one kernel
+    h_t = h_t W_hr'                      with a projection
+
+With few sequences the weights' way to the registers is what limits, and x's share of the product is
+taken out of the loop, where a block of steps shares the weights::
+
+    z_t = b + x_t W_ih'
+    h_t, c_t = step(z_t, h_{t-1})
 
 A task is one layer and direction for some of the batch's sequences. Threads take tasks each for
 itself, or all work on one, where each has some of the hidden units and all meet after every step.
@@ -23,16 +28,9 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 from posix.stdlib cimport posix_memalign
 
-from cylstm._kernels cimport cell, kernels, packed_matrix, packed_step, packing
+from cylstm._kernels cimport packed_matrix, packed_step, packing, step_tape
 from cylstm._sequence cimport Recurrence, data
 
-
-cdef extern from "team.h" nogil:
-    ctypedef struct barrier:
-        pass
-    void cylstm_wait(barrier *b, int size)
-    void cylstm_watch_forks()
-    bint cylstm_was_forked()
 
 cnp.import_array()
 cylstm_watch_forks()
@@ -44,6 +42,9 @@ if PRODUCT not in ("packed", "blas"):
 cdef enum:
     BLOCK_BYTES = 262144  # of pre-activations that are projected at once: a part of the L2 cache,
     LEAST_BLOCK = 96      # and rows: with fewer the input weights would be read too often
+    LOCAL_BYTES = 16384   # of workspace that a small call has on the stack
+    FUSED_ROWS = 4        # from which on a step takes x's share too, where for each row there are
+    FUSED_BYTES = 524288  # at most so many bytes of weights, which come from far at each step
 
 
 def aligned_empty(Py_ssize_t size, dtype):
@@ -57,91 +58,106 @@ def aligned_empty(Py_ssize_t size, dtype):
 cdef class Packed:
     """A copy of a `Recurrence`'s parameters, packed. Nothing in it changes once it is made."""
 
-    cdef cell equations  # with peepholes of its own
-    cdef packed_matrix weight_ih, weight_hh, weight_hr
-    cdef list memory     # what they point to
 
-
-cdef Packed packed(Recurrence r):
+cdef Packed packed(Recurrence r, bint transposed):
     """Made at the first use, then shared by all threads and streams.
 
     There is no lock that a fork could leave locked: threads that come at once may each make one.
     A copy during which the parameters changed is made again.
     """
     cdef Py_ssize_t changes
-    made = r.packed
-    while made is None:
-        changes = r.changes
-        made = _pack(r)
-        if r.changes == changes:
-            r.packed = made
-        else:
-            made = None
-    return made
+    cdef dict kept
+    while True:
+        changes, kept = r.changes, r.packed
+        made = kept.get(transposed)
+        if made is None:
+            made = _pack_transposes(r) if transposed else _pack(r)
+            if r.changes != changes:
+                continue
+            kept[transposed] = made
+        return made
 
 
-cdef Packed _pack(Recurrence r):
+cdef Packed new_packed(Recurrence r):
     cdef Packed made = Packed()
     made.memory = []
     made.equations = r.equations
     if r.equations.peephole != NULL:
         made.memory.append(r.parameters["weight_p"].copy())
         made.equations.peephole = data(made.memory[0])
-    _pack_matrix(r, made.memory, packing(True, r.hidden, r.inputs, r.inputs, 1),
-                 r.weight_ih, r.bias, &made.weight_ih)
-    _pack_matrix(r, made.memory, packing(True, r.hidden, r.outputs, r.outputs, 1),
-                 r.weight_hh, NULL, &made.weight_hh)
-    if r.weight_hr != NULL:
-        _pack_matrix(r, made.memory, packing(False, r.outputs, r.hidden, r.hidden, 1),
-                     r.weight_hr, NULL, &made.weight_hr)
     return made
 
 
-cdef int _pack_matrix(Recurrence r, list memory, packing how, const void *matrix,
-                      const void *bias, packed_matrix *to) except -1:
-    cdef Py_ssize_t tile = 4 * r.kernel.width
-    dtype = np.float64 if r.is_double else np.float32
-    to.tiles, to.depth = r.kernel.packed_tiles(&how), how.depth
-    weights = aligned_empty(to.tiles * to.depth * tile, dtype)
-    biases = aligned_empty(to.tiles * tile, dtype) if bias != NULL else None
-    memory += [weights, biases]
-    to.weights, to.bias = data(weights), data(biases)
-    r.kernel.pack(&how, matrix, bias, <void *> to.weights, <void *> to.bias)
+cdef Packed _pack(Recurrence r):
+    """For x W_ih', h W_hh' and h W_hr'."""
+    cdef Packed made = new_packed(r)
+    cdef packing how = packing(True, r.hidden, r.inputs, r.inputs, 1)
+    new_matrix(r, made.memory, True, r.hidden, r.inputs + r.outputs, &made.weights)
+    made.weight_ih = made.weight_hh = made.weights
+    made.weight_ih.depth, made.weight_hh.depth = r.inputs, r.outputs
+    made.weight_hh.bias = NULL
+    made.weight_hh.weights = (
+        <char *> made.weights.weights + r.inputs * 4 * r.kernel.width * (8 if r.is_double else 4))
+    r.kernel.pack(&how, r.weight_ih, r.bias, &made.weight_ih)
+    how.depth = how.row_step = r.outputs
+    r.kernel.pack(&how, r.weight_hh, NULL, &made.weight_hh)
+    if r.weight_hr != NULL:
+        new_matrix(r, made.memory, False, r.outputs, r.hidden, &made.weight_hr)
+        how = packing(False, r.outputs, r.hidden, r.hidden, 1)
+        r.kernel.pack(&how, r.weight_hr, NULL, &made.weight_hr)
+    return made
+
+
+cdef Packed _pack_transposes(Recurrence r):
+    """For dz W_ih, dz W_hh and dh W_hr."""
+    cdef Packed made = new_packed(r)
+    _pack_transpose(r, made.memory, r.weight_ih, 4 * r.hidden, r.inputs, &made.weight_ih)
+    _pack_transpose(r, made.memory, r.weight_hh, 4 * r.hidden, r.outputs, &made.weight_hh)
+    if r.weight_hr != NULL:
+        _pack_transpose(r, made.memory, r.weight_hr, r.outputs, r.hidden, &made.weight_hr)
+    return made
+
+
+cdef int _pack_transpose(Recurrence r, list memory, const void *matrix, Py_ssize_t rows,
+                         Py_ssize_t columns, packed_matrix *to) except -1:
+    cdef packing how = packing(False, columns, rows, 1, columns)
+    new_matrix(r, memory, False, columns, rows, to)
+    r.kernel.pack(&how, matrix, NULL, to)
     return 0
 
 
-# What a task computes with; distances are in bytes.
-cdef struct task:
-    const cell *equations
-    const kernels *kernel
-    packed_matrix weight_ih, weight_hh, weight_hr
-    bint projected, reverse, gather
-    Py_ssize_t itemsize, inputs, hidden, outputs
-    Py_ssize_t steps, block          # of time; of them projected at once
-    Py_ssize_t most                  # running sequences at any step
-    const Py_ssize_t *sizes          # of the batch at each step, or NULL where it is `most`
-    const Py_ssize_t *offsets        # their sums
-    const Py_ssize_t *order          # place in the caller's batch of each row
-    const char *x                    # [T, N, I]
-    char *y                          # [T, N, R]
-    char *h                          # [n, R], the state: initial, in the end last
-    char *c                          # [n, H]
-    Py_ssize_t x_step, x_row, y_step, y_row, h_row, c_row
-    char *x_block                    # workspace: gathered rows of x,
-    char *z_block                    # their pre-activations,
-    char *h_now                      # and the state of the running rows, padded to tiles
-    char *h_next
-    char *c_now
-    Py_ssize_t z_width, h_width, c_width
-    barrier meeting
+cdef int new_matrix(Recurrence r, list memory, bint gated, Py_ssize_t outputs, Py_ssize_t depth,
+                    packed_matrix *to) except -1:
+    """Memory for packed weights and a bias."""
+    cdef packing how = packing(gated, outputs, depth, 0, 0)
+    cdef Py_ssize_t tile = 4 * r.kernel.width
+    dtype = np.float64 if r.is_double else np.float32
+    to.tiles, to.depth, to.tile_step = r.kernel.packed_tiles(&how), depth, depth * tile
+    weights = aligned_empty(to.tiles * to.tile_step, dtype)
+    bias = aligned_empty(to.tiles * tile, dtype)
+    memory += [weights, bias]
+    to.weights, to.bias = data(weights), data(bias)
+    return 0
 
 
-# How the sequences of a batch lie: `cylstm.batch.Batch` in C. Without sizes it is a full batch,
-# without an order one in its own order.
-cdef struct layout:
-    Py_ssize_t steps, rows
-    const Py_ssize_t *sizes
-    const Py_ssize_t *order
+cdef class Workspace:
+    """Memory that a stream's steps compute in, as large as the last one wanted it."""
+
+    def __dealloc__(self):
+        free(self.memory.memory)
+
+    def __reduce__(self):
+        return Workspace, ()
+
+    cdef int grow(self, Py_ssize_t size) except -1:
+        cdef void *memory = NULL
+        if size <= self.memory.size:
+            return 0
+        if posix_memalign(&memory, 64, size):
+            raise MemoryError(f"no memory for {size} bytes of workspace")
+        free(self.memory.memory)
+        self.memory.memory, self.memory.size = <char *> memory, size
+        return 0
 
 
 cdef class Network:
@@ -153,11 +169,6 @@ cdef class Network:
         By layer and direction.
     batch_first : bool
     """
-
-    cdef list layers
-    cdef bint batch_first
-    cdef int typenum
-    cdef Py_ssize_t itemsize, inputs, hidden, outputs, directions, states
 
     def __init__(self, list layers, bint batch_first):
         cdef Recurrence r = layers[0][0]
@@ -183,10 +194,49 @@ cdef class Network:
         cdef layout lies
         sizes = batch.sizes if batch.ragged else None
         order = batch.order if batch.ragged else None
+        lies.begins = NULL
         lies.steps, lies.rows = batch.steps, batch.rows
         lies.sizes, lies.order = <const Py_ssize_t *> data(sizes), <const Py_ssize_t *> data(order)
-        run_layers(self, &lies, first_of(x), x.strides[0], x.strides[1],
+        run_layers(self, None, &lies, first_of(x), x.strides[0], x.strides[1],
                    first_of(y), y.strides[0], y.strides[1], first_of(h), first_of(c))
+
+    def forward(self, Py_ssize_t layer, x, y, h, c, batch, tapes):
+        """One layer with a tape, over packed rows: x (S, D' R), y (S, D R).
+
+        Parameters
+        ----------
+        h, c : array
+            Of the layer's directions; as in `run`.
+        tapes : list of tuple of array
+            Each direction's to write: gates (S, 4H), c (S, H) and its output activation (S, H).
+        """
+        cdef layout lies
+        cdef Py_ssize_t d, width = self.outputs * self.itemsize
+        cdef work w
+        cdef arena memory, empty
+        cdef Recurrence r
+        lies.steps, lies.rows, lies.order = batch.steps, batch.rows, NULL
+        sizes, offsets = (batch.sizes, batch.offsets) if batch.ragged else (None, None)
+        lies.sizes = <const Py_ssize_t *> data(sizes)
+        lies.begins = <const Py_ssize_t *> data(offsets)
+        if lies.steps < 1 or lies.rows < 1:
+            return
+        memset(&empty, 0, sizeof(arena))
+        memset(&w, 0, sizeof(work))
+        memory, w.memory = empty, &memory
+        try:
+            divide(self, &lies, self.directions, &w)
+            weights = [packed(r, False) for r in self.layers[layer]]
+            for d in range(self.directions):
+                r = self.layers[layer][d]
+                w.tape = tape_of(r, tapes[d])
+                add_tasks(&w, r, weights[d], &lies, first_of(x), lies.rows * x.strides[0],
+                          x.strides[0], first_of(y) + d * width, lies.rows * y.strides[0],
+                          y.strides[0], first_of(h[d]), first_of(c[d]))
+            with nogil:
+                run_tasks(&w)
+        finally:
+            arena_return(&memory, &empty)
 
     def call(self, x):
         """The commonest case of all, fast: `x` an array that needs no conversion, zero states.
@@ -214,7 +264,7 @@ cdef class Network:
             lies.steps, lies.rows = lies.rows, lies.steps
         if lies.steps < 1 or lies.rows < 1 or lies.steps > INT_MAX // lies.rows:
             return None
-        lies.sizes = lies.order = NULL
+        lies.sizes = lies.order = lies.begins = NULL
         wide[0], wide[1] = shape[0], shape[1]
         wide[rank - 1] = self.directions * self.outputs
         h_shape[0] = c_shape[0] = self.states
@@ -224,17 +274,19 @@ cdef class Network:
         h = cnp.PyArray_ZEROS(rank, h_shape, self.typenum, 0)
         c = cnp.PyArray_ZEROS(rank, c_shape, self.typenum, 0)
         if self.batch_first and rank == 3:
-            run_layers(self, &lies, cnp.PyArray_BYTES(x), x_row, x_row * lies.steps,
+            run_layers(self, None, &lies, cnp.PyArray_BYTES(x), x_row, x_row * lies.steps,
                        cnp.PyArray_BYTES(y), y_row, y_row * lies.steps,
                        cnp.PyArray_BYTES(h), cnp.PyArray_BYTES(c))
         else:
-            run_layers(self, &lies, cnp.PyArray_BYTES(x), x_row * lies.rows, x_row,
+            run_layers(self, None, &lies, cnp.PyArray_BYTES(x), x_row * lies.rows, x_row,
                        cnp.PyArray_BYTES(y), y_row * lies.rows, y_row,
                        cnp.PyArray_BYTES(h), cnp.PyArray_BYTES(c))
         return y, (h, c)
 
-    def step(self, x, out, h, c):
+    def step(self, x, out, h, c, Workspace workspace):
         """One step of a stream, fast: x (N, I), or (I,) where N is 1; h, c as in `run`.
+
+        The workspace is the stream's: from its second step on nothing is allocated.
 
         Returns
         -------
@@ -248,7 +300,7 @@ cdef class Network:
             return None
         rank = cnp.PyArray_NDIM(x)
         lies.steps, lies.rows = 1, cnp.PyArray_DIM(h, 1)
-        lies.sizes = lies.order = NULL
+        lies.sizes = lies.order = lies.begins = NULL
         if lies.rows < 1 or not 1 <= rank <= 2 or cnp.PyArray_DIM(x, rank - 1) != self.inputs:
             return None
         if (cnp.PyArray_DIM(x, 0) if rank == 2 else 1) != lies.rows:
@@ -260,7 +312,7 @@ cdef class Network:
                   and cnp.PyArray_NDIM(out) == rank and not overlap(x, out)
                   and cnp.PyArray_CompareLists(cnp.PyArray_DIMS(out), wide, rank)):
             return None
-        run_layers(self, &lies, cnp.PyArray_BYTES(x), 0, self.inputs * self.itemsize,
+        run_layers(self, workspace, &lies, cnp.PyArray_BYTES(x), 0, self.inputs * self.itemsize,
                    cnp.PyArray_BYTES(out), 0, self.outputs * self.itemsize,
                    cnp.PyArray_BYTES(h), cnp.PyArray_BYTES(c))
         return out
@@ -284,12 +336,33 @@ cdef char *first_of(array) noexcept:
     return cnp.PyArray_BYTES(array)
 
 
-cdef int run_layers(Network net, const layout *b, const char *x, Py_ssize_t x_step,
-                    Py_ssize_t x_row, char *y, Py_ssize_t y_step, Py_ssize_t y_row, char *h,
-                    char *c) except -1:
-    """All layers, from x to y. Strides in bytes.
+cdef int run_layers(Network net, Workspace workspace, const layout *b, const char *x,
+                    Py_ssize_t x_step, Py_ssize_t x_row, char *y, Py_ssize_t y_step,
+                    Py_ssize_t y_row, char *h, char *c) except -1:
+    """All layers, from x to y, in the workspace or, for None, in memory for this call. Strides in
+    bytes."""
+    cdef char local[LOCAL_BYTES + 64]
+    cdef arena memory, empty
+    cdef bint lent = workspace is not None and not workspace.taken
+    memset(&empty, 0, sizeof(arena))
+    memory = empty
+    if lent:
+        memory, workspace.taken = workspace.memory, True
+    else:
+        memory.memory, memory.size = local + (-<Py_ssize_t> local & 63), LOCAL_BYTES
+    try:
+        return run_layers_in(&memory, net, b, x, x_step, x_row, y, y_step, y_row, h, c)
+    finally:
+        if lent:
+            workspace.taken = False
+            workspace.grow(memory.peak)
+        arena_return(&memory, &empty)
 
-    The layers between write where the last one will, since a layer has read a step before it
+
+cdef int run_layers_in(arena *memory, Network net, const layout *b, const char *x,
+                       Py_ssize_t x_step, Py_ssize_t x_row, char *y, Py_ssize_t y_step,
+                       Py_ssize_t y_row, char *h, char *c) except -1:
+    """The layers between write where the last one will, since a layer has read a step before it
     writes it. Not so with two directions: then they take turns with a second memory.
     """
     cdef:
@@ -299,46 +372,52 @@ cdef int run_layers(Network net, const layout *b, const char *x, Py_ssize_t x_st
         char *spare = NULL
         char *to
         Py_ssize_t to_step, to_row
+        arena before
         work w
         Recurrence r
     if b.steps < 1 or b.rows < 1:
         return 0
     memset(&w, 0, sizeof(work))
-    try:
-        divide(net, b, &w)
-        if net.directions > 1 and layers > 1:
-            spare = <char *> allocate(b.steps * b.rows * spare_row)
-        for layer in range(layers):
-            to, to_step, to_row = y, y_step, y_row
-            if spare != NULL and (layers - 1 - layer) % 2:
-                to, to_step, to_row = spare, b.rows * spare_row, spare_row
-            weights = [packed(r) for r in net.layers[layer]]  # kept until the tasks are done
-            for d in range(net.directions):
-                r = net.layers[layer][d]
-                k = layer * net.directions + d
-                add_tasks(&w, r, weights[d], b, x, x_step, x_row, to + d * width, to_step, to_row,
-                          h + k * h_size, c + k * c_size)
-            if w.small:
+    w.memory = memory
+    divide(net, b, net.directions, &w)
+    if net.directions > 1 and layers > 1:
+        spare = take(memory, b.steps * b.rows * spare_row)
+    before = memory[0]
+    for layer in range(layers):
+        to, to_step, to_row = y, y_step, y_row
+        if spare != NULL and (layers - 1 - layer) % 2:
+            to, to_step, to_row = spare, b.rows * spare_row, spare_row
+        weights = [packed(r, False) for r in net.layers[layer]]  # kept until the tasks are done
+        for d in range(net.directions):
+            r = net.layers[layer][d]
+            k = layer * net.directions + d
+            add_tasks(&w, r, weights[d], b, x, x_step, x_row, to + d * width, to_step, to_row,
+                      h + k * h_size, c + k * c_size)
+        if w.small:
+            run_tasks(&w)
+        else:
+            with nogil:
                 run_tasks(&w)
-            else:
-                with nogil:
-                    run_tasks(&w)
-            x, x_step, x_row = to, to_step, to_row
-    finally:
-        free(spare)
-        free_work(&w)
+        x, x_step, x_row = to, to_step, to_row
+        w.count = 0
+        if layer + 1 < layers:
+            arena_return(memory, &before)
     return 0
 
 
-# The tasks of a layer. Shares of a batch are every `shares`-th of the sorted rows: equal work.
-cdef struct work:
-    Py_ssize_t shares, count
-    int threads
-    bint small                # so short that giving the GIL away would cost more
-    Py_ssize_t *sizes         # [shares, steps] and
-    Py_ssize_t *offsets       # [shares, steps + 1], of ragged batches
-    Py_ssize_t *order         # [rows], share after share
-    task *tasks
+cdef step_tape tape_of(Recurrence r, tuple arrays) except *:
+    cdef step_tape tape
+    gates, c, tanh_c = arrays
+    tape.gates, tape.c, tape.tanh_c = <void *> data(gates), <void *> data(c), <void *> data(tanh_c)
+    tape.gates_row, tape.c_row = 4 * r.hidden, r.hidden
+    return tape
+
+
+cdef char *take(arena *memory, Py_ssize_t size) except NULL:
+    cdef void *taken = arena_take(memory, size)
+    if taken == NULL:
+        raise MemoryError(f"no memory for {size} bytes of workspace")
+    return <char *> taken
 
 
 cdef enum:
@@ -349,23 +428,23 @@ cdef enum:
     ROWS_OF_ONE = 4             # as many sequences keep a thread busy without sharing units
 
 
-cdef int divide(Network net, const layout *b, work *w) except -1:
+cdef int divide(Network net, const layout *b, Py_ssize_t directions, work *w) except -1:
     """How many threads and shares, by the work of a layer; and the shares' rows."""
     cdef:
         Recurrence r = net.layers[len(net.layers) - 1][0]
         double step = 4.0 * r.hidden * (r.inputs + r.outputs), total
         Py_ssize_t share, t, j, n, at = 0
-    total = step * b.steps * b.rows * net.directions
-    w.threads = _useful_threads(total)
+    total = step * b.steps * b.rows * directions
+    w.threads = useful_threads(total)
     w.small = total * len(net.layers) < SMALL
     w.shares = 1
-    if w.threads > net.directions and (b.rows >= ROWS_OF_ONE * w.threads
-                                       or step * b.rows < ENOUGH_IN_A_STEP):
+    if w.threads > directions and (b.rows >= ROWS_OF_ONE * w.threads
+                                   or step * b.rows < ENOUGH_IN_A_STEP):
         w.shares = min(w.threads, b.rows)
     if step * b.rows < ENOUGH_IN_A_STEP or w.shares > 1:
-        w.threads = min(w.threads, w.shares * net.directions)
-    w.tasks = <task *> allocate(w.shares * net.directions * sizeof(task))
-    w.order = <Py_ssize_t *> allocate(b.rows * sizeof(Py_ssize_t))
+        w.threads = min(w.threads, w.shares * directions)
+    w.tasks = <task *> take(w.memory, w.shares * directions * sizeof(task))
+    w.order = <Py_ssize_t *> take(w.memory, b.rows * sizeof(Py_ssize_t))
     for share in range(w.shares):
         for j in range(share_of(b.rows, share, w.shares)):
             n = share + j * w.shares
@@ -373,8 +452,8 @@ cdef int divide(Network net, const layout *b, work *w) except -1:
             at += 1
     if b.sizes == NULL:
         return 0
-    w.sizes = <Py_ssize_t *> allocate(w.shares * b.steps * sizeof(Py_ssize_t))
-    w.offsets = <Py_ssize_t *> allocate(w.shares * (b.steps + 1) * sizeof(Py_ssize_t))
+    w.sizes = <Py_ssize_t *> take(w.memory, w.shares * b.steps * sizeof(Py_ssize_t))
+    w.offsets = <Py_ssize_t *> take(w.memory, w.shares * (b.steps + 1) * sizeof(Py_ssize_t))
     for share in range(w.shares):
         at = 0
         for t in range(b.steps):
@@ -386,8 +465,7 @@ cdef int divide(Network net, const layout *b, work *w) except -1:
     return 0
 
 
-cdef inline Py_ssize_t share_of(Py_ssize_t rows, Py_ssize_t share,
-                                Py_ssize_t shares) noexcept nogil:
+cdef Py_ssize_t share_of(Py_ssize_t rows, Py_ssize_t share, Py_ssize_t shares) noexcept nogil:
     return (rows - share + shares - 1) // shares
 
 
@@ -402,12 +480,13 @@ cdef int add_tasks(work *w, Recurrence r, Packed weights, const layout *b, const
         memset(t, 0, sizeof(task))
         w.count += 1
         t.equations, t.kernel, t.reverse = &weights.equations, r.kernel, r.reverse
-        t.weight_ih, t.weight_hh, t.weight_hr = (
-            weights.weight_ih, weights.weight_hh, weights.weight_hr)
+        t.weights, t.weight_ih, t.weight_hr = (
+            weights.weights, weights.weight_ih, weights.weight_hr)
         t.projected = r.weight_hr != NULL
         t.itemsize = 8 if r.is_double else 4
         t.inputs, t.hidden, t.outputs = r.inputs, r.hidden, r.outputs
-        t.steps, t.most = b.steps, share_of(b.rows, share, w.shares)
+        t.steps, t.rows, t.most = b.steps, b.rows, share_of(b.rows, share, w.shares)
+        t.begins, t.tape = b.begins, w.tape
         t.order = w.order + first
         first += t.most
         if b.sizes != NULL:
@@ -418,62 +497,52 @@ cdef int add_tasks(work *w, Recurrence r, Packed weights, const layout *b, const
         t.h_row = w.shares * r.outputs * t.itemsize
         t.c_row = w.shares * r.hidden * t.itemsize
         t.h, t.c = h + share * t.h_row // w.shares, c + share * t.c_row // w.shares
+        t.fused = is_fused(t)
+        if not t.fused:
+            t.weights = weights.weight_hh
         # Rows of x at equal distances through all steps are read where they lie.
-        t.gather = b.sizes != NULL or (
-            b.rows > 1 and (w.shares > 1 or x_step != b.rows * x_row))
-        if not t.gather and b.rows == 1:
+        t.gather = not t.fused and (w.shares > 1 or (b.begins == NULL and (
+            b.sizes != NULL or (b.rows > 1 and x_step != b.rows * x_row))))
+        if not (t.gather or t.fused) and b.rows == 1 and b.begins == NULL:
             t.x_row = x_step
-        add_workspace(t)
+        add_workspace(t, w.memory)
     return 0
 
 
-cdef int add_workspace(task *t) except -1:
-    cdef Py_ssize_t width = 4 * t.kernel.width, size = t.itemsize, rows, state
-    t.z_width = row_width(t.weight_hh.tiles * width, size)
-    t.c_width = t.h_width = row_width(t.weight_hh.tiles * t.kernel.width, size)
-    if t.projected:
-        t.h_width = row_width(t.weight_hr.tiles * width, size)
+cdef bint is_fused(const task *t) noexcept nogil:
+    """Whether a step's product takes x's share: it saves a way through memory, and costs one of the
+    input weights at each step."""
+    cdef Py_ssize_t rows = rows_between(t, 0, t.steps) // t.steps
+    cdef Py_ssize_t weights = t.weights.tiles * t.weights.tile_step * t.itemsize
+    return t.steps == 1 or (rows >= FUSED_ROWS and weights // rows <= FUSED_BYTES)
+
+
+cdef int add_workspace(task *t, arena *memory) except -1:
+    cdef:
+        Py_ssize_t width = t.kernel.width, tiles = t.weights.tiles, size = t.itemsize
+        Py_ssize_t rows, state
+    t.z_width = row_width(4 * tiles * width, size)
+    t.c_width = row_width(tiles * width, size)
+    t.h_at = (t.inputs + width - 1) // width * width if t.fused else 0
+    t.v_width = row_width(t.h_at + max(tiles, 4 * t.weight_hr.tiles) * width, size)
     t.block = max(LEAST_BLOCK // t.most, BLOCK_BYTES // (t.z_width * size * t.most))
-    t.block = max(1, min(t.steps, t.block))
-    rows = t.block * t.most
-    state = t.most * (t.h_width + 2 * t.c_width)
-    t.z_block = <char *> allocate(
-        (rows * t.z_width + state + (rows * t.inputs if t.gather else 0)) * size)
-    t.h_now = t.z_block + rows * t.z_width * size
-    t.h_next = t.h_now + t.most * t.h_width * size
-    t.c_now = t.h_next + t.most * t.c_width * size
-    t.x_block = t.c_now + t.most * t.c_width * size
-    memset(t.h_now, 0, state * size)
+    t.block = t.steps if t.fused else max(1, min(t.steps, t.block))
+    rows = 0 if t.fused else t.block * t.most
+    state = t.most * (2 * t.v_width + 2 * t.c_width)
+    t.v_now = take(
+        memory, (state + rows * (t.z_width + (t.inputs if t.gather else 0))) * size)
+    t.v_next = t.v_now + t.most * t.v_width * size
+    t.c_now = t.v_next + t.most * t.v_width * size
+    t.unprojected = t.c_now + t.most * t.c_width * size
+    t.z_block = t.unprojected + t.most * t.c_width * size
+    t.x_block = t.z_block + rows * t.z_width * size
+    memset(t.v_now, 0, state * size)
     return 0
 
 
-cdef inline Py_ssize_t row_width(Py_ssize_t width, Py_ssize_t size) noexcept:
+cdef Py_ssize_t row_width(Py_ssize_t width, Py_ssize_t size) noexcept:
     """A row's length, off the powers of two at which rows compete for a place in the cache."""
     return width + 64 // size if width * size % 1024 == 0 else width
-
-
-cdef void *allocate(Py_ssize_t size) except NULL:
-    """Memory that begins where a cache line does, as vectors of any width want."""
-    cdef void *memory = NULL
-    if posix_memalign(&memory, 64, size):
-        raise MemoryError(f"no memory for {size} bytes of workspace")
-    return memory
-
-
-cdef void free_tasks(work *w) noexcept nogil:
-    """Their workspaces: the next layer adds tasks of its own."""
-    cdef Py_ssize_t j
-    for j in range(w.count):
-        free(w.tasks[j].z_block)
-    w.count = 0
-
-
-cdef void free_work(work *w) noexcept:
-    free_tasks(w)
-    free(w.tasks)
-    free(w.sizes)
-    free(w.offsets)
-    free(w.order)
 
 
 # No Python from here on.
@@ -481,6 +550,10 @@ cdef void free_work(work *w) noexcept:
 
 cdef inline Py_ssize_t size_at(const task *t, Py_ssize_t step) noexcept nogil:
     return t.most if t.sizes == NULL else t.sizes[step]
+
+
+cdef inline const char *x_at(const task *t, Py_ssize_t step) noexcept nogil:
+    return t.x + (t.begins[step] * t.x_row if t.begins != NULL else step * t.x_step)
 
 
 cdef inline Py_ssize_t rows_between(const task *t, Py_ssize_t first,
@@ -511,34 +584,66 @@ cdef void gather_rows(const task *t, Py_ssize_t first, Py_ssize_t last) noexcept
     cdef char *to = t.x_block
     for step in range(first, last):
         for j in range(size_at(t, step)):
-            memcpy(to, t.x + step * t.x_step + t.order[j] * t.x_row, size)
+            memcpy(to, x_at(t, step) + t.order[j] * t.x_row, size)
             to += size
 
 
+cdef inline step_tape tape_at(const task *t, Py_ssize_t step) noexcept nogil:
+    """A step's rows of the tape: those of its share lie as far apart as there are shares."""
+    cdef Py_ssize_t row = t.order[0] + (t.begins[step] if t.begins != NULL else step * t.rows)
+    cdef Py_ssize_t shares = t.h_row // (t.outputs * t.itemsize), hidden = t.hidden * t.itemsize
+    cdef step_tape tape
+    tape.gates = <char *> t.tape.gates + row * 4 * hidden
+    tape.c = <char *> t.tape.c + row * hidden
+    tape.tanh_c = <char *> t.tape.tanh_c + row * hidden
+    tape.gates_row, tape.c_row = 4 * t.hidden * shares, t.hidden * shares
+    return tape
+
+
+cdef inline void take_x(const task *t, Py_ssize_t step, char *v, int member,
+                        int team) noexcept nogil:
+    """A member's share of the running rows' x_t into v, where it ends before h."""
+    cdef Py_ssize_t j, n = size_at(t, step), size = t.itemsize
+    v += (t.h_at - t.inputs) * size
+    for j in range(n * member // team, n * (member + 1) // team):
+        memcpy(v + j * t.v_width * size, x_at(t, step) + t.order[j] * t.x_row, t.inputs * size)
+
+
+cdef void project(const task *t, Py_ssize_t first, Py_ssize_t last, Py_ssize_t tile,
+                  Py_ssize_t end) noexcept nogil:
+    """z_block := x's share of the pre-activations: steps [first, last), tiles [tile, end)."""
+    cdef const char *x = t.x_block if t.gather else x_at(t, first)
+    cdef Py_ssize_t x_row = t.inputs if t.gather else t.x_row // t.itemsize
+    t.kernel.multiply(&t.weight_ih, rows_between(t, first, last), x, x_row, t.z_block, t.z_width,
+                      tile, end)
+
+
 cdef void change_running(const task *t, Py_ssize_t running, Py_ssize_t n,
-                         char *h_now) noexcept nogil:
+                         char *v_now) noexcept nogil:
     """From `running` rows to n: take in the state of those that begin, give back the others'."""
     cdef:
-        Py_ssize_t size = t.itemsize, h_row = t.h_width * size, c_row = t.c_width * size
+        Py_ssize_t size = t.itemsize, v_row = t.v_width * size, c_row = t.c_width * size
         Py_ssize_t begin = min(running, n), count = max(running, n) - begin
         char *h = t.h + begin * t.h_row
         char *c = t.c + begin * t.c_row
-        char *h_padded = h_now + begin * h_row
+        char *h_padded = v_now + t.h_at * size + begin * v_row
         char *c_padded = t.c_now + begin * c_row
     if n > running:
-        copy_rows(count, t.outputs * size, h, t.h_row, h_padded, h_row)
+        copy_rows(count, t.outputs * size, h, t.h_row, h_padded, v_row)
         copy_rows(count, t.hidden * size, c, t.c_row, c_padded, c_row)
     else:
-        copy_rows(count, t.outputs * size, h_padded, h_row, h, t.h_row)
+        copy_rows(count, t.outputs * size, h_padded, v_row, h, t.h_row)
         copy_rows(count, t.hidden * size, c_padded, c_row, c, t.c_row)
 
 
 cdef void run_tasks(work *w) noexcept nogil:
     """All tasks, by threads that take one each, or that all work on each in turn."""
     cdef Py_ssize_t j, count = w.count
+    cdef int members
     if w.threads > count:
         for j in range(count):
-            with parallel(num_threads=min(w.threads, w.tasks[j].weight_hh.tiles)):
+            members = min(w.threads, w.tasks[j].weights.tiles)
+            with parallel(num_threads=members):
                 run_task(&w.tasks[j], threadid(), openmp.omp_get_num_threads())
     elif w.threads > 1:
         for j in prange(count, schedule="dynamic", chunksize=1, num_threads=w.threads):
@@ -546,62 +651,69 @@ cdef void run_tasks(work *w) noexcept nogil:
     else:
         for j in range(count):
             run_task(&w.tasks[j], 0, 1)
-    free_tasks(w)
 
 
 cdef void run_task(task *t, int member, int team) noexcept nogil:
     """A member's share of a task. Where the rows change or move, the first member does it."""
     cdef:
-        Py_ssize_t tiles = t.weight_hh.tiles
+        Py_ssize_t tiles = t.weights.tiles, size = t.itemsize, h_at = t.h_at * size
         Py_ssize_t tile = member * tiles // team, end = (member + 1) * tiles // team
         Py_ssize_t number, first, last, position, step, n, running = 0
-        const char *x
-        Py_ssize_t x_row
         char *y
-        char *h_now = t.h_now
-        char *h_next = t.h_next
+        char *v_now = t.v_now
+        char *v_next = t.v_next
+        step_tape tape
         packed_step s
-    s.c = t.c_now
-    s.y_rows = t.order
-    s.z_row, s.h_row, s.c_row, s.y_row = t.z_width, t.h_width, t.c_width, t.y_row // t.itemsize
+    s.z, s.c, s.y_rows, s.tape = NULL, t.c_now, t.order, NULL
+    s.v_row, s.z_row, s.c_row, s.y_row = t.v_width, t.z_width, t.c_width, t.y_row // size
+    s.h_row = t.c_width if t.projected else t.v_width
+    if t.fused:
+        take_x(t, t.steps - 1 if t.reverse else 0, v_now, member, team)
     for number in range((t.steps + t.block - 1) // t.block):
         first = number * t.block
         last = min(first + t.block, t.steps)
         if t.reverse:
             first, last = t.steps - last, t.steps - first
-        x, x_row = t.x + first * t.x_step, t.x_row // t.itemsize
-        if t.gather:
-            if member == 0:
-                gather_rows(t, first, last)
-            cylstm_wait(&t.meeting, team)
-            x, x_row = t.x_block, t.inputs
-        t.kernel.multiply(&t.weight_ih, rows_between(t, first, last), x, x_row, t.z_block,
-                          t.z_width, tile, end)
+        if not t.fused:
+            if t.gather:
+                if member == 0:
+                    gather_rows(t, first, last)
+                cylstm_wait(&t.meeting, team)
+            project(t, first, last, tile, end)
         cylstm_wait(&t.meeting, team)  # y may be where x is: all have read before one writes
         for position in range(last - first):
             step = last - 1 - position if t.reverse else first + position
             n = size_at(t, step)
             if n != running:
                 if member == 0:
-                    change_running(t, running, n, h_now)
+                    change_running(t, running, n, v_now)
                 cylstm_wait(&t.meeting, team)
                 running = n
-            y = t.y + step * t.y_step
-            s.z = t.z_block + rows_between(t, first, step) * t.z_width * t.itemsize
-            s.h, s.h_next, s.y = h_now, h_next, NULL if t.projected else y
+            y = t.y + (t.begins[step] * t.y_row if t.begins != NULL else step * t.y_step)
+            if t.fused:
+                s.v = v_now + h_at - t.inputs * size
+            else:
+                s.v = v_now
+                s.z = t.z_block + rows_between(t, first, step) * t.z_width * size
+            s.h = t.unprojected if t.projected else v_next + h_at
+            s.y = NULL if t.projected else y
+            if t.tape.gates != NULL:
+                tape = tape_at(t, step)
+                s.tape = &tape
             s.down = position % 2
-            t.kernel.step(t.equations, &t.weight_hh, n, &s, tile, end)
+            t.kernel.step(t.equations, &t.weights, n, &s, tile, end)
+            if t.fused and position + 1 < last - first:
+                take_x(t, step - 1 if t.reverse else step + 1, v_next, member, team)
             cylstm_wait(&t.meeting, team)
             if t.projected:
                 if member == 0:
-                    t.kernel.multiply(&t.weight_hr, n, h_next, t.c_width, h_now, t.h_width, 0,
-                                      t.weight_hr.tiles)
-                    scatter_rows(t, n, h_now, t.h_width * t.itemsize, y)
+                    t.kernel.multiply(&t.weight_hr, n, t.unprojected, t.c_width, v_next + h_at,
+                                      t.v_width, 0, t.weight_hr.tiles)
+                    scatter_rows(t, n, v_next + h_at, t.v_width * size, y)
                 cylstm_wait(&t.meeting, team)
-            else:
-                h_now, h_next = h_next, h_now
+            v_now, v_next = v_next, v_now
     if member == 0:
-        change_running(t, running, 0, h_now)
+        change_running(t, running, 0, v_now)
 
 
 # How many threads.
@@ -640,7 +752,7 @@ cdef int _num_threads() noexcept:
     return _chosen or min(openmp.omp_get_max_threads(), _QUOTA)
 
 
-cdef inline int _useful_threads(double total) noexcept:
+cdef int useful_threads(double total) noexcept:
     """As many as the work is worth; far more than there are CPUs would only wait for each other."""
     if total < 2 * ENOUGH:  # before OpenMP asks the system
         return 1

@@ -25,13 +25,18 @@ cdef extern from "kernels.h" nogil:
         void *gates
         void *c
         void *tanh_c
+        Py_ssize_t gates_row
+        Py_ssize_t c_row
 
     ctypedef struct step_gradients:
         const void *h
+        const void *y
         void *c
         void *z
-        void *bias
-        void *peephole
+        Py_ssize_t h_row
+        Py_ssize_t y_row
+        Py_ssize_t c_row
+        Py_ssize_t z_row
 
     ctypedef struct packing:
         bint gated
@@ -43,19 +48,22 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct packed_matrix:
         Py_ssize_t tiles
         Py_ssize_t depth
+        Py_ssize_t tile_step
         const void *weights
         const void *bias
 
     ctypedef struct packed_step:
-        void *z
-        const void *h
+        const void *v
+        const void *z
         void *c
-        void *h_next
+        void *h
         void *y
         const Py_ssize_t *y_rows
+        const step_tape *tape
+        Py_ssize_t v_row
         Py_ssize_t z_row
-        Py_ssize_t h_row
         Py_ssize_t c_row
+        Py_ssize_t h_row
         Py_ssize_t y_row
         bint down
 
@@ -63,16 +71,25 @@ cdef extern from "kernels.h" nogil:
         const char *isa
         int width
         void (*activate)(const activation *, Py_ssize_t, const void *, void *) noexcept nogil
+        void (*add)(Py_ssize_t, const void *, void *) noexcept nogil
         void (*cell_run)(const cell *, Py_ssize_t, const void *, void *, void *) noexcept nogil
         void (*cell_forward)(const cell *, Py_ssize_t, const step_tape *, void *,
                              void *) noexcept nogil
         void (*cell_backward)(const cell *, Py_ssize_t, const step_tape *, const void *,
-                              const step_gradients *) noexcept nogil
+                              Py_ssize_t, const step_gradients *, Py_ssize_t,
+                              Py_ssize_t) noexcept nogil
+        void (*sum_gradients)(const cell *, Py_ssize_t, const step_tape *, const void *,
+                              Py_ssize_t, const void *, Py_ssize_t, void *,
+                              void *) noexcept nogil
         void (*cell_output)(const cell *, Py_ssize_t, const step_tape *, void *) noexcept nogil
         Py_ssize_t (*packed_tiles)(const packing *) noexcept nogil
-        void (*pack)(const packing *, const void *, const void *, void *, void *) noexcept nogil
+        void (*pack)(const packing *, const void *, const void *,
+                     const packed_matrix *) noexcept nogil
         void (*multiply)(const packed_matrix *, Py_ssize_t, const void *, Py_ssize_t, void *,
                          Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*add_outer)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t,
+                          const void *, Py_ssize_t, void *, Py_ssize_t, void *) noexcept nogil
+        Py_ssize_t (*outer_workspace)(Py_ssize_t) noexcept nogil
         void (*step)(const cell *, const packed_matrix *, Py_ssize_t, const packed_step *,
                      Py_ssize_t, Py_ssize_t) noexcept nogil
 

@@ -4,7 +4,8 @@ from cylstm._kernels cimport cell, kernels
 
 cdef class Recurrence:
     cdef readonly dict parameters
-    cdef bint reverse, is_double
+    cdef readonly bint reverse
+    cdef bint is_double
     cdef Py_ssize_t inputs, hidden, outputs
     cdef cell equations
     cdef const kernels *kernel
@@ -12,7 +13,7 @@ cdef class Recurrence:
     cdef const void *weight_hh
     cdef const void *weight_hr
     cdef const void *bias
-    cdef object packed        # for inference, made there; None until then
+    cdef dict packed          # parameters as `cylstm._inference` packs them, once they were used
     cdef Py_ssize_t changes   # of the parameters, so far
 
 cdef const void *data(array) except? NULL

@@ -46,6 +46,7 @@ cdef class Recurrence:
                  str isa=ISA):
         weight_ih, weight_hh = parameters["weight_ih"], parameters["weight_hh"]
         self.parameters = parameters
+        self.packed = {}
         self.reverse = reverse
         self.is_double = weight_ih.dtype == np.float64
         self.inputs, self.outputs = weight_ih.shape[1], weight_hh.shape[1]
@@ -67,7 +68,7 @@ cdef class Recurrence:
     def parameters_changed(self):
         """Drop what was packed from the old ones; calls under way keep it to their end."""
         self.changes += 1
-        self.packed = None
+        self.packed = {}
 
     def run(self, x, y, h, c, sizes, order):
         """Inference by BLAS: keeps nothing, and its workspace does not grow with T.
@@ -86,53 +87,84 @@ cdef class Recurrence:
         else:
             _run_arrays[float](self, x, y, h, c, sizes, order)
 
-    def forward(self, x, y, h, c, sizes, offsets):
-        """Forward with a tape, over packed rows: x (S, I), y (S, R); h, c as in `run`.
+    def new_tape(self, Py_ssize_t rows):
+        """Memory for the activated gates (S, 4H), c (S, H) and its output activation (S, H)."""
+        dtype = np.float64 if self.is_double else np.float32
+        return tuple(np.empty((rows, width), dtype)
+                     for width in (4 * self.hidden, self.hidden, self.hidden))
 
-        Returns
-        -------
-        tape : tuple of array
-            The gates after activation (S, 4H), c (S, H) and its output activation (S, H).
-        """
-        rows, dtype = x.shape[0], x.dtype
-        gates = np.empty((rows, 4 * self.hidden), dtype)
-        cells = np.empty((rows, self.hidden), dtype)
-        tanh_cells = np.empty((rows, self.hidden), dtype)
+    def forward(self, x, y, h, c, batch, tape):
+        """Forward with a tape by BLAS, over packed rows: x (S, I), y (S, R); h, c as in `run`."""
         if self.is_double:
-            _forward_arrays[double](self, x, y, h, c, sizes, offsets, gates, cells, tanh_cells)
+            _forward_arrays[double](self, x, y, h, c, batch.sizes, batch.offsets, *tape)
         else:
-            _forward_arrays[float](self, x, y, h, c, sizes, offsets, gates, cells, tanh_cells)
-        return gates, cells, tanh_cells
+            _forward_arrays[float](self, x, y, h, c, batch.sizes, batch.offsets, *tape)
 
-    def backward(self, tape, x, y, h_0, c_0, sizes, offsets, grad_y, grad_h, grad_c, grad_x):
-        """The gradients of a forward pass.
+    def backward(self, tape, c_0, batch, grad_y, grad_h, grad_c, grad_z, grad_outputs):
+        """The time loop of the backward pass, by BLAS.
 
         Parameters
         ----------
-        tape, x, y, sizes, offsets
-            As given to, and returned by, `forward`.
-        h_0, c_0 : array, (N, R) and (N, H)
+        tape : tuple of array
+            From `forward`.
+        c_0 : array, (N, H)
             The initial state, in the sorted order.
+        batch : Batch
         grad_y : array, (S, R)
         grad_h, grad_c : array, (N, R) and (N, H), C-contiguous
             Those of h_n and c_n going in, of h_0 and c_0 coming out.
-        grad_x : array, (S, I), C-contiguous
-            Is added to.
-
-        Returns
-        -------
-        dict
-            The gradient of each of `parameters`.
+        grad_z : array, (S, 4H)
+            Written: by the pre-activations.
+        grad_outputs : array, (S, R)
+            Written with a projection only: by its output.
         """
-        grads = {name: np.zeros_like(p) for name, p in self.parameters.items()}
-        bias = grads["bias"] if "bias" in grads else np.zeros(4 * self.hidden, x.dtype)
         if self.is_double:
-            _backward_arrays[double](self, tape, x, y, h_0, c_0, sizes, offsets, grad_y, grad_h,
-                                     grad_c, grad_x, grads, bias)
+            _backward_arrays[double](self, tape, c_0, batch.sizes, batch.offsets, grad_y, grad_h,
+                                     grad_c, grad_z, grad_outputs)
         else:
-            _backward_arrays[float](self, tape, x, y, h_0, c_0, sizes, offsets, grad_y, grad_h,
-                                    grad_c, grad_x, grads, bias)
-        return grads
+            _backward_arrays[float](self, tape, c_0, batch.sizes, batch.offsets, grad_y, grad_h,
+                                    grad_c, grad_z, grad_outputs)
+
+    def input_gradient(self, grad_z, grad_x):
+        """grad_x (S, I) += grad_z W_ih."""
+        if self.is_double:
+            _input_gradient[double](self, grad_z, grad_x)
+        else:
+            _input_gradient[float](self, grad_z, grad_x)
+
+    def sum_gradients(self, tape, c_0, batch, grad_z, grads):
+        """Add the gradients that are sums over rows to `grads`: by the bias and the peepholes."""
+        if self.is_double:
+            _sum_arrays[double](self, tape, c_0, batch.sizes, batch.offsets, grad_z, grads)
+        else:
+            _sum_arrays[float](self, tape, c_0, batch.sizes, batch.offsets, grad_z, grads)
+
+    def previous_outputs(self, y, h_0, batch):
+        """What each step started from: the h (S, R) before it."""
+        h_prev = np.empty((len(y), self.outputs), y.dtype)
+        if self.is_double:
+            _previous_arrays[double](self, y, h_0, batch.sizes, batch.offsets, h_prev)
+        else:
+            _previous_arrays[float](self, y, h_0, batch.sizes, batch.offsets, h_prev)
+        return h_prev
+
+    def cell_outputs(self, tape):
+        """The h (S, H) before their projection, computed again."""
+        cdef step_tape kept
+        gates, c, tanh_c = tape
+        h = np.empty_like(c)
+        kept.gates, kept.tanh_c = <void *> data(gates), <void *> data(tanh_c)
+        kept.gates_row, kept.c_row = 4 * self.hidden, self.hidden
+        self.kernel.cell_output(&self.equations, len(c), &kept, <void *> data(h))
+        return h
+
+
+def add_outer(Recurrence r, a, b, c):
+    """c (m, n) += a' b for a (S, m), b (S, n), whose rows are contiguous, by BLAS."""
+    if r.is_double:
+        _add_outer[double](a, b, c)
+    else:
+        _add_outer[float](a, b, c)
 
 
 cdef const void *data(array) except? NULL:
@@ -162,13 +194,6 @@ cdef inline void product(Py_ssize_t rows, Py_ssize_t n, Py_ssize_t k, const floa
         gemv(True, k, n, one, w, n, a, 1, beta, c, 1)
     else:
         gemm(False, transpose_w, rows, n, k, one, a, k, w, k if transpose_w else n, beta, c, n)
-
-
-cdef inline void add_outer_products(Py_ssize_t rows, Py_ssize_t m, Py_ssize_t n, const floating *a,
-                                    const floating *b, floating *c) noexcept nogil:
-    """C := C + A' B; A (rows, m), B (rows, n), C (m, n)."""
-    cdef floating one = 1
-    gemm(True, False, m, n, rows, one, a, m, b, n, one, c, n)
 
 
 cdef inline void fill_rows(Py_ssize_t rows, Py_ssize_t width, const floating *row,
@@ -246,6 +271,7 @@ cdef inline step_tape tape_of(Recurrence r, Py_ssize_t row, const floating *gate
     tape.gates = <void *> (gates + row * 4 * r.hidden)
     tape.c = <void *> (cells + row * r.hidden)
     tape.tanh_c = <void *> (tanh_cells + row * r.hidden)
+    tape.gates_row, tape.c_row = 4 * r.hidden, r.hidden
     return tape
 
 
@@ -266,15 +292,23 @@ cdef void forward_steps(
             memcpy(y + (offsets[t] + j) * y_row, h + j * r.outputs, r.outputs * sizeof(floating))
 
 
+cdef inline Py_ssize_t carried_rows(Recurrence r, Py_ssize_t steps, const Py_ssize_t *sizes,
+                                    Py_ssize_t position) noexcept nogil:
+    """How many of a step's rows the step before it had too: the others begin."""
+    if position == 0:
+        return 0
+    return min(sizes[time_of(r.reverse, steps, position)],
+               sizes[time_of(r.reverse, steps, position - 1)])
+
+
 cdef void previous_rows(
         Recurrence r, Py_ssize_t steps, const Py_ssize_t *sizes, const Py_ssize_t *offsets,
         Py_ssize_t position, Py_ssize_t width, const floating *values, Py_ssize_t values_row,
         const floating *initial, floating *to) noexcept nogil:
     """What the step at `position` started from: of the step before it, or the initial state."""
-    cdef Py_ssize_t n = sizes[time_of(r.reverse, steps, position)], carried = 0, before = 0, j
-    if position > 0:
-        before = time_of(r.reverse, steps, position - 1)
-        carried = min(n, sizes[before])
+    cdef Py_ssize_t n = sizes[time_of(r.reverse, steps, position)], j
+    cdef Py_ssize_t carried = carried_rows(r, steps, sizes, position)
+    cdef Py_ssize_t before = time_of(r.reverse, steps, position - 1)
     for j in range(carried):
         memcpy(to + j * width, values + (offsets[before] + j) * values_row,
                width * sizeof(floating))
@@ -286,17 +320,18 @@ cdef void backward_steps(
         Recurrence r, Py_ssize_t steps, const Py_ssize_t *sizes, const Py_ssize_t *offsets,
         const floating *gates, const floating *cells, const floating *tanh_cells,
         const floating *c_0, const floating *grad_y, Py_ssize_t grad_y_row, floating *grad_h,
-        floating *grad_c, floating *grad_z, floating *grad_bias, floating *grad_peephole,
-        floating *grad_outputs, floating *grad_cell_h, floating *c_prev) noexcept nogil:
-    """grad_z of all steps, and what is summed on the way; `grad_outputs` only with a projection."""
+        floating *grad_c, floating *grad_z, floating *grad_outputs, floating *grad_cell_h,
+        floating *c_prev) noexcept nogil:
+    """grad_z of all steps; `grad_outputs` only with a projection."""
     cdef Py_ssize_t position, t, j, k, n
     cdef floating zero = 0
     cdef step_tape tape
     cdef step_gradients grad
     grad.h = grad_cell_h
+    grad.y = NULL
     grad.c = grad_c
-    grad.bias = grad_bias
-    grad.peephole = grad_peephole
+    grad.h_row = grad.c_row = r.hidden
+    grad.y_row, grad.z_row = 0, 4 * r.hidden
     for position in range(steps - 1, -1, -1):
         t = time_of(r.reverse, steps, position)
         n = sizes[t]
@@ -311,36 +346,35 @@ cdef void backward_steps(
         previous_rows(r, steps, sizes, offsets, position, r.hidden, cells, r.hidden, c_0, c_prev)
         tape = tape_of(r, offsets[t], gates, cells, tanh_cells)
         grad.z = grad_z + offsets[t] * 4 * r.hidden
-        r.kernel.cell_backward(&r.equations, n, &tape, c_prev, &grad)
+        r.kernel.cell_backward(&r.equations, n, &tape, c_prev, r.hidden, &grad, 0, r.hidden)
         product(n, r.outputs, 4 * r.hidden, <const floating *> grad.z, False,
                 <const floating *> r.weight_hh, zero, grad_h)
 
 
-cdef void backward_products(
+cdef void sum_steps(
         Recurrence r, Py_ssize_t steps, const Py_ssize_t *sizes, const Py_ssize_t *offsets,
-        const floating *x, const floating *y, Py_ssize_t y_row, const floating *h_0,
-        const floating *grad_z, floating *h_prev, floating *grad_x, floating *grad_weight_ih,
-        floating *grad_weight_hh) noexcept nogil:
-    """What needs no recurrence: one product each over all steps."""
-    cdef Py_ssize_t position, t, rows = offsets[steps]
-    cdef floating one = 1
+        const floating *gates, const floating *cells, const floating *c_0, const floating *grad_z,
+        floating *grad_bias, floating *grad_peephole) noexcept nogil:
+    """The gradients that are sums over rows: for a peephole, of products with c before the step."""
+    cdef Py_ssize_t position, t, carried, width = 4 * r.hidden
+    cdef step_tape tape = tape_of(r, 0, gates, cells, cells)
+    if grad_peephole == NULL:
+        r.kernel.sum_gradients(&r.equations, offsets[steps], &tape, NULL, 0, grad_z, width,
+                               grad_bias, NULL)
+        return
     for position in range(steps):
         t = time_of(r.reverse, steps, position)
-        previous_rows(r, steps, sizes, offsets, position, r.outputs, y, y_row, h_0,
-                      h_prev + offsets[t] * r.outputs)
-    product(rows, r.inputs, 4 * r.hidden, grad_z, False, <const floating *> r.weight_ih, one,
-            grad_x)
-    add_outer_products(rows, 4 * r.hidden, r.inputs, grad_z, x, grad_weight_ih)
-    add_outer_products(rows, 4 * r.hidden, r.outputs, grad_z, h_prev, grad_weight_hh)
-
-
-cdef void projection_products(
-        Recurrence r, Py_ssize_t rows, const floating *gates, const floating *tanh_cells,
-        const floating *grad_outputs, floating *cell_h, floating *grad_weight_hr) noexcept nogil:
-    """The projection's gradient; the cell's outputs are computed again, not kept."""
-    cdef step_tape tape = tape_of(r, 0, gates, gates, tanh_cells)
-    r.kernel.cell_output(&r.equations, rows, &tape, cell_h)
-    add_outer_products(rows, r.outputs, r.hidden, grad_outputs, cell_h, grad_weight_hr)
+        carried = carried_rows(r, steps, sizes, position)
+        tape = tape_of(r, offsets[t], gates, cells, cells)
+        if carried > 0:
+            r.kernel.sum_gradients(
+                &r.equations, carried, &tape,
+                cells + offsets[time_of(r.reverse, steps, position - 1)] * r.hidden, r.hidden,
+                grad_z + offsets[t] * width, width, grad_bias, grad_peephole)
+        tape = tape_of(r, offsets[t] + carried, gates, cells, cells)
+        r.kernel.sum_gradients(
+            &r.equations, sizes[t] - carried, &tape, c_0 + carried * r.hidden, r.hidden,
+            grad_z + (offsets[t] + carried) * width, width, grad_bias, grad_peephole)
 
 
 # From arrays to pointers. Memoryviews check dtype, rank and layout; sizes are the caller's care.
@@ -392,49 +426,83 @@ cdef int _forward_arrays(Recurrence r, const floating[:, ::1] x, floating[:, :] 
     return 0
 
 
-cdef int _backward_arrays(Recurrence r, tuple tape, const floating[:, ::1] x,
-                          const floating[:, :] y, const floating[:, ::1] h_0,
-                          const floating[:, ::1] c_0, const Py_ssize_t[::1] sizes,
-                          const Py_ssize_t[::1] offsets, const floating[:, :] grad_y,
-                          floating[:, ::1] grad_h, floating[:, ::1] grad_c,
-                          floating[:, ::1] grad_x, dict grads, floating[::1] grad_bias) except -1:
+cdef int _backward_arrays(Recurrence r, tuple tape, const floating[:, ::1] c_0,
+                          const Py_ssize_t[::1] sizes, const Py_ssize_t[::1] offsets,
+                          const floating[:, :] grad_y, floating[:, ::1] grad_h,
+                          floating[:, ::1] grad_c, floating[:, ::1] grad_z,
+                          floating[:, ::1] grad_outputs) except -1:
     cdef:
         const floating[:, ::1] gates = tape[0], cells = tape[1], tanh_cells = tape[2]
-        Py_ssize_t steps = sizes.shape[0], rows = x.shape[0], batch = h_0.shape[0]
-        floating[:, ::1] grad_weight_ih = grads["weight_ih"], grad_weight_hh = grads["weight_hh"]
-        floating[:, ::1] grad_weight_hr, grad_z, h_prev, grad_outputs, cell_h
-        floating[:, ::1] grad_cell_h, c_prev
-        floating[::1] grad_peephole
-        floating *peephole = NULL
-        floating *outputs = NULL
+        Py_ssize_t steps = sizes.shape[0], batch = c_0.shape[0]
+        floating[:, ::1] grad_cell_h = grad_h, c_prev
         floating *unused = NULL
-        bint projected = r.weight_hr != NULL
-    if rows == 0:
+    if grad_z.shape[0] == 0:
         return 0
     dtype = np.float64 if floating is double else np.float32
-    grad_z = np.empty((rows, 4 * r.hidden), dtype)
-    h_prev = np.empty((rows, r.outputs), dtype)
     c_prev = np.empty((batch, r.hidden), dtype)
-    grad_cell_h = grad_h
-    if projected:
-        grad_weight_hr = grads["weight_hr"]
-        grad_outputs = np.empty((rows, r.outputs), dtype)
+    if r.weight_hr != NULL:
         grad_cell_h = np.empty((batch, r.hidden), dtype)
-        cell_h = np.empty((rows, r.hidden), dtype)
-        outputs = &grad_outputs[0, 0]
-    if r.equations.peephole != NULL:
-        grad_peephole = grads["weight_p"]
-        peephole = &grad_peephole[0]
     with nogil:
         backward_steps(r, steps, &sizes[0], &offsets[0], &gates[0, 0], &cells[0, 0],
                        &tanh_cells[0, 0], &c_0[0, 0], &grad_y[0, 0],
                        items(grad_y.strides[0], unused), &grad_h[0, 0], &grad_c[0, 0],
-                       &grad_z[0, 0], &grad_bias[0], peephole, outputs, &grad_cell_h[0, 0],
-                       &c_prev[0, 0])
-        backward_products(r, steps, &sizes[0], &offsets[0], &x[0, 0], &y[0, 0],
-                          items(y.strides[0], unused), &h_0[0, 0], &grad_z[0, 0], &h_prev[0, 0],
-                          &grad_x[0, 0], &grad_weight_ih[0, 0], &grad_weight_hh[0, 0])
-        if projected:
-            projection_products(r, rows, &gates[0, 0], &tanh_cells[0, 0], outputs, &cell_h[0, 0],
-                                &grad_weight_hr[0, 0])
+                       &grad_z[0, 0], &grad_outputs[0, 0] if r.weight_hr != NULL else NULL,
+                       &grad_cell_h[0, 0], &c_prev[0, 0])
+    return 0
+
+
+cdef int _input_gradient(Recurrence r, const floating[:, ::1] grad_z,
+                         floating[:, ::1] grad_x) except -1:
+    cdef floating one = 1
+    if grad_z.shape[0] > 0:
+        with nogil:
+            product(grad_z.shape[0], r.inputs, 4 * r.hidden, &grad_z[0, 0], False,
+                    <const floating *> r.weight_ih, one, &grad_x[0, 0])
+    return 0
+
+
+cdef int _sum_arrays(Recurrence r, tuple tape, const floating[:, ::1] c_0,
+                     const Py_ssize_t[::1] sizes, const Py_ssize_t[::1] offsets,
+                     const floating[:, ::1] grad_z, dict grads) except -1:
+    cdef:
+        const floating[:, ::1] gates = tape[0], cells = tape[1]
+        floating[::1] grad_bias, grad_peephole
+        floating *peephole = NULL
+    if grad_z.shape[0] == 0 or not ("bias" in grads or "weight_p" in grads):
+        return 0
+    dtype = np.float64 if floating is double else np.float32
+    grad_bias = grads["bias"] if "bias" in grads else np.zeros(4 * r.hidden, dtype)
+    if "weight_p" in grads:
+        grad_peephole = grads["weight_p"]
+        peephole = &grad_peephole[0]
+    with nogil:
+        sum_steps(r, sizes.shape[0], &sizes[0], &offsets[0], &gates[0, 0], &cells[0, 0],
+                  &c_0[0, 0], &grad_z[0, 0], &grad_bias[0], peephole)
+    return 0
+
+
+cdef int _previous_arrays(Recurrence r, const floating[:, :] y, const floating[:, ::1] h_0,
+                          const Py_ssize_t[::1] sizes, const Py_ssize_t[::1] offsets,
+                          floating[:, ::1] h_prev) except -1:
+    cdef Py_ssize_t position, t, steps = sizes.shape[0]
+    cdef floating *unused = NULL
+    if y.shape[0] == 0:
+        return 0
+    with nogil:
+        for position in range(steps):
+            t = time_of(r.reverse, steps, position)
+            previous_rows(r, steps, &sizes[0], &offsets[0], position, r.outputs, &y[0, 0],
+                          items(y.strides[0], unused), &h_0[0, 0], &h_prev[offsets[t], 0])
+    return 0
+
+
+cdef int _add_outer(const floating[:, :] a, const floating[:, :] b, floating[:, :] c) except -1:
+    cdef floating one = 1
+    cdef floating *unused = NULL
+    if a.shape[0] == 0 or c.shape[0] == 0 or c.shape[1] == 0:
+        return 0
+    with nogil:
+        gemm(True, False, c.shape[0], c.shape[1], a.shape[0], one,
+             &a[0, 0], items(a.strides[0], unused), &b[0, 0], items(b.strides[0], unused), one,
+             &c[0, 0], items(c.strides[0], unused))
     return 0

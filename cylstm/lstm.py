@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cylstm import checks
+from cylstm import _backward, _sequence, checks
 from cylstm._inference import PRODUCT, Network
 from cylstm._sequence import Recurrence
 from cylstm.batch import Batch
@@ -504,18 +504,26 @@ class LSTM:
                 rows = rows * mask
             y = np.empty((len(rows), directions * width), self.dtype)
             kept = TapeOfLayer(rows, mask, y, [])
-            for direction, recurrence in enumerate(recurrences):
-                k = layer * directions + direction
-                part = y[:, direction * width : (direction + 1) * width]
-                kept.directions.append(
-                    recurrence.forward(rows, part, h[k], c[k], batch.sizes, batch.offsets)
-                )
+            kept.directions += [r.new_tape(len(rows)) for r in recurrences]
+            own = slice(layer * directions, (layer + 1) * directions)
+            self._forward_layer(layer, kept, h[own], c[own], batch)
             tape.layers.append(kept)
             rows = y
         y = self._empty_output(*batch.shape)
         batch.unpack(rows, y)
         given = self._as_given(y, unbatched)
         return given, self._given_state(batch, h, c, unbatched), tape
+
+    def _forward_layer(
+        self, layer: int, kept: TapeOfLayer, h: np.ndarray, c: np.ndarray, batch: Batch
+    ) -> None:
+        if PRODUCT == "packed":
+            self._network.forward(layer, kept.x, kept.y, h, c, batch, kept.directions)
+            return
+        width = self._options.output_size
+        for d, recurrence in enumerate(self._layers[layer]):
+            part = kept.y[:, d * width : (d + 1) * width]
+            recurrence.forward(kept.x, part, h[d], c[d], batch, kept.directions[d])
 
     def _dropout_mask(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         kept = rng.random(rows.shape, self.dtype) >= self.dropout
@@ -561,12 +569,11 @@ class LSTM:
         for layer in reversed(range(self.num_layers)):
             kept = tape.layers[layer]
             grad_x = np.zeros_like(kept.x)
-            for direction, recurrence in enumerate(self._layers[layer]):
+            for direction in range(directions):
                 k = layer * directions + direction
                 part = slice(direction * width, (direction + 1) * width)
-                by_layer.append((k, recurrence.backward(
-                    kept.directions[direction], kept.x, kept.y[:, part], tape.h_0[k], tape.c_0[k],
-                    batch.sizes, batch.offsets, grad_rows[:, part], grad_h[k], grad_c[k], grad_x,
+                by_layer.append((k, self._backward_direction(
+                    tape, layer, direction, grad_rows[:, part], grad_h[k], grad_c[k], grad_x
                 )))  # fmt: skip
             grad_rows = grad_x if kept.mask is None else grad_x * kept.mask
         endings = [ending for ending, _, _ in self._options.cells()]
@@ -576,6 +583,39 @@ class LSTM:
         batch.unpack(grad_rows, grad_x)
         given = self._as_given(grad_x, unbatched)
         return given, self._given_state(batch, grad_h, grad_c, unbatched), grads
+
+    def _backward_direction(
+        self,
+        tape: Tape,
+        layer: int,
+        direction: int,
+        grad_y: np.ndarray,
+        grad_h: np.ndarray,
+        grad_c: np.ndarray,
+        grad_x: np.ndarray,
+    ) -> dict[str, np.ndarray]:
+        """The parameters' gradients; grad_h and grad_c become h_0's and c_0's, grad_x is summed."""
+        r, kept, batch = self._layers[layer][direction], tape.layers[layer], tape.batch
+        k, width = layer * self._options.directions + direction, self._options.output_size
+        own, h_0, c_0 = kept.directions[direction], tape.h_0[k], tape.c_0[k]
+        grad_z = np.empty_like(own[0])
+        outputs = np.empty((len(grad_z), width), self.dtype) if self.proj_size else None
+        loop = own, c_0, batch, grad_y, grad_h, grad_c, grad_z, outputs
+        if PRODUCT == "packed":
+            _backward.backward(self._network, layer, direction, *loop)
+            _backward.input_gradient(self._network, layer, direction, grad_z, grad_x)
+        else:
+            r.backward(*loop)
+            r.input_gradient(grad_z, grad_x)
+        grads = {name: np.zeros_like(p) for name, p in r.parameters.items()}
+        r.sum_gradients(own, c_0, batch, grad_z, grads)
+        add_outer(r, grad_z, kept.x, grads["weight_ih"])
+        y = kept.y[:, direction * width : (direction + 1) * width]
+        for z, h in _steps_and_starts(batch, r, grad_z, y, h_0):
+            add_outer(r, z, h, grads["weight_hh"])
+        if outputs is not None:
+            add_outer(r, outputs, r.cell_outputs(own), grads["weight_hr"])
+        return grads
 
     def _check_tape(self, tape: Any) -> None:
         if not isinstance(tape, Tape):
@@ -712,6 +752,24 @@ class Tape:
     h_0: np.ndarray
     c_0: np.ndarray
     layers: list[TapeOfLayer]
+
+
+add_outer = (_backward if PRODUCT == "packed" else _sequence).add_outer
+
+
+def _steps_and_starts(
+    batch: Batch, r: Recurrence, grad_z: np.ndarray, y: np.ndarray, h_0: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows of grad_z, and the h that each started from: of a full batch without copying them."""
+    n = batch.rows
+    if batch.ragged:
+        yield grad_z, r.previous_outputs(y, h_0, batch)
+    elif r.reverse:
+        yield grad_z[-n:], h_0
+        yield grad_z[:-n], y[n:]
+    else:
+        yield grad_z[:n], h_0
+        yield grad_z[n:], y[:-n]
 
 
 def _check_rows(x: np.ndarray) -> None:

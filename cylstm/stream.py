@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cylstm import checks
-from cylstm._inference import PRODUCT
+from cylstm._inference import PRODUCT, Workspace
 from cylstm.batch import Batch
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Stream:
         self.batch_size = checks.whole("batch_size", batch_size)
         self._lstm = lstm
         self._step = Batch(1, batch_size)
+        self._workspace = Workspace()
         shape = lstm.num_layers, batch_size
         self._h = np.zeros((*shape, lstm._options.output_size), lstm.dtype)
         self._c = np.zeros((*shape, lstm.hidden_size), lstm.dtype)
@@ -52,7 +53,7 @@ class Stream:
         """
         lstm = self._lstm
         if PRODUCT == "packed":
-            fast = lstm._network.step(x, out, self._h, self._c)
+            fast = lstm._network.step(x, out, self._h, self._c, self._workspace)
             if fast is not None:
                 return fast
         x = checks.is_array("x", x)

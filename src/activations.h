@@ -17,8 +17,7 @@
 #define ROUNDING 0x1.8p52      /* x + ROUNDING holds round(x) in its lowest mantissa bits */
 #define LN2_HIGH 0x1.62e42fee00000p-1
 #define LN2_LOW 0x1.a39ef35793c76p-33
-#define EXP_LOWEST -750.0      /* exp rounds to 0 below */
-#define TANH_LOWEST -40.0      /* 1 - tanh(-y / 2) rounds to 0 below */
+#define TANH_MOST 40.0         /* tanh(y / 2) rounds to 1 above */
 /* expm1(r) = r + r^2 (E[0] + E[1] r + ...), relative error 2^-55.4 */
 static const double E[] = {
     0.50000000000000064906,   0.16666666666666696624,   0.041666666666561650017,
@@ -31,8 +30,7 @@ static const double E[] = {
 #define ROUNDING 0x1.8p23f
 #define LN2_HIGH 0x1.62e4p-1f
 #define LN2_LOW 0x1.7f7d1cp-20f
-#define EXP_LOWEST -105.0f
-#define TANH_LOWEST -20.0f
+#define TANH_MOST 20.0f
 /* relative error 2^-26.2 */
 static const float E[] = {0.499999981490359726f, 0.166665434159150227f, 0.0416672009239771584f,
                           0.0083665479288661275f, 0.00138825018925274029f};
@@ -40,12 +38,10 @@ static const float E[] = {0.499999981490359726f, 0.166665434159150227f, 0.041667
 
 #define E_TERMS ((int)(sizeof E / sizeof *E))
 #define LOG2_E ((real)1.4426950408889634074)
+#define LN2 ((real)0.69314718055994530942)
+#define SUBNORMAL (-60) /* a shift with which sigmoid reaches the subnormal numbers */
 
-/* 2^(k + SHIFT) is a normal number for each k that sigmoid needs, 2^k is not. */
-#define SHIFT 60
-#define UNSHIFT ((real)0x1p-60)
-
-/* exp(y) = 2^k (1 + q), y <= 0; returns q, and 2^(k + shift) through scale. */
+/* exp(y) = 2^k (1 + q); returns q, and 2^(k + shift), a normal number, through scale. */
 INLINE vec reduced_expm1(vec y, int shift, vec *scale) {
     const real rounding = ROUNDING + EXPONENT_BIAS + shift; /* its lowest bits: the exponent's */
     const vec rounded = y * LOG2_E + rounding;
@@ -57,30 +53,35 @@ INLINE vec reduced_expm1(vec y, int shift, vec *scale) {
     return r + r * r * p;
 }
 
-/* A quotient before its division: |above| <= below, 1 <= below <= 2. */
+/* A quotient before its division. */
 typedef struct {
     vec above, below;
 } fraction;
 
-/* 1 / (1 + exp(-x)), as exp(x) / (1 + exp(x)) for x < 0. */
-INLINE fraction sigmoid_fraction(vec x) {
-    vec scale;
-    const vec q = reduced_expm1(at_least(minus_absolute(x), broadcast(EXP_LOWEST)), SHIFT, &scale);
-    const vec e = (scale + scale * q) * UNSHIFT;
-    return (fraction){choose_by_sign(x, e, broadcast(1)), 1 + e};
+INLINE vec within(real low, vec x, real high) {
+    return at_most(at_least(x, broadcast(low)), broadcast(high));
 }
 
-/* -expm1(-2|x|) / (expm1(-2|x|) + 2), with the sign of x. */
+/* 1 / (1 + exp(-x)), above and below times 2^shift. */
+INLINE fraction sigmoid_fraction(vec x, int shift) {
+    const real most = EXPONENT_BIAS - 1, one = shift ? 1 / (real)((int64_t)1 << -shift) : 1;
+    vec scale;
+    const vec y = within(-(most + shift) * LN2, -x, (most - shift) * LN2);
+    const vec q = reduced_expm1(y, shift, &scale);
+    return (fraction){broadcast(one), one + (scale + scale * q)};
+}
+
+/* expm1(2x) / (expm1(2x) + 2) */
 INLINE fraction tanh_fraction(vec x) {
     vec scale;
-    const vec q = reduced_expm1(at_least(2 * minus_absolute(x), broadcast(TANH_LOWEST)), 0, &scale);
+    const vec q = reduced_expm1(within(-TANH_MOST, 2 * x, TANH_MOST), 0, &scale);
     const vec m = (scale - 1) + scale * q;
-    return (fraction){copy_sign(m, x), m + 2};
+    return (fraction){m, m + 2};
 }
 
 INLINE vec quotient(fraction q) { return q.above / q.below; }
-INLINE vec sigmoid(vec x) { return quotient(sigmoid_fraction(x)); }
-INLINE vec hyperbolic_tangent(vec x) { return quotient(tanh_fraction(x)); }
+INLINE vec sigmoid(vec x) { return quotient(sigmoid_fraction(x, SUBNORMAL)); }
+INLINE vec hyperbolic_tangent(vec x) { return copy_sign(quotient(tanh_fraction(x)), x); } /* -0 */
 
 INLINE vec relu(vec x) { return at_least(x, broadcast(0)); }
 

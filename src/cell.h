@@ -50,16 +50,14 @@ INLINE void cell_equations(const cell *k, int plain, const vec peephole[3], unit
     u->h = z[O] * u->tanh_c;
 }
 
-/* The same for a plain cell of which only c and h are wanted: on fractions, since divisions are
- * what the cell's time goes to, with two of them in place of five. */
+/* The same for a plain cell of which only c and h are wanted: on fractions, with three divisions in
+ * place of five. Gates below the smallest normal number are that number. */
 INLINE void plain_cell_output(units *u) {
-    const fraction i = sigmoid_fraction(u->gate[I]), f = sigmoid_fraction(u->gate[F]);
-    const fraction g = tanh_fraction(u->gate[G]), o = sigmoid_fraction(u->gate[O]);
-    const vec ig_below = i.below * g.below, scale = 1 / (f.below * ig_below);
-    const vec ig = i.above * g.above;
-    u->c = f.above * ig_below * scale * u->c_prev + rounded_product(ig, f.below * scale);
+    const fraction i = sigmoid_fraction(u->gate[I], 0), f = sigmoid_fraction(u->gate[F], 0);
+    const fraction g = tanh_fraction(u->gate[G]), o = sigmoid_fraction(u->gate[O], 0);
+    u->c = u->c_prev / f.below + g.above / (i.below * g.below);
     const fraction t = tanh_fraction(u->c);
-    u->h = o.above * t.above / (o.below * t.below);
+    u->h = t.above / (o.below * t.below);
 }
 
 /* The outputs of an activation at the clip's two bounds: from there on its gradient is zero. */

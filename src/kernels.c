@@ -11,20 +11,19 @@ INLINE void load_each(vec *to, int count, const real *from, ptrdiff_t hidden, pt
 INLINE void store_each(real *to, int count, const vec *from, ptrdiff_t hidden, ptrdiff_t n) {
     for (int q = 0; q < count; q++) store_n(to + q * hidden, from[q], n);
 }
-INLINE void add_to_each(real *to, int count, const vec *from, ptrdiff_t hidden, ptrdiff_t n) {
-    for (int q = 0; q < count; q++) store_n(to + q * hidden, load_n(to + q * hidden, n) + from[q], n);
-}
-
-/* Calls BODY(plain, at row, from unit j, over n units) for every row and vector of units. */
-#define FOR_EACH_VECTOR(k, rows, BODY, ...)                                                       \
+/* Calls BODY(plain, at row, from unit j, over n units) for every row and each vector of units
+ * [from, to). */
+#define FOR_EACH_VECTOR(k, rows, from, to, BODY, ...)                                             \
     do {                                                                                          \
-        const ptrdiff_t whole = (k)->hidden - (k)->hidden % VLEN, rest = (k)->hidden % VLEN;      \
+        const ptrdiff_t rest = ((to) - (from)) % VLEN, whole = (to) - rest;                       \
         const int plain = is_plain(k);                                                            \
         for (ptrdiff_t row = 0; row < (rows); row++) {                                            \
             if (plain)                                                                            \
-                for (ptrdiff_t j = 0; j < whole; j += VLEN) BODY(k, 1, row, j, VLEN, __VA_ARGS__); \
+                for (ptrdiff_t j = from; j < whole; j += VLEN)                                    \
+                    BODY(k, 1, row, j, VLEN, __VA_ARGS__);                                        \
             else                                                                                  \
-                for (ptrdiff_t j = 0; j < whole; j += VLEN) BODY(k, 0, row, j, VLEN, __VA_ARGS__); \
+                for (ptrdiff_t j = from; j < whole; j += VLEN)                                    \
+                    BODY(k, 0, row, j, VLEN, __VA_ARGS__);                                        \
             if (rest) BODY(k, 0, row, whole, rest, __VA_ARGS__);                                  \
         }                                                                                         \
     } while (0)
@@ -51,99 +50,156 @@ INLINE void run_vector(const cell *k, int plain, ptrdiff_t row, ptrdiff_t j, ptr
     forward_units(k, plain, j, n, z + row * 4 * k->hidden + j, c + at, h + at, &u);
 }
 
+INLINE void keep(const step_tape *tape, ptrdiff_t row, ptrdiff_t j, ptrdiff_t hidden, ptrdiff_t n,
+                 const units *u) {
+    const ptrdiff_t at = row * tape->c_row + j;
+    store_each((real *)tape->gates + row * tape->gates_row + j, 4, u->gate, hidden, n);
+    store_n((real *)tape->c + at, u->c, n);
+    store_n((real *)tape->tanh_c + at, u->tanh_c, n);
+}
+
 INLINE void forward_vector(const cell *k, int plain, ptrdiff_t row, ptrdiff_t j, ptrdiff_t n,
                            const step_tape *tape, real *c, real *h) {
     units u;
     const ptrdiff_t at = row * k->hidden + j;
-    real *gates = (real *)tape->gates + row * 4 * k->hidden + j;
-    forward_units(k, plain, j, n, gates, c + at, h + at, &u);
-    store_each(gates, 4, u.gate, k->hidden, n);
-    store_n((real *)tape->c + at, u.c, n);
-    store_n((real *)tape->tanh_c + at, u.tanh_c, n);
+    const real *z = (real *)tape->gates + row * tape->gates_row + j;
+    forward_units(k, plain, j, n, z, c + at, h + at, &u);
+    keep(tape, row, j, k->hidden, n, &u);
 }
 
 INLINE void backward_vector(const cell *k, int plain, ptrdiff_t row, ptrdiff_t j, ptrdiff_t n,
-                            const step_tape *tape, const real *c_prev, const step_gradients *grad) {
-    const ptrdiff_t at = row * k->hidden + j;
+                            const step_tape *tape, const real *c_prev, ptrdiff_t c_prev_row,
+                            const step_gradients *grad) {
     units u;
-    vec peephole[3] = {{0}}, dz[4], dc = load_n((real *)grad->c + at, n);
+    vec peephole[3] = {{0}}, dz[4];
+    real *grad_c = (real *)grad->c + row * grad->c_row + j;
+    vec dc = load_n(grad_c, n), dh = load_n((const real *)grad->h + row * grad->h_row + j, n);
+    if (grad->y) dh += load_n((const real *)grad->y + row * grad->y_row + j, n);
     load_peepholes(k, plain, j, n, peephole);
-    load_each(u.gate, 4, (real *)tape->gates + row * 4 * k->hidden + j, k->hidden, n);
-    u.c_prev = load_n(c_prev + at, n);
-    u.tanh_c = load_n((real *)tape->tanh_c + at, n);
-    cell_gradients(k, plain, peephole, &u, load_n((const real *)grad->h + at, n), &dc, dz);
-    store_n((real *)grad->c + at, dc, n);
-    store_each((real *)grad->z + row * 4 * k->hidden + j, 4, dz, k->hidden, n);
-    add_to_each((real *)grad->bias + j, 4, dz, k->hidden, n);
-    if (!plain && k->peephole) {
-        const vec c = load_n((real *)tape->c + at, n);
-        const vec dp[3] = {dz[I] * u.c_prev, dz[F] * u.c_prev, dz[O] * c};
-        add_to_each((real *)grad->peephole + j, 3, dp, k->hidden, n);
+    load_each(u.gate, 4, (real *)tape->gates + row * tape->gates_row + j, k->hidden, n);
+    u.c_prev = load_n(c_prev + row * c_prev_row + j, n);
+    u.tanh_c = load_n((real *)tape->tanh_c + row * tape->c_row + j, n);
+    cell_gradients(k, plain, peephole, &u, dh, &dc, dz);
+    store_n(grad_c, dc, n);
+    store_each((real *)grad->z + row * grad->z_row + j, 4, dz, k->hidden, n);
+}
+
+/* For units [j, j + n) the sums over rows [first, last). */
+INLINE void sum_vector(const cell *k, ptrdiff_t first, ptrdiff_t last, ptrdiff_t j, ptrdiff_t n,
+                       const step_tape *tape, const real *c_prev, ptrdiff_t c_prev_row,
+                       const real *z, ptrdiff_t z_row, real *bias, real *peephole) {
+    vec sum[4], p_sum[3] = {{0}}, dz[4];
+    load_each(sum, 4, bias + j, k->hidden, n);
+    if (k->peephole) load_each(p_sum, 3, peephole + j, k->hidden, n);
+    for (ptrdiff_t row = first; row < last; row++) {
+        load_each(dz, 4, z + row * z_row + j, k->hidden, n);
+        for (int q = 0; q < 4; q++) sum[q] += dz[q];
+        if (!k->peephole) continue;
+        const vec before = load_n(c_prev + row * c_prev_row + j, n);
+        p_sum[0] += dz[I] * before;
+        p_sum[1] += dz[F] * before;
+        p_sum[2] += dz[O] * load_n((real *)tape->c + row * tape->c_row + j, n);
     }
+    store_each(bias + j, 4, sum, k->hidden, n);
+    if (k->peephole) store_each(peephole + j, 3, p_sum, k->hidden, n);
 }
 
 INLINE void output_vector(const cell *k, int plain, ptrdiff_t row, ptrdiff_t j, ptrdiff_t n,
                           const step_tape *tape, real *h) {
     (void)plain;
-    const ptrdiff_t at = row * k->hidden + j;
-    const real *o = (real *)tape->gates + (row * 4 + O) * k->hidden + j;
-    store_n(h + at, load_n(o, n) * load_n((real *)tape->tanh_c + at, n), n);
+    const real *o = (real *)tape->gates + row * tape->gates_row + O * k->hidden + j;
+    const real *tanh_c = (real *)tape->tanh_c + row * tape->c_row + j;
+    store_n(h + row * k->hidden + j, load_n(o, n) * load_n(tanh_c, n), n);
 }
 
 static void cell_run(const cell *k, ptrdiff_t n, const void *z, void *c, void *h) {
-    FOR_EACH_VECTOR(k, n, run_vector, z, c, h);
+    FOR_EACH_VECTOR(k, n, 0, k->hidden, run_vector, z, c, h);
 }
 
 static void cell_forward(const cell *k, ptrdiff_t n, const step_tape *tape, void *c, void *h) {
-    FOR_EACH_VECTOR(k, n, forward_vector, tape, c, h);
+    FOR_EACH_VECTOR(k, n, 0, k->hidden, forward_vector, tape, c, h);
 }
 
 static void cell_backward(const cell *k, ptrdiff_t n, const step_tape *tape, const void *c_prev,
-                          const step_gradients *grad) {
-    FOR_EACH_VECTOR(k, n, backward_vector, tape, c_prev, grad);
+                          ptrdiff_t c_prev_row, const step_gradients *grad, ptrdiff_t from,
+                          ptrdiff_t to) {
+    FOR_EACH_VECTOR(k, n, from, to, backward_vector, tape, c_prev, c_prev_row, grad);
+}
+
+static void sum_gradients(const cell *k, ptrdiff_t n, const step_tape *tape, const void *c_prev,
+                          ptrdiff_t c_prev_row, const void *z, ptrdiff_t z_row, void *bias,
+                          void *peephole) {
+    enum { ROWS = 32 }; /* of a block: it stays in the L2 cache while its units are summed */
+    const ptrdiff_t rest = k->hidden % VLEN, whole = k->hidden - rest;
+    for (ptrdiff_t first = 0; first < n; first += ROWS) {
+        const ptrdiff_t last = n - first < ROWS ? n : first + ROWS;
+        for (ptrdiff_t j = 0; j < whole; j += VLEN)
+            sum_vector(k, first, last, j, VLEN, tape, c_prev, c_prev_row, z, z_row, bias, peephole);
+        if (rest)
+            sum_vector(k, first, last, whole, rest, tape, c_prev, c_prev_row, z, z_row, bias,
+                       peephole);
+    }
 }
 
 static void cell_output(const cell *k, ptrdiff_t n, const step_tape *tape, void *h) {
-    FOR_EACH_VECTOR(k, n, output_vector, tape, h);
+    FOR_EACH_VECTOR(k, n, 0, k->hidden, output_vector, tape, h);
 }
 
-/* A tile's product with h for a part of k; after the last, the cell on each row and unit. */
-INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, range part,
-                      const packed_matrix *w, const cell *k, int plain, const packed_step *s) {
-    vec sum[MOST_ROWS][4];
-    real *z = (real *)s->z + row * s->z_row + tile * TILE;
-    load_tile(tiles, rows, z, s->z_row, sum);
-    accumulate(tiles, rows, w, tile, part, (const real *)s->h + row * s->h_row, s->h_row, sum);
-    if (part.to < w->depth) {
-        store_tile(tiles, rows, z, s->z_row, sum);
-        return;
-    }
-    vec gates[MOST_ROWS][4]; /* in memory, so that the cell's code stands here once */
-    memcpy(gates, sum, (size_t)(tiles * rows) * sizeof *gates);
-    for (int j = 0; j < tiles * rows; j++) {
-        const ptrdiff_t unit = (tile + j / rows) * VLEN, at = row + j % rows;
-        const ptrdiff_t n = k->hidden - unit < VLEN ? k->hidden - unit : VLEN;
-        units u;
-        vec peephole[3] = {{0}};
-        load_peepholes(k, plain, unit, n, peephole);
-        memcpy(u.gate, gates[j], sizeof u.gate);
-        u.c_prev = load((real *)s->c + at * s->c_row + unit);
-        if (plain)
-            plain_cell_output(&u);
-        else
-            cell_equations(k, 0, peephole, &u);
-        store((real *)s->c + at * s->c_row + unit, u.c);
-        store((real *)s->h_next + at * s->c_row + unit, u.h);
-        if (s->y) store_n((real *)s->y + s->y_rows[at] * s->y_row + unit, u.h, n);
-    }
-}
+/* The cell on the sums of some tiles and rows. A function of its own, whatever their number: the
+ * product has used up the registers, so that the sums are in memory anyway. */
+typedef void finish(const cell *k, const packed_step *s, ptrdiff_t tile, int tiles, ptrdiff_t row,
+                    int rows, const vec sum[][4]);
 
-static void step(const cell *k, const packed_matrix *w, ptrdiff_t n, const packed_step *s, ptrdiff_t from,
-                 ptrdiff_t to) {
-    if (is_plain(k))
-        COVER(from, to, s->down, n, w, step_tile, k, 1, s);
+INLINE void finish_unit(const cell *k, int plain, int taped, const packed_step *s, ptrdiff_t tile,
+                        ptrdiff_t row, const vec sum[4]) {
+    const ptrdiff_t unit = tile * VLEN, n = k->hidden - unit < VLEN ? k->hidden - unit : VLEN;
+    real *c = (real *)s->c + row * s->c_row + unit;
+    units u = {.gate = {sum[I], sum[F], sum[G], sum[O]}, .c_prev = load(c)};
+    vec peephole[3] = {{0}};
+    load_peepholes(k, plain, unit, n, peephole);
+    if (plain && !taped)
+        plain_cell_output(&u);
     else
-        COVER(from, to, s->down, n, w, step_tile, k, 0, s);
+        cell_equations(k, plain, peephole, &u);
+    store(c, u.c);
+    store((real *)s->h + row * s->h_row + unit, u.h);
+    if (s->y) store_n((real *)s->y + s->y_rows[row] * s->y_row + unit, u.h, n);
+    if (taped) keep(s->tape, row, unit, k->hidden, n, &u);
+}
+
+#define DEFINE_FINISH(name, plain, taped)                                                         \
+    static __attribute__((noinline)) void name(const cell *k, const packed_step *s,               \
+                                               ptrdiff_t tile, int tiles, ptrdiff_t row,          \
+                                               int rows, const vec sum[][4]) {                    \
+        for (int t = 0; t < tiles; t++)                                                           \
+            for (int r = 0; r < rows; r++)                                                        \
+                finish_unit(k, plain, taped, s, tile + t, row + r, *sum++);                       \
+    }
+DEFINE_FINISH(finish_plain, 1, 0)
+DEFINE_FINISH(finish_any, 0, 0)
+DEFINE_FINISH(finish_plain_taped, 1, 1)
+DEFINE_FINISH(finish_any_taped, 0, 1)
+
+/* A tile's product, then the cell. */
+INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const char *ahead,
+                      const packed_matrix *w, const cell *k, finish *then, const packed_step *s) {
+    vec sum[MOST_ROWS][4];
+    if (s->z)
+        load_tile(tiles, rows, (const real *)s->z + row * s->z_row + tile * TILE, s->z_row, sum);
+    else
+        load_bias(tiles, rows, w, tile, sum);
+    accumulate(tiles, rows, w, tile, ahead, (const real *)s->v + row * s->v_row, s->v_row, sum);
+    vec gates[MOST_ROWS][4];
+    memcpy(gates, sum, (size_t)(tiles * rows) * sizeof *gates);
+    then(k, s, tile, tiles, row, rows, gates);
+}
+
+static void step(const cell *k, const packed_matrix *w, ptrdiff_t n, const packed_step *s,
+                 ptrdiff_t from, ptrdiff_t to) {
+    finish *const plain = s->tape ? finish_plain_taped : finish_plain;
+    finish *const any = s->tape ? finish_any_taped : finish_any;
+    finish *const then = is_plain(k) ? plain : any;
+    COVER(from, to, s->down, n, w, step_tile, k, then, s);
 }
 
 static void activate(const activation *a, ptrdiff_t n, const void *x, void *y) {
@@ -151,6 +207,10 @@ static void activate(const activation *a, ptrdiff_t n, const void *x, void *y) {
         const ptrdiff_t lanes = n - j < VLEN ? n - j : VLEN;
         store_n((real *)y + j, apply(a, load_n((const real *)x + j, lanes)), lanes);
     }
+}
+
+static void add(ptrdiff_t n, const void *x, void *to) {
+    for (ptrdiff_t j = 0; j < n; j++) ((real *)to)[j] += ((const real *)x)[j];
 }
 
 #define TEXT(name) #name
@@ -163,12 +223,16 @@ const kernels TABLE(ISA, DTYPE) = {
     .isa = QUOTED(ISA),
     .width = (int)VLEN,
     .activate = activate,
+    .add = add,
     .cell_run = cell_run,
     .cell_forward = cell_forward,
     .cell_backward = cell_backward,
+    .sum_gradients = sum_gradients,
     .cell_output = cell_output,
     .packed_tiles = packed_tiles,
     .pack = pack,
     .multiply = multiply,
+    .add_outer = add_outer,
+    .outer_workspace = outer_workspace,
     .step = step,
 };

@@ -30,15 +30,16 @@ typedef struct {
     void *gates;   /* [n, 4H]: pre-activations going in, activations coming out */
     void *c;       /* [n, H] */
     void *tanh_c;  /* [n, H]: the output activation of c */
+    ptrdiff_t gates_row, c_row; /* distances of rows, the second of c and tanh_c */
 } step_tape;
 
 /* The gradients that one backward step reads and writes. */
 typedef struct {
-    const void *h; /* [n, H]: of the cell's output, before any projection */
+    const void *h; /* [n, H]: of the cell's output, before any projection, */
+    const void *y; /* [n, H]: to which this is added; NULL for nothing */
     void *c;       /* [n, H]: of c_t going in, of c_{t-1} coming out */
     void *z;       /* [n, 4H], written: of the pre-activations */
-    void *bias;    /* [4H], added to */
-    void *peephole;/* [3H], added to; NULL where the cell has none */
+    ptrdiff_t h_row, y_row, c_row, z_row;
 } step_gradients;
 
 /* How a matrix [outputs, depth] is packed for products; see src/product.h. */
@@ -50,19 +51,22 @@ typedef struct {
 
 typedef struct {
     ptrdiff_t tiles, depth;
+    ptrdiff_t tile_step;           /* reals from a tile to the next: depth * 4 * width, or more */
     const void *weights;           /* [tiles, depth, 4, width], aligned as vectors are */
     const void *bias;              /* [tiles, 4, width], or NULL for zero */
 } packed_matrix;
 
-/* What one step with packed weights reads and writes; rows of h, c are padded to whole tiles. */
+/* What one step with packed weights reads and writes; rows of c and h are padded to whole tiles. */
 typedef struct {
-    void *z;                       /* [n, tiles, 4, width]: x's share of the pre-activations; lost */
-    const void *h;                 /* [n, >= depth]: h_{t-1} */
+    const void *v;                 /* [n, depth]: x_t and h_{t-1} side by side, or h_{t-1} alone, */
+    const void *z;                 /* then with x's share of the pre-activations [n, tiles, 4, width];
+                                      else NULL: the sums begin from the bias */
     void *c;                       /* [n, tiles * width], in place */
-    void *h_next;                  /* [n, tiles * width], written */
+    void *h;                       /* [n, tiles * width], written */
     void *y;                       /* its rows [H] written also here, or NULL */
     const ptrdiff_t *y_rows;       /* [n]: row j of y is y + y_rows[j] * y_row */
-    ptrdiff_t z_row, h_row, c_row, y_row;
+    const step_tape *tape;         /* written; NULL for none */
+    ptrdiff_t v_row, z_row, c_row, h_row, y_row;
     int down;                      /* whether to sweep the tiles from the last to the first */
 } packed_step;
 
@@ -73,31 +77,48 @@ typedef struct {
     /* y[j] = a(x[j]), j < n; y may be x. */
     void (*activate)(const activation *a, ptrdiff_t n, const void *x, void *y);
 
+    /* to[j] += x[j], j < n. */
+    void (*add)(ptrdiff_t n, const void *x, void *to);
+
     /* One step without a tape: z [n, 4H] pre-activations, c [n, H] in place, h [n, H] written. */
     void (*cell_run)(const cell *k, ptrdiff_t n, const void *z, void *c, void *h);
 
     /* One step that keeps its tape; c [n, H] in place, h [n, H] written. */
     void (*cell_forward)(const cell *k, ptrdiff_t n, const step_tape *tape, void *c, void *h);
 
-    /* The same step backward; c_prev [n, H] is the cell state that it started from. */
+    /* The same step backward, for units [from, to), `from` a multiple of width; c_prev [n, H] is the
+       cell state that it started from. */
     void (*cell_backward)(const cell *k, ptrdiff_t n, const step_tape *tape, const void *c_prev,
-                          const step_gradients *grad);
+                          ptrdiff_t c_prev_row, const step_gradients *grad, ptrdiff_t from,
+                          ptrdiff_t to);
+
+    /* Adds the sums over n rows of z's gradient [n, 4H] to the bias's [4H], and, where there are
+       peepholes, their gradient to `peephole` [3H]. */
+    void (*sum_gradients)(const cell *k, ptrdiff_t n, const step_tape *tape, const void *c_prev,
+                          ptrdiff_t c_prev_row, const void *z, ptrdiff_t z_row, void *bias,
+                          void *peephole);
 
     /* h = o * tanh_c [n, H], for the projection's gradient. */
     void (*cell_output)(const cell *k, ptrdiff_t n, const step_tape *tape, void *h);
 
-    /* How many tiles the packed matrix has, and the packing; bias may be NULL. */
+    /* How many tiles the packed matrix has, and the packing; a NULL bias is zero. */
     ptrdiff_t (*packed_tiles)(const packing *p);
-    void (*pack)(const packing *p, const void *matrix, const void *bias, void *weights,
-                 void *packed_bias);
+    void (*pack)(const packing *p, const void *matrix, const void *bias,
+                 const packed_matrix *to);
 
     /* z[n, tiles, 4, width] = bias + x[n, depth] w, for tiles [from, to). */
     void (*multiply)(const packed_matrix *w, ptrdiff_t n, const void *x, ptrdiff_t x_row, void *z,
                      ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to);
 
-    /* One step without a tape for the hidden units of tiles [from, to): z + h w, then the cell. */
-    void (*step)(const cell *k, const packed_matrix *w, ptrdiff_t n, const packed_step *s, ptrdiff_t from,
-                 ptrdiff_t to);
+    /* c[m, n] += a' b for a [rows, m] and b [rows, n], n a multiple of 4 width; workspace is
+       aligned, of outer_workspace(m) reals. */
+    void (*add_outer)(ptrdiff_t rows, ptrdiff_t m, ptrdiff_t n, const void *a, ptrdiff_t a_row,
+                      const void *b, ptrdiff_t b_row, void *c, ptrdiff_t c_row, void *workspace);
+    ptrdiff_t (*outer_workspace)(ptrdiff_t m);
+
+    /* One step for the hidden units of tiles [from, to): v w, then the cell. */
+    void (*step)(const cell *k, const packed_matrix *w, ptrdiff_t n, const packed_step *s,
+                 ptrdiff_t from, ptrdiff_t to);
 } kernels;
 
 /* The names of the instruction sets compiled in that this CPU has, the best first; NULL ends. */

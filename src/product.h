@@ -24,15 +24,6 @@
 #define MOST_ROWS 2
 #endif
 
-/* As much of a tile's weights as stays in an L1 cache of 32 KiB beside the rows. */
-#define MOST_DEPTH ((ptrdiff_t)(24576 / (TILE * sizeof(real))))
-
-/* Of k, and the weights wanted after it, to be asked for on the way; NULL for none. */
-typedef struct {
-    ptrdiff_t from, to;
-    const char *ahead;
-} range;
-
 /* sum[tile][row][4] += x[row] w[tile][4], for one k. */
 INLINE void accumulate_one(int tiles, int rows, const real *w, ptrdiff_t w_tile, const real *x,
                            ptrdiff_t x_row, vec sum[][4]) {
@@ -45,20 +36,19 @@ INLINE void accumulate_one(int tiles, int rows, const real *w, ptrdiff_t w_tile,
         }
 }
 
-/* sum[tile][row][4] += x[row][k] w[tile][k][4], for k in part; tiles and rows are constants. */
-INLINE void accumulate(int tiles, int rows, const packed_matrix *w, ptrdiff_t tile, range part,
-                       const real *x, ptrdiff_t x_row, vec sum[][4]) {
-    const ptrdiff_t w_tile = w->depth * TILE;
-    const real *weights = (const real *)w->weights + tile * w_tile;
-    if (part.ahead) {
-        const char *ahead = part.ahead;
-        for (ptrdiff_t k = part.from; k < part.to; k++, ahead += 64) {
-            __builtin_prefetch(ahead, 0, 2);
-            accumulate_one(tiles, rows, weights + k * TILE, w_tile, x + k, x_row, sum);
+/* sum[tile][row][4] += x[row][k] w[tile][k][4], for all k; tiles and rows are constants. A line of
+ * the weights `ahead`, wanted soon, is asked for at each k; NULL for none. */
+INLINE void accumulate(int tiles, int rows, const packed_matrix *w, ptrdiff_t tile,
+                       const char *ahead, const real *x, ptrdiff_t x_row, vec sum[][4]) {
+    const real *weights = (const real *)w->weights + tile * w->tile_step;
+    if (ahead)
+        for (ptrdiff_t k = 0; k < w->depth; k++) {
+            __builtin_prefetch(ahead + k * 64, 0, 2);
+            accumulate_one(tiles, rows, weights + k * TILE, w->tile_step, x + k, x_row, sum);
         }
-    } else
-        for (ptrdiff_t k = part.from; k < part.to; k++)
-            accumulate_one(tiles, rows, weights + k * TILE, w_tile, x + k, x_row, sum);
+    else
+        for (ptrdiff_t k = 0; k < w->depth; k++)
+            accumulate_one(tiles, rows, weights + k * TILE, w->tile_step, x + k, x_row, sum);
 }
 
 INLINE void load_tile(int tiles, int rows, const real *z, ptrdiff_t z_row, vec sum[][4]) {
@@ -77,44 +67,36 @@ INLINE void store_tile(int tiles, int rows, real *z, ptrdiff_t z_row, vec sum[][
 
 /* Whether the weights come from beyond the L2 cache at each step. */
 INLINE int is_large(const packed_matrix *w) {
-    return w->tiles * w->depth * TILE * (ptrdiff_t)sizeof(real) > 1 << 20;
+    return w->tiles * w->depth * TILE * (ptrdiff_t)sizeof(real) > 1 << 22;
 }
 
-/* Group g's share of the weights that follow a tile's part of k: the next part or, in the order of
- * the sweep, the next tile. A line for each k is enough from four groups on, and much from two. */
-INLINE const char *share_ahead(const packed_matrix *w, ptrdiff_t tile, range part, int down,
-                               ptrdiff_t g) {
-    const ptrdiff_t back = down && part.to == w->depth ? 2 * w->depth : 0;
-    const real *next = (const real *)w->weights + (tile * w->depth + part.to - back) * TILE;
-    return (const char *)next + g * (part.to - part.from) * 64;
+/* Group g's share of the tile that is next in the sweep. A line for each k is enough from four
+ * groups on, and much from two. */
+INLINE const char *share_ahead(const packed_matrix *w, ptrdiff_t tile, int down, ptrdiff_t g) {
+    const real *next = (const real *)w->weights + (down ? tile - 1 : tile + 1) * w->tile_step;
+    return (const char *)next + g * w->depth * 64;
 }
 
-/* Calls BODY(tiles, rows, first tile, first row, part of k, w, ...) to cover tiles [from, to), n rows
- * and all k, with constant tiles and rows. A tile's weights for one part of k stay in the L1 cache
- * for all rows; its sums wait in memory between parts. Sweeping tiles up in one step and down in
- * the next finds the last ones still in the L2 cache. */
+/* Calls BODY(tiles, rows, first tile, first row, ahead, w, ...) to cover tiles [from, to) and n
+ * rows, with constant tiles and rows. Sweeping tiles up in one step and down in the next finds the
+ * last ones still in the L2 cache. */
 #define COVER(from, to, down, n, w, BODY, ...)                                                    \
     do {                                                                                          \
         const ptrdiff_t tiles = (to) - (from), at_once = (n) == 1 ? 2 : 1;                        \
         const ptrdiff_t groups = ((n) + MOST_ROWS - 1) / MOST_ROWS;                               \
         const int large = groups > 1 && is_large(w);                                              \
-        const ptrdiff_t parts =                                                                   \
-            groups < 4 && !large ? 1 : ((w)->depth + MOST_DEPTH - 1) / MOST_DEPTH;                \
         const ptrdiff_t sweeps = (tiles + at_once - 1) / at_once;                                 \
         for (ptrdiff_t sweep = 0; sweep < sweeps; sweep++) {                                      \
             const ptrdiff_t tile = (from) + ((down) ? sweeps - 1 - sweep : sweep) * at_once;      \
             if ((n) == 1 && tile + 2 <= (to)) {                                                   \
-                BODY(2, 1, tile, 0, ((range){0, (w)->depth, NULL}), w, __VA_ARGS__);              \
+                BODY(2, 1, tile, 0, NULL, w, __VA_ARGS__);                                        \
                 continue;                                                                         \
             }                                                                                     \
-            for (ptrdiff_t p = 0; p < parts; p++) {                                               \
-                range part = {p * (w)->depth / parts, (p + 1) * (w)->depth / parts, NULL};        \
-                for (ptrdiff_t g = 0; g < groups; g++) {                                          \
-                    const ptrdiff_t row = g * (n) / groups;                                       \
-                    if (large) part.ahead = share_ahead(w, tile, part, down, g);                  \
-                    switch ((g + 1) * (n) / groups - row) {                                       \
-                        EACH_ROW_COUNT(BODY, tile, row, part, w, __VA_ARGS__)                     \
-                    }                                                                             \
+            for (ptrdiff_t g = 0; g < groups; g++) {                                              \
+                const ptrdiff_t row = g * (n) / groups;                                           \
+                const char *ahead = large ? share_ahead(w, tile, down, g) : NULL;                 \
+                switch ((g + 1) * (n) / groups - row) {                                           \
+                    EACH_ROW_COUNT(BODY, tile, row, ahead, w, __VA_ARGS__)                        \
                 }                                                                                 \
             }                                                                                     \
         }                                                                                         \
@@ -122,32 +104,88 @@ INLINE const char *share_ahead(const packed_matrix *w, ptrdiff_t tile, range par
 
 #define ROW_COUNT(rows, BODY, ...) case rows: BODY(1, rows, __VA_ARGS__); break;
 #if MOST_ROWS == 6
+#define EACH_OUTER(...)                                                                           \
+    OUTER_TILE(1, __VA_ARGS__) OUTER_TILE(2, __VA_ARGS__) OUTER_TILE(3, __VA_ARGS__)              \
+    OUTER_TILE(4, __VA_ARGS__) OUTER_TILE(5, __VA_ARGS__) OUTER_TILE(6, __VA_ARGS__)
 #define EACH_ROW_COUNT(BODY, ...)                                                                 \
     ROW_COUNT(1, BODY, __VA_ARGS__) ROW_COUNT(2, BODY, __VA_ARGS__)                               \
     ROW_COUNT(3, BODY, __VA_ARGS__) ROW_COUNT(4, BODY, __VA_ARGS__)                               \
     ROW_COUNT(5, BODY, __VA_ARGS__) ROW_COUNT(6, BODY, __VA_ARGS__)
 #else
+#define EACH_OUTER(...) OUTER_TILE(1, __VA_ARGS__) OUTER_TILE(2, __VA_ARGS__)
 #define EACH_ROW_COUNT(BODY, ...) ROW_COUNT(1, BODY, __VA_ARGS__) ROW_COUNT(2, BODY, __VA_ARGS__)
 #endif
 
-/* z = bias + x w, or x w */
-INLINE void multiply_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, range part,
+INLINE void load_bias(int tiles, int rows, const packed_matrix *w, ptrdiff_t tile, vec sum[][4]) {
+    if (w->bias)
+        load_tile(tiles, rows, (const real *)w->bias + tile * TILE, 0, sum);
+    else
+        memset(sum, 0, (size_t)(tiles * rows) * sizeof *sum);
+}
+
+/* z = bias + x w */
+INLINE void multiply_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const char *ahead,
                           const packed_matrix *w, const real *x, ptrdiff_t x_row, real *z,
                           ptrdiff_t z_row) {
-    vec sum[MOST_ROWS][4] = {{{0}}};
-    z += row * z_row + tile * TILE;
-    if (part.from > 0)
-        load_tile(tiles, rows, z, z_row, sum);
-    else if (w->bias)
-        load_tile(tiles, rows, (const real *)w->bias + tile * TILE, 0, sum);
-    accumulate(tiles, rows, w, tile, part, x + row * x_row, x_row, sum);
-    store_tile(tiles, rows, z, z_row, sum);
+    vec sum[MOST_ROWS][4];
+    load_bias(tiles, rows, w, tile, sum);
+    accumulate(tiles, rows, w, tile, ahead, x + row * x_row, x_row, sum);
+    store_tile(tiles, rows, z + row * z_row + tile * TILE, z_row, sum);
 }
 
 static void multiply(const packed_matrix *w, ptrdiff_t n, const void *x, ptrdiff_t x_row, void *z,
                      ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to) {
     COVER(from, to, 0, n, w, multiply_tile, (const real *)x, x_row, (real *)z, z_row);
 }
+
+/* Rows of a and b that are multiplied at once. */
+#define OUTER_ROWS ((ptrdiff_t)200)
+
+/* to[group][row][MOST_ROWS] := a[row][m], so that a group's columns follow each other. */
+static void pack_columns(ptrdiff_t rows, ptrdiff_t m, const real *a, ptrdiff_t a_row, real *to) {
+    const ptrdiff_t whole = m - m % MOST_ROWS, group = rows * MOST_ROWS;
+    for (ptrdiff_t row = 0; row < rows; row++, a += a_row, to += MOST_ROWS) {
+        for (ptrdiff_t j = 0; j < whole; j += MOST_ROWS)
+            memcpy(to + j / MOST_ROWS * group, a + j, MOST_ROWS * sizeof(real));
+        memcpy(to + whole / MOST_ROWS * group, a + whole, (size_t)(m - whole) * sizeof(real));
+    }
+}
+
+/* c[columns][TILE] += a[row][columns] b[row][TILE], summed over the rows. */
+INLINE void outer_tile(int columns, ptrdiff_t rows, const real *a, const real *b, real *c,
+                       ptrdiff_t c_row) {
+    vec sum[MOST_ROWS][4];
+    load_tile(1, columns, c, c_row, sum);
+    for (ptrdiff_t row = 0; row < rows; row++)
+        accumulate_one(1, columns, b + row * TILE, 0, a + row * MOST_ROWS, 1, sum);
+    store_tile(1, columns, c, c_row, sum);
+}
+
+#define OUTER_TILE(columns, ...) case columns: outer_tile(columns, __VA_ARGS__); break;
+
+/* Blocks of rows: a's is packed once and stays in the L2 cache, as does each tile of b's. */
+static void add_outer(ptrdiff_t rows, ptrdiff_t m, ptrdiff_t n, const void *a, ptrdiff_t a_row,
+                      const void *b, ptrdiff_t b_row, void *c, ptrdiff_t c_row, void *workspace) {
+    real *tile_of_b = workspace, *groups = tile_of_b + OUTER_ROWS * TILE;
+    for (ptrdiff_t first = 0; first < rows; first += OUTER_ROWS) {
+        const ptrdiff_t count = rows - first < OUTER_ROWS ? rows - first : OUTER_ROWS;
+        pack_columns(count, m, (const real *)a + first * a_row, a_row, groups);
+        for (ptrdiff_t j = 0; j < n; j += TILE) {
+            for (ptrdiff_t row = 0; row < count; row++)
+                memcpy(tile_of_b + row * TILE, (const real *)b + (first + row) * b_row + j,
+                       TILE * sizeof(real));
+            for (ptrdiff_t i = 0; i < m; i += MOST_ROWS) {
+                const real *group = groups + i * count;
+                real *to = (real *)c + i * c_row + j;
+                switch (m - i < MOST_ROWS ? m - i : MOST_ROWS) {
+                    EACH_OUTER(count, group, tile_of_b, to, c_row)
+                }
+            }
+        }
+    }
+}
+
+static ptrdiff_t outer_workspace(ptrdiff_t m) { return OUTER_ROWS * (TILE + m + MOST_ROWS); }
 
 /* Where output (tile, q, lane) lies among the rows of the matrix; -1 for none. */
 INLINE ptrdiff_t packed_row(const packing *p, ptrdiff_t tile, ptrdiff_t q, ptrdiff_t lane) {
@@ -161,20 +199,21 @@ static ptrdiff_t packed_tiles(const packing *p) {
     return (p->outputs + each - 1) / each;
 }
 
-static void pack(const packing *p, const void *matrix, const void *bias, void *weights,
-                 void *packed_bias) {
-    real *to = weights, *bias_to = packed_bias;
-    for (ptrdiff_t tile = 0; tile < packed_tiles(p); tile++)
-        for (ptrdiff_t k = -1; k < p->depth; k++) /* the bias goes where k is -1 */
-            for (ptrdiff_t q = 0; q < 4; q++)
-                for (ptrdiff_t lane = 0; lane < VLEN; lane++) {
-                    const ptrdiff_t row = packed_row(p, tile, q, lane);
-                    const ptrdiff_t at = row * p->row_step + k * p->k_step;
-                    if (k >= 0)
-                        *to++ = row < 0 ? 0 : ((const real *)matrix)[at];
-                    else if (bias_to)
-                        *bias_to++ = row < 0 || !bias ? 0 : ((const real *)bias)[row];
-                }
+static void pack(const packing *p, const void *matrix, const void *bias, const packed_matrix *to) {
+    for (ptrdiff_t tile = 0; tile < to->tiles; tile++) {
+        real *weights = (real *)to->weights + tile * to->tile_step;
+        real *packed_bias = (real *)to->bias + tile * TILE;
+        ptrdiff_t row[TILE];
+        for (ptrdiff_t j = 0; j < TILE; j++) {
+            row[j] = packed_row(p, tile, j / VLEN, j % VLEN);
+            if (to->bias) packed_bias[j] = row[j] < 0 || !bias ? 0 : ((const real *)bias)[row[j]];
+        }
+        for (ptrdiff_t k = 0; k < p->depth; k++, weights += TILE) {
+            const real *column = (const real *)matrix + k * p->k_step;
+            for (ptrdiff_t j = 0; j < TILE; j++)
+                weights[j] = row[j] < 0 ? 0 : column[row[j] * p->row_step];
+        }
+    }
 }
 
 #endif

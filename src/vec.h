@@ -51,27 +51,37 @@ INLINE vec choose(bits where, vec a, vec b) {
     return (vec)((where & (bits)a) | (~where & (bits)b));
 }
 
-/* Bounds that let NaN through. Compilers make one instruction of these loops, not of `choose`. */
+/* Bounds that let NaN through. x86 has an instruction for just this, which compilers do not find. */
+#if defined(__x86_64__)
+#if REAL_IS_DOUBLE
+#define SUFFIX "pd"
+#else
+#define SUFFIX "ps"
+#endif
 INLINE vec at_least(vec x, vec low) {
+#if VECTOR_BYTES == 16
+    __asm__("max" SUFFIX " %1, %0" : "+x"(low) : "x"(x));
+    return low;
+#else
     vec y;
-#pragma GCC unroll 1
-    for (int lane = 0; lane < VLEN; lane++) y[lane] = x[lane] < low[lane] ? low[lane] : x[lane];
+    __asm__("vmax" SUFFIX " %2, %1, %0" : "=v"(y) : "v"(low), "v"(x));
     return y;
+#endif
 }
 INLINE vec at_most(vec x, vec high) {
+#if VECTOR_BYTES == 16
+    __asm__("min" SUFFIX " %1, %0" : "+x"(high) : "x"(x));
+    return high;
+#else
     vec y;
-#pragma GCC unroll 1
-    for (int lane = 0; lane < VLEN; lane++) y[lane] = x[lane] > high[lane] ? high[lane] : x[lane];
+    __asm__("vmin" SUFFIX " %2, %1, %0" : "=v"(y) : "v"(high), "v"(x));
     return y;
+#endif
 }
-
-/* x < 0 ? a : b */
-INLINE vec choose_by_sign(vec x, vec a, vec b) {
-    vec y;
-#pragma GCC unroll 1
-    for (int lane = 0; lane < VLEN; lane++) y[lane] = x[lane] < 0 ? a[lane] : b[lane];
-    return y;
-}
+#else
+INLINE vec at_least(vec x, vec low) { return choose(x < low, low, x); }
+INLINE vec at_most(vec x, vec high) { return choose(x > high, high, x); }
+#endif
 
 /* A product as it is rounded. In a b + c d a compiler may fuse either product with the addition,
  * here one and there the other, and the last bit would depend on the place; so one of them is kept
@@ -86,7 +96,6 @@ INLINE vec rounded_product(vec a, vec b) {
     return product;
 }
 
-INLINE vec minus_absolute(vec x) { return (vec)((bits)x | SIGN_BIT); }
 INLINE vec copy_sign(vec magnitude, vec sign) {
     return (vec)((bits)magnitude ^ (((bits)magnitude ^ (bits)sign) & SIGN_BIT));
 }

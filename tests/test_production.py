@@ -3,6 +3,9 @@
 import multiprocessing
 import os
 import pathlib
+import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -146,3 +149,54 @@ def test_parameters_assigned_while_others_run(rng):
 
 def test_stream_of_no_sequences():
     assert cylstm.LSTM(3, 4).stream(0).step(np.zeros((0, 3), np.float32)).shape == (0, 4)
+
+
+COUNTED = """
+#include <stddef.h>
+long allocations;
+void *__libc_memalign(size_t, size_t);
+int posix_memalign(void **memory, size_t alignment, size_t size) {
+    allocations++;
+    *memory = __libc_memalign(alignment, size);
+    return *memory ? 0 : 12;
+}
+"""
+STEPS = """
+import ctypes
+import numpy as np
+import cylstm
+
+allocations = ctypes.c_long.in_dll(ctypes.CDLL(None), "allocations")
+lstm = cylstm.LSTM(8, 300, num_layers=2, proj_size=5, seed=0)
+stream, x, y = lstm.stream(7), np.ones((7, 8), np.float32), np.empty((7, 5), np.float32)
+stream.step(x, out=y)
+before = allocations.value
+assert before > 0
+for _ in range(100):
+    stream.step(x, out=y)
+print(allocations.value - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("cc"), reason="preloads a library")
+def test_a_stream_allocates_once(tmp_path):
+    library = tmp_path / "counted.so"
+    (tmp_path / "counted.c").write_text(COUNTED)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "counted.c"], check=True)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", STEPS],
+        env=os.environ | {"LD_PRELOAD": str(library)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "0\n"
+
+
+def test_two_threads_in_one_stream_do_no_harm():
+    """Which state comes out is theirs to sort out; memory stays whole."""
+    lstm = cylstm.LSTM(200, 300, seed=0)
+    stream, x = lstm.stream(3), np.ones((3, 200), np.float32)
+    with ThreadPoolExecutor(THREADS) as pool:
+        for y in pool.map(lambda _: stream.step(x), range(300)):
+            assert np.all(np.abs(y) < 1)

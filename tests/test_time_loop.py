@@ -13,8 +13,9 @@ LOOPS = [
     ("_sequence", "run_steps", 2),  # one for each dtype
     ("_sequence", "forward_steps", 2),
     ("_sequence", "backward_steps", 2),
-    ("_sequence", "backward_products", 2),
+    ("_sequence", "sum_steps", 2),
     ("_inference", "run_task", 1),
+    ("_backward", "run_task", 1),
 ]
 
 

@@ -1,0 +1,42 @@
+/* The workspace of a call: a block of memory that the caller has, and blocks from the heap where it
+ * does not suffice. What is taken begins where a cache line does. */
+#ifndef CYLSTM_ARENA_H
+#define CYLSTM_ARENA_H
+
+#include <stddef.h>
+#include <stdlib.h>
+
+#define CACHE_LINE ((ptrdiff_t)64)
+
+typedef struct {
+    char *memory;         /* [size], aligned to cache lines */
+    ptrdiff_t size;
+    ptrdiff_t used, peak; /* with what did not fit */
+    void **blocks;        /* from the heap, each a cache line that points to the one before, then
+                             what was taken; NULL for none */
+} arena;
+
+/* NULL where there is no memory. */
+static inline void *arena_take(arena *a, ptrdiff_t size) {
+    void *block;
+    const ptrdiff_t from = a->used;
+    a->used += (size + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+    if (a->used > a->peak) a->peak = a->used;
+    if (a->used <= a->size) return a->memory + from;
+    if (posix_memalign(&block, CACHE_LINE, (size_t)(CACHE_LINE + size))) return NULL;
+    *(void **)block = a->blocks;
+    a->blocks = block;
+    return (char *)block + CACHE_LINE;
+}
+
+/* Gives back what was taken since the arena was as `before`. */
+static inline void arena_return(arena *a, const arena *before) {
+    while (a->blocks != before->blocks) {
+        void **block = a->blocks;
+        a->blocks = *block;
+        free(block);
+    }
+    a->used = before->used;
+}
+
+#endif
