@@ -83,7 +83,7 @@ def extension(name, *sources, openmp=False):
     flags = ["-fopenmp"] if openmp else []
     return Extension(
         f"cylstm.{name}",
-        [f"cylstm/{name}.pyx", *sources],
+        [f"cylstm/{name.replace('.', '/')}.pyx", *sources],
         include_dirs=["src", numpy.get_include()],
         depends=SOURCES,
         define_macros=[
@@ -104,6 +104,7 @@ setup(
             extension("_sequence"),
             extension("_inference", "src/team.c", openmp=True),
             extension("_backward", "src/team.c", openmp=True),
+            extension("train._optimizers"),
         ],
         build_dir=GENERATED,
         include_path=[GENERATED],

@@ -5,11 +5,14 @@ import importlib
 import inspect
 import pathlib
 import pkgutil
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import cylstm
+import cylstm.train
 
 MODULES = [
     found.name
@@ -41,3 +44,23 @@ def test_there_are_examples():
 @pytest.mark.parametrize("name", cylstm.__all__)
 def test_public_names_are_documented(name):
     assert inspect.getdoc(getattr(cylstm, name))
+
+
+@pytest.mark.parametrize("name", cylstm.train.__all__)
+def test_names_of_train_are_documented(name):
+    assert inspect.getdoc(getattr(cylstm.train, name))
+
+
+@pytest.mark.parametrize(("page", "mark"), [("README.md", "fit("), ("docs/training.md", "train.")])
+def test_training_as_the_pages_show_it(page, mark, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("tqdm")
+    monkeypatch.chdir(tmp_path)
+    wave = np.sin(np.arange(90, dtype=np.float32))
+    names = {"cylstm": cylstm, "series": wave, "later": wave[:70], "train": cylstm.train}
+    text = (Path(__file__).parents[1] / page).read_text()
+    blocks = [block for block in re.findall(r"```python\n(.*?)```", text, re.S) if mark in block]
+    assert blocks
+    for block in blocks:
+        exec(block, names)
+    assert list(tmp_path.glob("*.safetensors"))

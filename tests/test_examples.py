@@ -1,13 +1,16 @@
 """The examples, run as a user runs them, in their short mode."""
 
+import importlib
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cylstm.train import Sequential
+from gradient_check import assert_gradient, central_differences
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -21,12 +24,35 @@ def run(example, *arguments, folder):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
 
 
-def test_the_sunspots_are_forecast(tmp_path):
-    done = run("forecast_sunspots.py", "--quick", folder=tmp_path)
+def row_of(done, name):
+    """Return the numbers that a table gives beside a name."""
+    row = next(line for line in done.stdout.splitlines() if line.startswith(name))
+    return [float(number) for number in row.removeprefix(name).split()]
+
+
+@pytest.mark.parametrize(
+    ("example", "claims", "model", "layers", "picture"),
+    [
+        ("forecast_sine.py", 3, "sine", 3, "sine"),
+        ("forecast_sunspots.py", 3, "sunspots", 2, "forecast"),
+        ("next_word.py", 3, "next_word", 5, "next_word"),
+        ("characters.py", 2, "characters", 3, "characters"),
+        ("long_memory.py", 2, "adding", 3, "long_memory"),
+    ],
+)
+def test_an_example(tmp_path, example, claims, model, layers, picture):
+    done = run(example, "--quick", folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("\nok ") == 3
-    assert (tmp_path / "forecast.png").read_bytes().startswith(b"\x89PNG")
-    assert len(Sequential.load(tmp_path / "sunspots.safetensors")) == 2
+    assert done.stdout.count("\nok ") == claims
+    assert (tmp_path / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
+    assert len(Sequential.load(tmp_path / f"{model}.safetensors")) == layers
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_every_example_is_run():
+    tested = test_an_example.pytestmark[0].args[1]
+    programs = [path.name for path in EXAMPLES.glob("*.py") if "__main__" in path.read_text()]
+    assert sorted(programs) == sorted(example for example, *_ in tested)
 
 
 def test_the_naive_errors_are_those_of_the_data(tmp_path):
@@ -36,8 +62,7 @@ def test_the_naive_errors_are_those_of_the_data(tmp_path):
     expected = {"persistence": (1, 12), "eleven years ago": (132, 132)}
     for name, lags in expected.items():
         errors = [np.sqrt(np.mean((sunspots[lag:] - sunspots[:-lag])[-564:] ** 2)) for lag in lags]
-        row = next(line for line in done.stdout.splitlines() if line.startswith(name))
-        assert row.removeprefix(name).split() == [f"{error:.2f}" for error in errors]
+        assert row_of(done, name) == [float(f"{error:.2f}") for error in errors]
     assert (tmp_path / "new/folder/forecast.png").exists()
 
 
@@ -52,3 +77,71 @@ def test_nothing_to_do_is_refused(tmp_path, option):
     done = run("forecast_sunspots.py", option, "0", folder=tmp_path)
     assert done.returncode == 2
     assert "must be at least 1" in done.stderr
+
+
+# The baselines ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ngram(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return importlib.import_module("ngram")
+
+
+def kneser_ney(tokens, gram, size):
+    """The probability of a gram's last token by the recursion of Chen and Goodman (1998)."""
+    levels = {3: Counter(tuple(tokens[i : i + 3]) for i in range(len(tokens) - 2))}
+    for length in (2, 1):
+        levels[length] = Counter(longer[1:] for longer in levels[length + 1])
+
+    def probability(gram):
+        if not gram:
+            return 1 / size
+        level = levels[len(gram)]
+        once, twice = (list(level.values()).count(n) for n in (1, 2))
+        discount = once / (once + 2 * twice) if once else 0.5
+        same = [count for seen, count in level.items() if seen[:-1] == gram[:-1]]
+        if not same:
+            return probability(gram[1:])
+        own = max(level[gram] - discount, 0) if gram in level else 0
+        return (own + discount * len(same) * probability(gram[1:])) / sum(same)
+
+    return probability(tuple(gram))
+
+
+def test_the_ngram_model_is_the_recursion(ngram, rng):
+    tokens, others = rng.integers(4, size=60), rng.integers(5, size=40)
+    model = ngram.NGram(tokens, 3, 5)
+    expected = [kneser_ney(tokens, others[i : i + 3], 5) for i in range(38)]
+    np.testing.assert_allclose(model.probabilities(others), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 5])
+def test_the_ngram_model_gives_probabilities(ngram, rng, order):
+    model = ngram.NGram(rng.integers(6, size=200), order, 7)
+    for context in rng.integers(7, size=(20, order - 1)):
+        given = [model.probabilities(np.append(context, token)) for token in range(7)]
+        assert np.sum(given) == pytest.approx(1, rel=1e-12)
+        assert np.min(given) > 0
+
+
+def test_too_long_an_ngram_is_refused(ngram):
+    with pytest.raises(ValueError, match="order: expected size"):
+        ngram.NGram(np.zeros(9, int), 5, 10_000)
+
+
+def test_the_tanh_rnn_has_the_right_gradients(ngram, rng):
+    """The network that the LSTM is compared with is no straw man."""
+    cell = importlib.import_module("long_memory").TanhRNN(2, 3, seed=0)
+    for name, parameter in cell.named_parameters():
+        cell._parameters[name] = rng.normal(size=parameter.shape)
+    x, grad_y = rng.normal(size=(5, 4, 2)), rng.normal(size=(5, 4, 3))
+    _, tape = cell.forward(x)
+    grad_x, grads = cell.backward(tape, grad_y)
+
+    def loss():
+        return np.sum(grad_y * cell.forward(x)[0])
+
+    assert_gradient(grad_x, central_differences(loss, x))
+    for name, parameter in cell.named_parameters():
+        assert_gradient(grads[name], central_differences(loss, parameter))

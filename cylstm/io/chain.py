@@ -20,17 +20,26 @@ Mask = np.ndarray | None  # (N, T) of bool
 
 
 class Chain(Sequential):
-    """A Sequential that passes on, beside each layer's output, which steps count."""
+    """A Sequential that passes on, beside each layer's output, which steps count.
 
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Return the output."""
+    It takes no lengths and keeps no state: the model's own mask says where sequences end.
+    """
+
+    takes = frozenset()
+
+    def run(self, x: np.ndarray) -> tuple[np.ndarray, None]:
+        """Return the output, and no state."""
         mask: Mask = None
         for layer in self:
             if isinstance(layer, Scoring):
                 x, mask = layer.follow(x, mask)
             else:
                 x = layer(x)
-        return x
+        return x, None
+
+    def stream(self, batch_size: int = 1) -> Any:
+        """Refuse: a layer of another framework may need all steps at once."""
+        raise NotImplementedError("stream: a model read by load_model scores whole sequences")
 
 
 class Scoring(Layer):
@@ -39,6 +48,10 @@ class Scoring(Layer):
     @abstractmethod
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return the output."""
+
+    def run(self, x: np.ndarray) -> tuple[np.ndarray, None]:
+        """Return the output, and no state."""
+        return self(x), None
 
     def follow(self, x: np.ndarray, mask: Mask) -> tuple[np.ndarray, Mask]:
         """Return the output, and the mask that goes on with it."""

@@ -4,16 +4,67 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from numbers import Real
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["clip_grad_norm"]
+from cylstm.train._optimizers import sum_of_squares
+
+__all__ = ["RowGradient", "clip_grad_norm", "clip_grad_value"]
+
+Array = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class RowGradient:
+    """The gradient of a matrix of which few rows took part: zero but for those.
+
+    Attributes
+    ----------
+    rows : ndarray of intp, (K,)
+        Which rows, rising, each once.
+    values : ndarray, (K, D)
+        Their gradients.
+    shape : tuple of int
+        (R, D), of the whole.
+
+    Examples
+    --------
+    >>> RowGradient(np.array([2]), np.array([[1.0, 5.0]]), (3, 2)).dense()
+    array([[0., 0.],
+           [0., 0.],
+           [1., 5.]])
+    """
+
+    rows: npt.NDArray[np.intp]
+    values: Array
+    shape: tuple[int, int]
+
+    def dense(self) -> Array:
+        """Return the whole as an array."""
+        whole = np.zeros(self.shape, self.values.dtype)
+        whole[self.rows] = self.values
+        return whole
+
+
+Gradient: TypeAlias = "Array | RowGradient"
+
+
+def values_of(gradient: Gradient) -> Array:
+    """Return the numbers of a gradient that may differ from zero: the array that holds them."""
+    return gradient.values if isinstance(gradient, RowGradient) else gradient
+
+
+def norm_of(grads: Mapping[str, Gradient]) -> float:
+    """Return the root of the sum of all squares, summed in float64."""
+    return math.sqrt(sum(_sum_of_squares(values_of(gradient)) for gradient in grads.values()))
 
 
 def clip_grad_norm(
-    grads: Mapping[str, npt.NDArray[np.floating]],
+    grads: Mapping[str, Gradient],
     max_norm: float,
     *,
     error_if_nonfinite: bool = True,
@@ -24,7 +75,7 @@ def clip_grad_norm(
 
     Parameters
     ----------
-    grads : mapping of str to ndarray
+    grads : mapping of str to ndarray or RowGradient
         The parameters' gradients, as `Layer.backward` returns them; changed in place.
     max_norm : float
         The largest norm to leave; infinite to measure only.
@@ -55,29 +106,60 @@ def clip_grad_norm(
     >>> grads["weight"].round(3), grads["bias"].round(3)
     (array([0.6, 0. ]), array([0.8]))
     """
-    if not (isinstance(max_norm, Real) and max_norm > 0):
-        raise ValueError(f"max_norm: expected a positive number, got {max_norm!r}")
-    norm = math.sqrt(sum(_sum_of_squares(gradient) for gradient in grads.values()))
+    max_norm = positive("max_norm", max_norm)
+    norm = norm_of(grads)
     if not math.isfinite(norm):
         if error_if_nonfinite:
-            raise ValueError(f"grads: {_first_nonfinite(grads)}; a smaller learning rate may help")
+            raise ValueError(f"grads: {first_nonfinite(grads)}; a smaller learning rate may help")
         return norm
     scale = max_norm / (norm + 1e-6)  # PyTorch's formula, its 1e-6 included
     if scale < 1:
-        for gradient in grads.values():
+        for gradient in map(values_of, grads.values()):
             np.multiply(gradient, scale, out=gradient)
     return norm
 
 
-def _sum_of_squares(gradient: npt.NDArray[np.floating]) -> float:
-    """Return the sum of squares in float64; einsum converts piece by piece, without a copy."""
-    flat = gradient.reshape(-1)
-    return float(np.einsum("i,i->", flat, flat, dtype=np.float64))
+def clip_grad_value(grads: Mapping[str, Gradient], max_value: float) -> None:
+    """Bound each number of the gradients, in place, to [-max_value, max_value].
+
+    Parameters
+    ----------
+    grads : mapping of str to ndarray or RowGradient
+        The parameters' gradients, as `Layer.backward` returns them; changed in place. NaN stays.
+    max_value : float
+        The largest magnitude to leave.
+
+    Raises
+    ------
+    ValueError
+        If `max_value` is not a positive number.
+
+    Examples
+    --------
+    >>> grads = {"weight": np.array([3.0, -0.5])}
+    >>> clip_grad_value(grads, 1.0)
+    >>> grads["weight"]
+    array([ 1. , -0.5])
+    """
+    max_value = positive("max_value", max_value)
+    for gradient in map(values_of, grads.values()):
+        np.clip(gradient, -max_value, max_value, out=gradient)
 
 
-def _first_nonfinite(grads: Mapping[str, npt.NDArray[np.floating]]) -> str:
+def positive(name: str, value: float) -> float:
+    """Return an argument as a float if it is a number above 0."""
+    if not (isinstance(value, Real) and value > 0):
+        raise ValueError(f"{name}: expected a positive number, got {value!r}")
+    return float(value)
+
+
+def _sum_of_squares(gradient: Array) -> float:
+    return sum_of_squares(np.ascontiguousarray(gradient).reshape(-1))
+
+
+def first_nonfinite(grads: Mapping[str, Gradient]) -> str:
     """Say why the norm is not finite."""
     for name, gradient in grads.items():
-        if not np.isfinite(gradient).all():
+        if not np.isfinite(values_of(gradient)).all():
             return f"the gradient of {name} is not finite"
     return "the gradients are finite, but their norm overflows float64"

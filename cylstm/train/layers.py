@@ -1,7 +1,8 @@
 """Layers, and models made of them.
 
 A layer keeps nothing between calls: what its backward pass needs is in the tape that its forward
-pass returns. So one layer may serve many threads, and many sequences at once.
+pass returns, and where sequences go on in the next call, their state goes in and out as a value. So
+one layer may serve many threads, and many sequences at once.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from reprlib import repr as short
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +21,10 @@ import numpy.typing as npt
 from cylstm import checks
 from cylstm.io.safetensors import load_model, save_model
 from cylstm.lstm import LSTM, lstm_from_file
+from cylstm.stream import Stream
+from cylstm.train.gradients import Gradient, RowGradient
 
-__all__ = ["Last", "Layer", "Linear", "Sequential"]
+__all__ = ["Dropout", "Embedding", "Last", "Layer", "Linear", "Sequential", "SequentialStream"]
 
 Array = npt.NDArray[np.floating[Any]]
 
@@ -34,17 +37,33 @@ class Layer(ABC):
     ``backward(tape, grad_y)``  The gradient of the input, and a dict of the parameters' gradients.
     ``config``                  The arguments that build it, which JSON can hold.
     ``layer(x)``                The output alone: inference.
+    ``run(x)``                  The same beside the state; for layers that train otherwise.
     ``named_parameters()``      Pairs of name and array, the array read-only.
     ``edit()``                  A ``with`` block in which the parameters can be changed.
     ==========================  ==============================================================
+
+    Attributes
+    ----------
+    takes : frozenset of str
+        What `forward` and the call take beside `x`, by name: ``state`` (that sequences begin in),
+        ``lengths`` (N,) of ragged sequences, and, in `forward` alone, ``rng``, the
+        ``numpy.random.Generator`` of what is random. By default nothing.
+    keeps_time : bool
+        Whether the output has a step for each of the input's.
+    batch_first : bool, optional
+        Whether sequences are (N, T, ...), not (T, N, ...), for layers to which it matters.
     """
+
+    takes: ClassVar[frozenset[str]] = frozenset()
+    keeps_time: bool = True
+    batch_first: bool | None = None
 
     @abstractmethod
     def forward(self, x: Array) -> tuple[Array, Any]:
         """Return the output, and the tape that `backward` needs."""
 
     @abstractmethod
-    def backward(self, tape: Any, grad_y: Array) -> tuple[Array, dict[str, Array]]:
+    def backward(self, tape: Any, grad_y: Array) -> tuple[Array, dict[str, Gradient]]:
         """Return the gradient of the input, and the parameters' gradients by name.
 
         Parameters
@@ -60,9 +79,18 @@ class Layer(ABC):
     def config(self) -> dict[str, Any]:
         """The arguments that build this layer, which JSON can hold."""
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, **given: Any) -> Array:
         """Return the output alone."""
-        return self.forward(x)[0]
+        return self.run(x, **given)[0]
+
+    def run(self, x: Array, **given: Any) -> tuple[Array, Any]:
+        """Return the output, and the state after the last step: None where there is none."""
+        y, tape = self.forward(x, **given)
+        return y, self.state_after(tape)
+
+    def state_after(self, tape: Any) -> Any:
+        """Return the state after the last step of `forward`, to give to the next: None if none."""
+        return None
 
     def named_parameters(self) -> Iterator[tuple[str, Array]]:
         """Iterate over pairs of name and array, the array read-only; without override, none."""
@@ -126,6 +154,147 @@ class Layer(ABC):
         """Show the call that builds this layer."""
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.config.items())
         return f"{type(self).__name__}({arguments})"
+
+
+class Embedding(Layer):
+    """A vector for each of a set of things, such as words or characters.
+
+    Parameters
+    ----------
+    num_embeddings : int
+        How many things there are.
+    embedding_dim : int
+        D, the size of a vector.
+    padding_idx : int, optional
+        A thing whose vector starts at zero and never learns.
+    dtype : {"float32", "float64"}
+        The type of the vectors.
+    seed : int or numpy.random.Generator, optional
+        Where the first vectors are drawn from.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a size is not a positive integer, `padding_idx` is none of the things, or the dtype is
+        another.
+
+    Notes
+    -----
+    The parameter is ``weight`` (num_embeddings, D), at first standard normal: name, shape and
+    distribution are those of ``torch.nn.Embedding``. Its gradient is a `RowGradient` of the vectors
+    that took part.
+
+    Examples
+    --------
+    >>> embedding = Embedding(1000, 8, seed=0)
+    >>> words = np.array([[5, 7], [2, 5]])
+    >>> y, tape = embedding.forward(words)
+    >>> y.shape
+    (2, 2, 8)
+    >>> _, grads = embedding.backward(tape, np.ones_like(y))
+    >>> grads["weight"].rows, grads["weight"].values[:, 0]
+    (array([2, 5, 7]), array([1., 2., 1.], dtype=float32))
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        *,
+        dtype: npt.DTypeLike = "float32",
+        seed: int | np.random.Generator | None = None,
+    ) -> None:
+        self.num_embeddings = checks.whole("num_embeddings", num_embeddings, 1)
+        self.embedding_dim = checks.whole("embedding_dim", embedding_dim, 1)
+        self.padding_idx = None if padding_idx is None else checks.whole("padding_idx", padding_idx)
+        if padding_idx is not None and self.padding_idx >= self.num_embeddings:
+            raise ValueError(
+                f"padding_idx: expected 0 to {num_embeddings - 1}, got {self.padding_idx}"
+            )
+        self.dtype = checks.floating("dtype", dtype)
+        shape = self.num_embeddings, self.embedding_dim
+        self._weight = np.random.default_rng(seed).standard_normal(shape, self.dtype)
+        if self.padding_idx is not None:
+            self._weight[self.padding_idx] = 0
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments that build this layer, without the seed."""
+        return {
+            "num_embeddings": self.num_embeddings,
+            "embedding_dim": self.embedding_dim,
+            "padding_idx": self.padding_idx,
+            "dtype": self.dtype.name,
+        }
+
+    @classmethod
+    def from_saved(cls, config: dict[str, Any], state: Mapping[str, Array]) -> Layer:
+        """Make the layer that a file describes; see `Layer.from_saved`."""
+        _check_saved_weight(state, (config.get("num_embeddings"), config.get("embedding_dim")))
+        return super().from_saved(config, state)
+
+    def forward(self, x: npt.NDArray[np.integer[Any]]) -> tuple[Array, npt.NDArray[np.integer]]:
+        """Return the vectors of `x`, and the tape.
+
+        Parameters
+        ----------
+        x : ndarray of integers, (...)
+            Which things, from 0 to num_embeddings - 1.
+
+        Returns
+        -------
+        y : ndarray, (..., D)
+            Their vectors.
+        tape : ndarray
+            `x` itself, which may not be changed before `backward`.
+
+        Raises
+        ------
+        TypeError
+            If `x` is not an array of integers.
+        ValueError
+            If one of them is out of range.
+        """
+        x = checks.is_array("x", x)
+        if x.dtype.kind not in "iu":
+            raise TypeError(f"x: expected integers, got {x.dtype}")
+        if x.size and not (x.min() >= 0 and x.max() < self.num_embeddings):
+            raise ValueError(
+                f"x: expected 0 to {self.num_embeddings - 1}, got {x.min()} to {x.max()}"
+            )
+        return self._weight[x], x
+
+    def backward(
+        self, tape: npt.NDArray[np.integer], grad_y: Array
+    ) -> tuple[None, dict[str, RowGradient]]:
+        """Return None, since integers have no gradient, and the vectors' gradient.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `grad_y` does not have the output's dtype and shape.
+        """
+        grad_y = _as_array("grad_y", grad_y, self.dtype)
+        _check_gradient(grad_y, (*tape.shape, self.embedding_dim))
+        values = grad_y.reshape(-1, self.embedding_dim)
+        rows, place = np.unique(tape, return_inverse=True)
+        order = np.argsort(place.reshape(-1), kind="stable")  # the same things side by side
+        starts = np.searchsorted(place.reshape(-1)[order], np.arange(len(rows)))
+        sums = np.add.reduceat(values[order], starts) if len(rows) else values
+        if self.padding_idx is not None:
+            learns = rows != self.padding_idx
+            rows, sums = rows[learns], sums[learns]
+        shape = self.num_embeddings, self.embedding_dim
+        return None, {"weight": RowGradient(rows.astype(np.intp), sums, shape)}
+
+    def named_parameters(self) -> Iterator[tuple[str, Array]]:
+        """Iterate over pairs of name and array, the array read-only."""
+        yield from _read_only({"weight": self._weight}).items()
+
+    def edit(self) -> AbstractContextManager[dict[str, Array]]:
+        """Lend the parameter by name as an array to change in place, until the block's end."""
+        return _lend({"weight": self._weight})
 
 
 class Linear(Layer):
@@ -199,10 +368,7 @@ class Linear(Layer):
     @classmethod
     def from_saved(cls, config: dict[str, Any], state: Mapping[str, Array]) -> Layer:
         """Make the layer that a file describes; see `Layer.from_saved`."""
-        # Before a size that the file claims takes memory that its tensors do not.
-        sizes = config.get("out_features"), config.get("in_features")
-        if "weight" not in state or state["weight"].shape != sizes:
-            raise ValueError(f"weight: expected shape {short(sizes)}, got another or none")
+        _check_saved_weight(state, (config.get("out_features"), config.get("in_features")))
         return super().from_saved(config, state)
 
     def forward(self, x: Array) -> tuple[Array, Array]:
@@ -268,24 +434,93 @@ class Linear(Layer):
 
     def named_parameters(self) -> Iterator[tuple[str, Array]]:
         """Iterate over pairs of name and array, the array read-only."""
-        for name, parameter in self._parameters.items():
-            view = parameter.view()
-            view.flags.writeable = False
-            yield name, view
+        yield from _read_only(self._parameters).items()
 
-    @contextmanager
-    def edit(self) -> Iterator[dict[str, Array]]:
+    def edit(self) -> AbstractContextManager[dict[str, Array]]:
         """Lend the parameters by name as arrays to change in place, until the block's end."""
-        views = {name: parameter.view() for name, parameter in self._parameters.items()}
-        try:
-            yield views
-        finally:
-            for view in views.values():
-                view.flags.writeable = False
+        return _lend(self._parameters)
+
+
+class Dropout(Layer):
+    """Set a random share of the inputs to zero while training, and scale up the rest [1]_.
+
+    Calling the layer, as in inference, gives `x` back as it is.
+
+    Parameters
+    ----------
+    p : float, default 0.5
+        The share.
+    seed : int or numpy.random.Generator, optional
+        Of the layer's own random numbers, used where `forward` is given no `rng`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `p` is not a number from 0 to 1.
+
+    References
+    ----------
+    .. [1] N. Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from
+       Overfitting", JMLR 15, 2014. https://jmlr.org/papers/v15/srivastava14a.html
+
+    Examples
+    --------
+    >>> dropout = Dropout(0.5, seed=0)
+    >>> dropout.forward(np.ones(4))[0]
+    array([2., 2., 2., 0.])
+    >>> dropout(np.ones(4))
+    array([1., 1., 1., 1.])
+    """
+
+    takes = frozenset({"rng"})
+
+    def __init__(self, p: float = 0.5, *, seed: int | np.random.Generator | None = None) -> None:
+        self.p = checks.finite("p", p)
+        if not 0 <= self.p <= 1:
+            raise ValueError(f"p: expected a number from 0 to 1, got {p!r}")
+        self._rng = checks.seeded("seed", seed)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments that build this layer, without the seed."""
+        return {"p": self.p}
+
+    def run(self, x: Array) -> tuple[Array, None]:
+        """Return `x`, and no state."""
+        return x, None
+
+    def forward(self, x: Array, rng: np.random.Generator | None = None) -> tuple[Array, Array]:
+        """Return `x` with a share `p` of it zero and the rest divided by ``1 - p``, and the tape.
+
+        Parameters
+        ----------
+        x : ndarray of float32 or float64
+            Of any shape.
+        rng : numpy.random.Generator, optional
+            Source of the random numbers; the layer's own by default.
+
+        Raises
+        ------
+        TypeError
+            If `x` or `rng` is of another type.
+        """
+        rng = self._rng if rng is None else checks.generator("rng", rng)
+        x = checks.is_array("x", x)
+        if x.dtype not in (np.float32, np.float64):
+            raise TypeError(f"x: expected float32 or float64, got {x.dtype}")
+        kept = rng.random(x.shape, np.float32) >= np.float32(self.p)
+        mask = kept * x.dtype.type(1 / (1 - self.p) if self.p < 1 else 0)
+        return x * mask, mask
+
+    def backward(self, tape: Array, grad_y: Array) -> tuple[Array, dict[str, Gradient]]:
+        """Return the gradient of the input, and no others."""
+        grad_y = checks.is_array("grad_y", grad_y)
+        _check_gradient(grad_y, tape.shape)
+        return grad_y * tape, {}
 
 
 class Last(Layer):
-    """The last step of a sequence: (T, N, F) to (N, F), or (T, F) to (F,).
+    """The last step of each sequence: (T, N, F) to (N, F), or (T, F) to (F,).
 
     Parameters
     ----------
@@ -294,9 +529,17 @@ class Last(Layer):
 
     Examples
     --------
-    >>> Last()(np.arange(6.0).reshape(3, 1, 2))
-    array([[4., 5.]])
+    >>> x = np.arange(6.0).reshape(3, 2, 1)
+    >>> Last()(x)
+    array([[4.],
+           [5.]])
+    >>> Last()(x, lengths=[3, 1])
+    array([[4.],
+           [1.]])
     """
+
+    takes = frozenset({"lengths"})
+    keeps_time = False
 
     def __init__(self, batch_first: bool = False) -> None:
         self.batch_first = checks.is_true_or_false("batch_first", batch_first)
@@ -306,37 +549,50 @@ class Last(Layer):
         """The arguments that build this layer."""
         return {"batch_first": self.batch_first}
 
-    def forward(self, x: Array) -> tuple[Array, tuple[int, ...]]:
-        """Return the last step of `x`, and its shape as the tape.
+    def forward(self, x: Array, lengths: Any = None) -> tuple[Array, Any]:
+        """Return the last step of `x`, and the tape.
+
+        Parameters
+        ----------
+        x : ndarray, (T, N, F), (N, T, F) with `batch_first`, or (T, F)
+            The sequences.
+        lengths : array of int, (N,), optional
+            Each sequence's own length, from 0 to T: the step before it is its last. The last step
+            of none is zero.
 
         Raises
         ------
-        ValueError
-            If `x` does not have two or three axes, or no step.
+        TypeError, ValueError
+            If `x` does not have two or three axes, or no step, or if `lengths` do not fit it.
         """
         x = checks.is_array("x", x)
         if x.ndim not in (2, 3):
             raise ValueError(f"x: expected two or three axes, got shape {x.shape}")
-        if x.shape[self._axis(x.ndim)] == 0:
+        steps = self._by_time(x)
+        if len(steps) == 0:
             raise ValueError(f"x: expected at least one step, got shape {x.shape}")
-        return x[self._last(x.ndim)].copy(), x.shape
+        last = np.full(steps.shape[1:-1], len(steps) - 1)
+        if lengths is not None:
+            size = math.prod(last.shape)
+            last = checks.lengths(np.atleast_1d(lengths), len(steps), size).reshape(last.shape) - 1
+        # A sequence of no step takes the place -1, which is then made zero.
+        y = np.take_along_axis(steps, last[None, ..., None], axis=0)[0]
+        y[last < 0] = 0
+        return y, (x.shape, last)
 
-    def backward(self, tape: tuple[int, ...], grad_y: Array) -> tuple[Array, dict[str, Array]]:
-        """Return the gradient of the input, zero but for the last step, and no others."""
-        last = self._last(len(tape))
+    def backward(self, tape: Any, grad_y: Array) -> tuple[Array, dict[str, Gradient]]:
+        """Return the gradient of the input, zero but for the last steps, and no others."""
+        shape, last = tape
         grad_y = checks.is_array("grad_y", grad_y)
-        grad_x = np.zeros(tape, grad_y.dtype)
-        _check_gradient(grad_y, grad_x[last].shape)
-        grad_x[last] = grad_y
+        _check_gradient(grad_y, (*last.shape, shape[-1]))
+        grad_x = np.zeros(shape, grad_y.dtype)
+        real = np.where((last >= 0)[..., None], grad_y, 0)
+        np.put_along_axis(self._by_time(grad_x), last[None, ..., None], real[None], axis=0)
         return grad_x, {}
 
-    def _axis(self, ndim: int) -> int:
-        """Return the axis of time."""
-        return 1 if self.batch_first and ndim == 3 else 0
-
-    def _last(self, ndim: int) -> tuple[slice | int, ...]:
-        """Return the index of the last step."""
-        return (*(slice(None),) * self._axis(ndim), -1)
+    def _by_time(self, x: Array) -> Array:
+        """Return a view with the axis of time first."""
+        return x.swapaxes(0, 1) if self.batch_first and x.ndim == 3 else x
 
 
 class Sequential(Layer):
@@ -373,7 +629,7 @@ class Sequential(Layer):
             raise ValueError("layers: expected at least one, got none")
         if len({id(layer) for layer in layers}) < len(layers):
             raise ValueError("layers: expected objects of their own, got one twice")
-        self._layers = tuple(_as_layer(i, layer) for i, layer in enumerate(layers))
+        self._layers = tuple(as_layer(layer, f"layers[{i}]") for i, layer in enumerate(layers))
 
     def __len__(self) -> int:
         """Return the number of layers."""
@@ -395,21 +651,99 @@ class Sequential(Layer):
         """Show the call that builds this model."""
         return f"Sequential({', '.join(map(repr, self))})"
 
-    def __call__(self, x: Array) -> Array:
-        """Return the output alone; the layers keep nothing."""
-        for layer in self._layers:
-            x = layer(x)
-        return x
+    @property
+    def takes(self) -> frozenset[str]:  # type: ignore[override]
+        """What the layers take, all together."""
+        return frozenset().union(*(layer.takes for layer in self._layers))
 
-    def forward(self, x: Array) -> tuple[Array, list[Any]]:
-        """Return the output, and a tape: those of the layers."""
+    @property
+    def keeps_time(self) -> bool:  # type: ignore[override]
+        """Whether the output has a step for each of the input's."""
+        return all(layer.keeps_time for layer in self._layers)
+
+    @property
+    def batch_first(self) -> bool | None:  # type: ignore[override]
+        """Whether sequences are (N, T, ...); None if it matters to no layer."""
+        said = {layer.batch_first for layer in self._layers} - {None}
+        if len(said) > 1:
+            raise ValueError("batch_first: expected the same of all layers, got both")
+        return said.pop() if said else None
+
+    def run(
+        self, x: Array, state: list[Any] | None = None, lengths: Any = None
+    ) -> tuple[Array, list[Any]]:
+        """Return the output, and the state after the last step; the layers keep nothing.
+
+        Parameters
+        ----------
+        x : ndarray
+            The first layer's input.
+        state : list, optional
+            What an earlier run over the same sequences returned, to go on from there.
+        lengths : array of int, (N,), optional
+            Each sequence's own length, for the layers up to one that does not keep time.
+        """
+        states = []
+        for layer, own in zip(self._layers, self._states(state), strict=True):
+            x, after = layer.run(x, **taken(layer, state=own, lengths=lengths))
+            states.append(after)
+            lengths = lengths if layer.keeps_time else None
+        return x, states
+
+    def forward(
+        self,
+        x: Array,
+        state: list[Any] | None = None,
+        lengths: Any = None,
+        rng: np.random.Generator | None = None,
+    ) -> tuple[Array, list[Any]]:
+        """Return the output, and a tape: those of the layers.
+
+        Parameters
+        ----------
+        x, state, lengths
+            As for `run`; a state from `state_after` does as well.
+        rng : numpy.random.Generator, optional
+            Source of dropout; each layer's own by default.
+        """
         tapes = []
-        for layer in self._layers:
-            x, tape = layer.forward(x)
+        for layer, own in zip(self._layers, self._states(state), strict=True):
+            x, tape = layer.forward(x, **taken(layer, state=own, lengths=lengths, rng=rng))
             tapes.append(tape)
+            lengths = lengths if layer.keeps_time else None
         return x, tapes
 
-    def backward(self, tape: list[Any], grad_y: Array) -> tuple[Array, dict[str, Array]]:
+    def state_after(self, tape: list[Any]) -> list[Any]:
+        """Return the state after the last step of `forward`, to give to the next."""
+        return [layer.state_after(own) for layer, own in zip(self._layers, tape, strict=True)]
+
+    def _states(self, state: Any) -> list[Any]:
+        """Return one state a layer."""
+        if state is None:
+            return [None] * len(self)
+        if not isinstance(state, list) or len(state) != len(self):
+            raise ValueError(f"state: expected a list, one for each of {len(self)} layers")
+        return state
+
+    def stream(self, batch_size: int = 1) -> SequentialStream:
+        """Make a stream: the model with its state, to be advanced step by step.
+
+        Parameters
+        ----------
+        batch_size : int, default 1
+            N, how many sequences it advances together.
+
+        Examples
+        --------
+        >>> model = Sequential(Embedding(9, 4, seed=0), LSTM(4, 8, seed=0), Linear(8, 9, seed=0))
+        >>> stream = model.stream()
+        >>> logits = [stream.step(np.array([word])) for word in (3, 1, 4)]
+        >>> logits[0].shape
+        (1, 9)
+        """
+        return SequentialStream(self._layers, batch_size)
+
+    def backward(self, tape: list[Any], grad_y: Array) -> tuple[Array, dict[str, Gradient]]:
         """Return the gradient of the input, and the parameters' gradients by name."""
         grads = {}
         for i, layer in reversed(list(enumerate(self._layers))):
@@ -486,26 +820,67 @@ class Sequential(Layer):
             raise ValueError(f"{os.fspath(path)}: {error.args[0]}") from error
 
 
+class SequentialStream:
+    """A model's state over N sequences that come step by step; made by `Sequential.stream`."""
+
+    def __init__(self, layers: tuple[Layer, ...], batch_size: int) -> None:
+        self._steps = [
+            layer.lstm.stream(batch_size) if isinstance(layer, _OutputOf) else layer
+            for layer in layers
+            if layer.keeps_time  # else a step is all that it would keep of one
+        ]
+
+    def step(self, x: Array) -> Array:
+        """Advance by one step.
+
+        Parameters
+        ----------
+        x : ndarray, (N, ...)
+            The step of each sequence: what the model takes, without the axis of time.
+
+        Returns
+        -------
+        y : ndarray, (N, ...)
+            The model's output at this step.
+        """
+        for step in self._steps:
+            x = step.step(x) if isinstance(step, Stream) else step(x)
+        return x
+
+    def reset(self, rows: Any = None) -> None:
+        """Set the state to zero: of all sequences, or of those chosen, as `Stream.reset` does."""
+        for step in self._steps:
+            if isinstance(step, Stream):
+                step.reset(rows)
+
+
 class _OutputOf(Layer):
-    """An LSTM as a layer among others: its output without its state."""
+    """An LSTM as a layer among others: its output, with its state on the side."""
 
     def __init__(self, lstm: LSTM) -> None:
         self.lstm = lstm
+        self.batch_first = lstm.batch_first
+        random = {"rng"} if lstm.dropout else set()
+        self.takes = frozenset({"state", "lengths"} | random)  # type: ignore[misc]
 
     @property
     def config(self) -> dict[str, Any]:
         return self.lstm.config
 
-    def __call__(self, x: Array) -> Array:
-        y, _ = self.lstm(x)
-        return y
+    def run(self, x: Array, state: Any = None, lengths: Any = None) -> tuple[Array, Any]:
+        return self.lstm(x, state, lengths)
 
-    def forward(self, x: Array) -> tuple[Array, Any]:
-        y, _, tape = self.lstm.forward(x)
-        return y, tape
+    def forward(
+        self, x: Array, state: Any = None, lengths: Any = None, rng: Any = None
+    ) -> tuple[Array, Any]:
+        y, after, tape = self.lstm.forward(x, state, lengths, rng=rng)
+        return y, (tape, after)
 
-    def backward(self, tape: Any, grad_y: Array) -> tuple[Array, dict[str, Array]]:
-        grad_x, _, grads = self.lstm.backward(tape, grad_y)
+    def state_after(self, tape: Any) -> Any:
+        return tape[1]
+
+    def backward(self, tape: Any, grad_y: Array) -> tuple[Array, dict[str, Gradient]]:
+        grad_x, _, grads = self.lstm.backward(tape[0], grad_y)
         return grad_x, grads
 
     def named_parameters(self) -> Iterator[tuple[str, Array]]:
@@ -515,16 +890,27 @@ class _OutputOf(Layer):
         return self.lstm.edit()
 
 
-_SAVED = {"LSTM": LSTM, "Linear": Linear, "Last": Last}
+_SAVED = {
+    "LSTM": LSTM,
+    "Linear": Linear,
+    "Last": Last,
+    "Embedding": Embedding,
+    "Dropout": Dropout,
+}
 
 
-def _as_layer(index: int, layer: Layer | LSTM) -> Layer:
-    """Return what a Sequential is given as a layer."""
-    if isinstance(layer, LSTM):
-        return _OutputOf(layer)
-    if not isinstance(layer, Layer):
-        raise TypeError(f"layers[{index}]: expected a Layer or an LSTM, got {layer!r}")
-    return layer
+def as_layer(model: Layer | LSTM, name: str = "model") -> Layer:
+    """Return a layer, or an LSTM as one."""
+    if isinstance(model, LSTM):
+        return _OutputOf(model)
+    if not isinstance(model, Layer):
+        raise TypeError(f"{name}: expected a Layer or an LSTM, got {model!r}")
+    return model
+
+
+def taken(layer: Layer, **given: Any) -> dict[str, Any]:
+    """Return what the layer takes of what is given."""
+    return {name: value for name, value in given.items() if name in layer.takes}
 
 
 def _load_layers(config: Mapping[str, Any], tensors: Mapping[str, Array]) -> list[Layer | LSTM]:
@@ -560,9 +946,34 @@ def _load_layer(where: str, described: Any, state: Mapping[str, Array]) -> Layer
         raise ValueError(f"{where}: {error.args[0]}") from error
 
 
-def _prefixed(index: int, arrays: Mapping[str, Array]) -> dict[str, Array]:
+def _prefixed(index: int, arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Return a layer's arrays under their names in the model."""
     return {f"{index}.{name}": array for name, array in arrays.items()}
+
+
+def _read_only(parameters: Mapping[str, Array]) -> dict[str, Array]:
+    """Return views that cannot be written to."""
+    views = {name: parameter.view() for name, parameter in parameters.items()}
+    for view in views.values():
+        view.flags.writeable = False
+    return views
+
+
+@contextmanager
+def _lend(parameters: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
+    """Lend views to write to until the block's end."""
+    views = {name: parameter.view() for name, parameter in parameters.items()}
+    try:
+        yield views
+    finally:
+        for view in views.values():
+            view.flags.writeable = False
+
+
+def _check_saved_weight(state: Mapping[str, Array], shape: tuple[Any, Any]) -> None:
+    """Before a size that a file claims takes memory that its tensors do not."""
+    if "weight" not in state or state["weight"].shape != shape:
+        raise ValueError(f"weight: expected shape {short(shape)}, got another or none")
 
 
 def _check_state(parameters: Mapping[str, Array], state: Mapping[str, Array]) -> None:

@@ -7,14 +7,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from numbers import Real
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Adam", "Optimizer"]
+from cylstm import checks
+from cylstm.train import _optimizers as fused
+from cylstm.train.gradients import Gradient, RowGradient
+
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
 
 Array = npt.NDArray[np.floating[Any]]
+Rows = npt.NDArray[np.intp]
 
 
 class Model(Protocol):
@@ -29,7 +34,7 @@ class Optimizer(ABC):
     """What all optimizers share: the parameters' bookkeeping.
 
     A new optimizer names the arrays that it keeps for each parameter in `slots` (zero at first),
-    and says in `_update` how one parameter changes.
+    says in `config` what it was made with, and in `_update` how one parameter changes.
 
     Parameters
     ----------
@@ -37,6 +42,8 @@ class Optimizer(ABC):
         The model to train.
     lr : float
         The learning rate.
+    slots : tuple of str
+        The names of the arrays to keep for each parameter.
 
     Attributes
     ----------
@@ -49,21 +56,21 @@ class Optimizer(ABC):
     ------
     ValueError
         If `lr` is negative or not finite.
+
+    Notes
+    -----
+    Of a `RowGradient` only its rows are updated, in the parameter and in what is kept for it, as
+    ``torch.optim.SparseAdam`` does: the others stay as they are, without decay.
     """
 
-    slots: ClassVar[tuple[str, ...]] = ()
-
-    def __init__(self, model: Model, lr: float) -> None:
+    def __init__(self, model: Model, lr: float, slots: tuple[str, ...] = ()) -> None:
         self._model = model
         self.lr = lr
         self.steps = 0
         self._state = {
-            name: {slot: np.zeros_like(parameter) for slot in self.slots}
+            name: {slot: np.zeros_like(parameter) for slot in slots}
             for name, parameter in model.named_parameters()
         }
-        # One working array as large as the largest parameter serves them all.
-        largest = max((parameter.nbytes for _, parameter in model.named_parameters()), default=0)
-        self._scratch = np.empty(largest, np.uint8)
 
     @property
     def lr(self) -> float:  # noqa: D102 (documented among the class's attributes)
@@ -73,12 +80,17 @@ class Optimizer(ABC):
     def lr(self, lr: float) -> None:
         self._lr = _number("lr", lr)
 
-    def step(self, grads: Mapping[str, Array]) -> None:
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments that it was made with, but the model and `lr`; JSON can hold them."""
+        return {}
+
+    def step(self, grads: Mapping[str, Gradient]) -> None:
         """Change every parameter by its gradient.
 
         Parameters
         ----------
-        grads : mapping of str to ndarray
+        grads : mapping of str to ndarray or RowGradient
             The gradient of each parameter, of its shape, as ``backward`` returns them.
 
         Raises
@@ -92,14 +104,147 @@ class Optimizer(ABC):
             _check_gradients(parameters, grads)
             self.steps += 1
             for name, parameter in parameters.items():
-                scratch = self._scratch[: parameter.nbytes].view(parameter.dtype)
-                self._update(
-                    parameter, grads[name], scratch.reshape(parameter.shape), **self._state[name]
-                )
+                gradient, rows = _as_rows(grads[name], parameter.dtype)
+                slots = {
+                    slot: _as_matrix(kept, grads[name]) for slot, kept in self._state[name].items()
+                }
+                self._update(_as_matrix(parameter, grads[name]), gradient, rows, **slots)
 
     @abstractmethod
-    def _update(self, parameter: Array, gradient: Array, scratch: Array, **slots: Array) -> None:
-        """Change one parameter and its slots in place; `scratch` has its shape and any value."""
+    def _update(self, parameter: Array, gradient: Array, rows: Rows, **slots: Array) -> None:
+        """Change one parameter and its slots in place.
+
+        Parameters
+        ----------
+        parameter : ndarray, (R, W)
+            The matrix of a `RowGradient`; any other parameter as one row.
+        gradient : ndarray, (K, W)
+            Of these rows.
+        rows : ndarray of intp, (K,)
+            Which they are, each once.
+        **slots : ndarray, (R, W)
+            What is kept for the parameter, by name.
+        """
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return copies of what is kept for the parameters, as ``slot.parameter``."""
+        return {
+            f"{slot}.{name}": kept.copy()
+            for name, slots in self._state.items()
+            for slot, kept in slots.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Array], steps: int) -> None:
+        """Go on from where another run was: its `state_dict` and number of steps.
+
+        Raises
+        ------
+        KeyError, ValueError
+            If an array is missing or unknown, or has another shape. Nothing is changed then.
+        """
+        own = {
+            f"{slot}.{name}": kept
+            for name, slots in self._state.items()
+            for slot, kept in slots.items()
+        }
+        if own.keys() != state.keys():
+            raise KeyError(
+                f"state: missing {sorted(own.keys() - state.keys())}, "
+                f"unexpected {sorted(state.keys() - own.keys())}"
+            )
+        for name, kept in own.items():
+            if np.shape(state[name]) != kept.shape:
+                raise ValueError(f"{name}: expected shape {kept.shape}, got {state[name].shape}")
+        self.steps = checks.whole("steps", steps)
+        for name, kept in own.items():
+            kept[...] = state[name]
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum [1]_.
+
+    Parameters
+    ----------
+    model : Layer or cylstm.LSTM
+        The model to train.
+    lr : float, default 1e-2
+        The learning rate.
+    momentum : float, default 0
+        How much of the last step each step keeps.
+    nesterov : bool, default False
+        Whether the gradient is taken as if that part of the step had been made [2]_.
+    weight_decay : float, default 0
+        How much of the parameter is added to its gradient.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range, or `nesterov` comes without momentum.
+
+    See Also
+    --------
+    Optimizer : The attributes `lr` and `steps`.
+
+    Notes
+    -----
+    Numbers are those of ``torch.optim.SGD``: the momentum is not scaled by the learning rate.
+
+    References
+    ----------
+    .. [1] B. T. Polyak, "Some methods of speeding up the convergence of iteration methods", USSR
+       Computational Mathematics and Mathematical Physics 4(5), 1964.
+    .. [2] I. Sutskever, J. Martens, G. Dahl and G. Hinton, "On the importance of initialization and
+       momentum in deep learning", ICML 2013. https://proceedings.mlr.press/v28/sutskever13.html
+
+    Examples
+    --------
+    >>> from cylstm.train import Linear
+    >>> model = Linear(1, 1, bias=False, dtype="float64", seed=0)
+    >>> before = model.state_dict()["weight"]
+    >>> SGD(model, lr=0.5).step({"weight": np.ones((1, 1))})
+    >>> before - model.state_dict()["weight"]
+    array([[0.5]])
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        lr: float = 1e-2,
+        momentum: float = 0.0,
+        *,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self._momentum = _number("momentum", momentum, below=1)
+        self._nesterov = checks.is_true_or_false("nesterov", nesterov)
+        self._weight_decay = _number("weight_decay", weight_decay)
+        if nesterov and not momentum:
+            raise ValueError("nesterov: expected momentum above 0 beside it, got 0")
+        super().__init__(model, lr, ("velocity",) if momentum else ())
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments that it was made with, but the model and `lr`."""
+        return {
+            "momentum": self._momentum,
+            "nesterov": self._nesterov,
+            "weight_decay": self._weight_decay,
+        }
+
+    def _update(
+        self, parameter: Array, gradient: Array, rows: Rows, *, velocity: Array | None = None
+    ) -> None:
+        untouched = parameter if velocity is None else velocity
+        fused.sgd(
+            parameter,
+            gradient,
+            rows,
+            untouched,
+            self.lr,
+            self._momentum,
+            self._weight_decay,
+            self._nesterov,
+        )
 
 
 class Adam(Optimizer):
@@ -115,6 +260,8 @@ class Adam(Optimizer):
         How much of the mean, and of the mean square, each step keeps.
     eps : float, default 1e-8
         Added to the root, so that nothing is divided by zero.
+    weight_decay : float, default 0
+        How much of the parameter is added to its gradient.
 
     Raises
     ------
@@ -148,7 +295,81 @@ class Adam(Optimizer):
     array([1., 4., 7.])
     """
 
-    slots = ("mean", "square")
+    def __init__(
+        self,
+        model: Model,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        if len(betas) != 2:
+            raise ValueError(f"betas: expected two numbers, got {betas!r}")
+        self._betas = tuple(_number(f"betas[{i}]", beta, below=1) for i, beta in enumerate(betas))
+        self._eps = _number("eps", eps)
+        self._weight_decay = _number("weight_decay", weight_decay)
+        super().__init__(model, lr, ("mean", "square"))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments that it was made with, but the model and `lr`."""
+        return {
+            "betas": list(self._betas),
+            "eps": self._eps,
+            "weight_decay": self._weight_decay,
+        }
+
+    def _update(  # type: ignore[override]
+        self, parameter: Array, gradient: Array, rows: Rows, *, mean: Array, square: Array
+    ) -> None:
+        beta1, beta2 = self._betas
+        added, shrink = self._decays()
+        rate, correction = (
+            self.lr / (1 - beta1**self.steps),
+            math.sqrt(1 - beta2**self.steps),
+        )
+        kept = mean, square, rate, beta1, beta2, self._eps, correction
+        fused.adam(parameter, gradient, rows, *kept, added, shrink)
+
+    def _decays(self) -> tuple[float, float]:
+        """What part of the parameter is added to its gradient, and what part of it is kept."""
+        return self._weight_decay, 1.0
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay [1]_: parameters shrink whatever their gradients are.
+
+    Parameters
+    ----------
+    model : Layer or cylstm.LSTM
+        The model to train.
+    lr : float, default 1e-3
+        The learning rate.
+    betas : tuple of two floats, default (0.9, 0.999)
+        How much of the mean, and of the mean square, each step keeps.
+    eps : float, default 1e-8
+        Added to the root, so that nothing is divided by zero.
+    weight_decay : float, default 1e-2
+        A step first multiplies each parameter by ``1 - lr * weight_decay``.
+
+    See Also
+    --------
+    Adam : Without it; errors and notes are the same.
+
+    References
+    ----------
+    .. [1] I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
+       https://arxiv.org/abs/1711.05101
+
+    Examples
+    --------
+    >>> from cylstm.train import Linear
+    >>> model = Linear(1, 1, bias=False, dtype="float64", seed=0)
+    >>> before = model.state_dict()["weight"]
+    >>> AdamW(model, lr=0.5, weight_decay=0.1).step({"weight": np.zeros((1, 1))})
+    >>> model.state_dict()["weight"] / before
+    array([[0.95]])
+    """
 
     def __init__(
         self,
@@ -156,33 +377,112 @@ class Adam(Optimizer):
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        weight_decay: float = 1e-2,
     ) -> None:
-        super().__init__(model, lr)
-        if len(betas) != 2:
-            raise ValueError(f"betas: expected two numbers, got {betas!r}")
-        self._betas = tuple(_number(f"betas[{i}]", beta, below=1) for i, beta in enumerate(betas))
+        super().__init__(model, lr, betas, eps, weight_decay)
+
+    def _decays(self) -> tuple[float, float]:
+        return 0.0, 1 - self.lr * self._weight_decay
+
+
+class RMSprop(Optimizer):
+    """Steps of the gradient over the root of its mean square [1]_.
+
+    Parameters
+    ----------
+    model : Layer or cylstm.LSTM
+        The model to train.
+    lr : float, default 1e-2
+        The learning rate.
+    alpha : float, default 0.99
+        How much of the mean square each step keeps.
+    eps : float, default 1e-8
+        Added to the root, so that nothing is divided by zero.
+    momentum : float, default 0
+        How much of the last step each step keeps.
+    weight_decay : float, default 0
+        How much of the parameter is added to its gradient.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range.
+
+    See Also
+    --------
+    Optimizer : The attributes `lr` and `steps`.
+
+    Notes
+    -----
+    Numbers are those of ``torch.optim.RMSprop``.
+
+    References
+    ----------
+    .. [1] T. Tieleman and G. Hinton, "Lecture 6.5 - rmsprop", Neural Networks for Machine Learning,
+       Coursera, 2012. https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf
+
+    Examples
+    --------
+    >>> from cylstm.train import Linear
+    >>> model = Linear(1, 1, bias=False, dtype="float64", seed=0)
+    >>> before = model.state_dict()["weight"]
+    >>> RMSprop(model, lr=0.1, alpha=0.75).step({"weight": np.full((1, 1), 8.0)})
+    >>> (before - model.state_dict()["weight"]).round(6)
+    array([[0.2]])
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self._alpha = _number("alpha", alpha, below=1)
         self._eps = _number("eps", eps)
+        self._momentum = _number("momentum", momentum, below=1)
+        self._weight_decay = _number("weight_decay", weight_decay)
+        super().__init__(model, lr, ("square", "velocity") if momentum else ("square",))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments that it was made with, but the model and `lr`."""
+        return {
+            "alpha": self._alpha,
+            "eps": self._eps,
+            "momentum": self._momentum,
+            "weight_decay": self._weight_decay,
+        }
 
     def _update(  # type: ignore[override]
-        self, parameter: Array, gradient: Array, scratch: Array, *, mean: Array, square: Array
+        self,
+        parameter: Array,
+        gradient: Array,
+        rows: Rows,
+        *,
+        square: Array,
+        velocity: Array | None = None,
     ) -> None:
-        beta1, beta2 = self._betas
-        # mean += (1 - beta1) * (gradient - mean)
-        np.subtract(gradient, mean, out=scratch)
-        scratch *= 1 - beta1
-        mean += scratch
-        # square = beta2 * square + (1 - beta2) * gradient**2
-        np.multiply(gradient, gradient, out=scratch)
-        scratch *= 1 - beta2
-        square *= beta2
-        square += scratch
-        # parameter -= lr * unbiased(mean) / (sqrt(unbiased(square)) + eps)
-        np.sqrt(square, out=scratch)
-        scratch /= math.sqrt(1 - beta2**self.steps)
-        scratch += self._eps
-        np.divide(mean, scratch, out=scratch)
-        scratch *= self.lr / (1 - beta1**self.steps)
-        parameter -= scratch
+        untouched = square if velocity is None else velocity
+        settings = self.lr, self._alpha, self._eps, self._momentum, self._weight_decay
+        fused.rmsprop(parameter, gradient, rows, square, untouched, *settings)
+
+
+_ONLY_ROW = np.zeros(1, np.intp)
+
+
+def _as_rows(gradient: Gradient, dtype: np.dtype[Any]) -> tuple[Array, Rows]:
+    """Return a gradient's rows as a matrix of the parameter's dtype, and which they are."""
+    if isinstance(gradient, RowGradient):
+        return np.ascontiguousarray(gradient.values, dtype), gradient.rows
+    return np.ascontiguousarray(gradient, dtype).reshape(1, -1), _ONLY_ROW
+
+
+def _as_matrix(array: Array, gradient: Gradient) -> Array:
+    """View a parameter, or what is kept for it, as the rows that its gradient is of."""
+    return array if isinstance(gradient, RowGradient) else array.reshape(1, -1)
 
 
 def _number(name: str, value: float, below: float = math.inf) -> float:
@@ -192,14 +492,14 @@ def _number(name: str, value: float, below: float = math.inf) -> float:
     return float(value)
 
 
-def _check_gradients(parameters: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
+def _check_gradients(parameters: Mapping[str, Array], grads: Mapping[str, Gradient]) -> None:
     """Check that there is one gradient of the right shape for each parameter, and no other."""
     missing = [name for name in parameters if name not in grads]
     unexpected = [name for name in grads if name not in parameters]
     if missing or unexpected:
         raise KeyError(f"grads: missing {missing}, unexpected {unexpected}")
     for name, parameter in parameters.items():
-        if np.shape(grads[name]) != parameter.shape:
-            raise ValueError(
-                f"grads[{name!r}]: expected shape {parameter.shape}, got {np.shape(grads[name])}"
-            )
+        given = grads[name]
+        shape = given.shape if isinstance(given, RowGradient) else np.shape(given)
+        if shape != parameter.shape:
+            raise ValueError(f"grads[{name!r}]: expected shape {parameter.shape}, got {shape}")

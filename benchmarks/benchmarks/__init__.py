@@ -1,0 +1,1 @@
+"""asv's benchmarks of cylstm: modules bench_*, over the shapes in `common`."""

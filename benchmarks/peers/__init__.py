@@ -1,0 +1,1 @@
+"""How cylstm compares with other libraries, and with what the machine can do."""
