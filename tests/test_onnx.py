@@ -552,6 +552,7 @@ def attribute(name, value):
 BAD = {
     "direction": (attribute("direction", "sideways"), "direction: expected one of three"),
     "activation": (attribute("activations", ["Sigmoid", "Softsign", "Tanh"]), "got 'Softsign'"),
+    "type": (attribute("direction", 3), "direction: expected ONNX's type 3, got 2"),
     "activations": (attribute("activations", ["Sigmoid"]), "activations: expected 3"),
     "hidden size": (attribute("hidden_size", 3), "expected hidden_size units"),
     "rank": (lambda n, t: t.update(W=t["W"][0]), "W: expected 1 directions"),
@@ -569,6 +570,24 @@ def test_a_bad_node_is_an_error_with_a_name(tmp_path, rng, change, message):
     with pytest.raises(ValueError, match=message) as caught:
         cylstm.from_onnx(path)
     assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("behind", [
+    [helper.make_node("Constant", [], ["h"], value="text")],
+    [helper.make_node("Constant", [], ["c"], value_ints=[0, 0]),
+     helper.make_node("Split", ["c"], ["d", "e", "h"], split=[1, 1])],
+    [helper.make_node("ConstantOfShape", ["x"], ["h"], value="text")],
+], ids=["text", "too few parts", "text of a shape"])  # fmt: skip
+@pytest.mark.parametrize("read", [cylstm.from_onnx, cylstm.load_model])
+def test_a_bad_operator_behind_a_state_is_an_error(tmp_path, rng, read, behind):
+    node, tensors = simple(rng, state=True)
+    node.input[5] = node.input[6] = "h"
+    path = save(model_of([*behind, node], tensors, {"x": 3}, {"y": 4}), tmp_path)
+    if read is cylstm.from_onnx and behind[0].op_type == "ConstantOfShape":
+        assert read(path).hidden_size == 2  # a state that depends on the input is none of its own
+    else:
+        with pytest.raises(ValueError, match=r"node .*: (value: expected|list index)"):
+            read(path)
 
 
 def doubled(count):

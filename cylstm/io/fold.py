@@ -18,14 +18,32 @@ Array = np.ndarray
 Attributes = dict[str, Any]
 
 
+_NAMES_OF_TYPES = {  # of AttributeProto.AttributeType; a name means the same in all operators here
+    1: ("alpha", "beta", "clip", "value_float"),
+    2: ("allowzero", "axis", "hidden_size", "input_forget", "layout", "to", "transA", "transB",
+        "value_int"),
+    3: ("direction",),
+    4: ("value",),
+    6: ("activation_alpha", "activation_beta", "value_floats"),
+    7: ("axes", "ends", "perm", "split", "starts", "value_ints"),
+    8: ("activations",),
+}  # fmt: skip
+_TYPES = {name: kind for kind, names in _NAMES_OF_TYPES.items() for name in names}
+
+
 def attributes(node: Any, array: Callable[[Any], Array]) -> Attributes:
-    """Return a node's attributes, in Python's types and NumPy's arrays.
+    """Return those of a node's attributes that are used, in Python's types and NumPy's arrays.
 
     Parameters
     ----------
     node : NodeProto
     array : callable
         What reads a TensorProto.
+
+    Raises
+    ------
+    ValueError
+        If one is of another type than ONNX says.
     """
     kinds: dict[int, Callable[[Any], Any]] = {
         1: lambda a: a.f,
@@ -36,7 +54,11 @@ def attributes(node: Any, array: Callable[[Any], Array]) -> Attributes:
         7: lambda a: list(a.ints),
         8: lambda a: [s.decode("utf-8") for s in a.strings],
     }
-    return {a.name: kinds[a.type](a) for a in node.attribute if a.type in kinds}
+    used = [a for a in node.attribute if a.name in _TYPES]
+    for a in used:
+        if a.type != _TYPES[a.name]:
+            raise ValueError(f"{a.name}: expected ONNX's type {_TYPES[a.name]}, got {a.type}")
+    return {a.name: kinds[a.type](a) for a in used}
 
 
 def flat(values: Any) -> list[int]:

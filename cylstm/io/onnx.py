@@ -220,9 +220,10 @@ class Graph:
             self.budget.take(name, sum(array.nbytes for array in inputs if array is not None))
         try:
             folded = FOLDED[node.op_type](attributes(node, self.array), *inputs)
+            parts = folded if isinstance(folded, list) else [folded]
+            return np.asarray(parts[list(node.output).index(name)])
         except (TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
             raise ValueError(f"node {node.name or name!r}: {error}") from None
-        return folded[list(node.output).index(name)] if isinstance(folded, list) else folded
 
     def array(self, tensor: Any) -> np.ndarray:
         """Read a tensor, be it in the model or in a file beside it."""

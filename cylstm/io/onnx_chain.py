@@ -86,7 +86,7 @@ def _backwards(graph: Graph) -> Iterator[Any]:
             raise ValueError(f"expected {short(name)} to come from the model's input; {_ALONE}")
         try:
             layer, name = _layer(graph, node, name, stacks)
-        except (IndexError, KeyError, TypeError, ValueError) as error:
+        except (IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise ValueError(f"node {node.name or name!r}: {error}; {_ALONE}") from error
         if layer is not None:
             yield layer
