@@ -35,7 +35,7 @@ class AnyArrays(hdf5.Hdf5):
     """A file in which every layer has the arrays of an LSTM of two units."""
 
     def __init__(self):
-        super().__init__([], {}, {})
+        super().__init__([], {}, {}, files.Budget(0))
 
     def variables(self, path):
         """Return them."""

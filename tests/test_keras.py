@@ -416,6 +416,15 @@ def test_a_bad_file_is_an_error_with_a_name(tmp_path, damage, message):
     assert len(str(caught.value)) < 600 + len(str(path))
 
 
+def test_weights_that_many_layers_share_are_bounded(tmp_path):
+    (layer,) = CONFIG["config"]["layers"]
+    config = CONFIG | {"config": {"layers": [layer] * 2000}}
+    arrays = ARRAYS | {"kernel": np.zeros((10**4, 8), np.float32)}
+    write_legacy(tmp_path / "m.h5", arrays, config)
+    with pytest.raises(ValueError, match="expected at most"):
+        cylstm.load_model(tmp_path / "m.h5")
+
+
 @pytest.mark.parametrize(
     ("program", "message"),
     [("while True: pass", "does not end"), ("import os; os.abort()", "stops the HDF5 library")],

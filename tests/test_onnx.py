@@ -455,6 +455,37 @@ def test_chains_of_operators_score(runtime, options, output):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE * scale)
 
 
+@pytest.mark.parametrize("layout", [0, 1])
+@pytest.mark.parametrize("output", [0, 1, 2])
+def test_stored_states_of_layers_are_theirs(runtime, tmp_path, rng, layout, output):
+    first, second = ([f"x{k}", f"W{k}", f"R{k}", "", "", f"h{k}", f"c{k}"] for k in (0, 1))
+    names = [f"{name}1" for name in ("y", "h_n", "c_n")]
+    nodes = [
+        helper.make_node("LSTM", first, ["y0"], hidden_size=4),
+        helper.make_node("Squeeze", ["y0", "axis"], ["x1"]),
+        helper.make_node("LSTM", second, names, hidden_size=4),
+        helper.make_node("Identity", [names[output]], ["out"]),
+    ]
+    tensors = {"axis": np.array([1])}
+    for k in (0, 1):
+        for name, rows in (("W", 16), ("R", 16), ("h", 2), ("c", 2)):
+            tensors[f"{name}{k}"] = rng.standard_normal((1, rows, 4)).astype(np.float32)
+    x = rng.standard_normal((5, 2, 4)).astype(np.float32)
+    model = model_of(nodes, tensors, {"x0": 3}, {"out": 4 if output == 0 else 3})
+    (expected,) = run(runtime, model, {"x0": x})
+    if layout:  # which the runtime does not know
+        for node in (nodes[0], nodes[2]):
+            node.attribute.append(helper.make_attribute("layout", 1))
+        tensors["axis"] = np.array([2])
+        for name in ("h0", "c0", "h1", "c1"):
+            tensors[name] = tensors[name].swapaxes(0, 1)
+        model = model_of(nodes, tensors, {"x0": 3}, {"out": 4 if output == 0 else 3})
+        x, order = x.swapaxes(0, 1), (2, 0, 1, 3) if output == 0 else (1, 0, 2)
+        expected = expected.transpose(order)
+    actual = cylstm.load_model(save(model, tmp_path))(x)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE)
+
+
 def test_what_is_no_chain_is_named(tmp_path, rng):
     node, tensors = simple(rng)
     odd = helper.make_node("Cos", ["y"], ["z"], "odd one")
@@ -500,6 +531,17 @@ def test_external_data_are_read(tmp_path, rng):
     np.testing.assert_array_equal(lstm.weight_hh_l0[:2], tensors["R"][0, :2])
     with pytest.raises(ValueError, match="expected a path to find"):
         cylstm.from_onnx(onnx.load(path, load_external_data=False))
+
+
+def test_external_data_count_as_the_models_size(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr("cylstm.io.files._FREE", 0)
+    lstm = cylstm.LSTM(30, 40, seed=0)
+    lstm.to_onnx(tmp_path / "whole.onnx")
+    model = onnx.load(tmp_path / "whole.onnx")
+    options = {"save_as_external_data": True, "location": "weights", "size_threshold": 0}
+    path = save(model, tmp_path, **options)
+    assert 16 * os.path.getsize(path) < os.path.getsize(tmp_path / "weights")
+    np.testing.assert_array_equal(cylstm.from_onnx(path).weight_hh_l0, lstm.weight_hh_l0)
 
 
 @pytest.mark.parametrize(
@@ -606,6 +648,18 @@ def test_bombs_are_refused(tmp_path, rng):
     tensors |= {"M": np.ones((1, 10**5), "f4"), "index": np.zeros(10**5, int)}
     with pytest.raises(ValueError, match="far more than it has"):
         cylstm.from_onnx(model_of([rows, node], tensors, {"x": 3}, {"y": 4}))
+
+
+def test_weights_that_many_nodes_share_are_bounded(tmp_path):
+    tensors = {"W": np.zeros((1, 8, 10**5), "f4"), "R": np.zeros((1, 8, 2), "f4")}
+    nodes = [
+        helper.make_node("LSTM", [f"x{k}", "W", "R"], [f"y{k}"], clip=1.0 + k, hidden_size=2)
+        for k in range(100)
+    ]
+    inputs, outputs = ({f"{name}{k}": 3 for k in range(100)} for name in "xy")
+    path = save(model_of(nodes, tensors, inputs, outputs), tmp_path)
+    with pytest.raises(ValueError, match="expected at most"):
+        cylstm.from_onnx(path)
 
 
 def test_circles_and_depths_end(rng):

@@ -144,6 +144,19 @@ def test_views_of_one_storage_are_right(torch, tmp_path, rng):
         np.testing.assert_array_equal(lstm.bias_l0, state["bias_ih_l0"] + state["bias_hh_l0"])
 
 
+@pytest.mark.parametrize("saved", [as_zip, as_legacy])
+def test_a_shared_storage_is_read_once(torch, tmp_path, monkeypatch, saved):
+    flat = torch.randn(8 * 16 * 16)
+    names = ("weight_ih_l0", "weight_hh_l0", "weight_ih_l1", "weight_hh_l1")
+    state = {n: flat[k * 128 :][:1024].view(64, 16) for k, n in enumerate(names)}
+    saved(torch, state, tmp_path / "m.pt")
+    monkeypatch.setattr("cylstm.io.files._FREE", 0)
+    monkeypatch.setattr("cylstm.io.files._TIMES", 4)  # the tensors, and the storage, but once
+    np.testing.assert_array_equal(
+        cylstm.from_torch(tmp_path / "m.pt").weight_hh_l1, state["weight_hh_l1"]
+    )
+
+
 def test_whole_modules_and_torchscript_are_read(torch, tmp_path):
     module = torch.nn.Sequential(torch.nn.Conv1d(2, 2, 1), torch.nn.LSTM(3, 4, 2))
     torch.save(module, tmp_path / "zip.pt")
@@ -163,6 +176,7 @@ def test_checkpoints_hold_more_than_tensors(torch, tmp_path):
         "counts": collections.defaultdict(int, {"a": 1}),
         "size": torch.Size([1, 2]),
         7: {"step": torch.tensor(3)},
+        "unusual": torch.zeros(2, dtype=torch.uint16),
     }
     torch.save({"state": state, **beside}, tmp_path / "m.pt")
     np.testing.assert_array_equal(

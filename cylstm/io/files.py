@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 _MOST_LISTED = 20  # candidates in an error message
+_TIMES, _FREE = 16, 2**26  # how many bytes of tensors a file may hold: so many times its own, more
 _MAX_DIGITS = 20  # of an integer; enough for 64 bits, and read in no time
 
 
@@ -48,7 +49,7 @@ class Budget:
     """How much memory a file's tensors may take, so that a small file cannot ask for a large one.
 
     A tensor may be larger than its bytes in the file, where it is compressed, or repeats a value,
-    or is widened to float32; but not without limit.
+    or is widened to float32, and many layers may use one; but not without limit.
 
     Parameters
     ----------
@@ -57,7 +58,15 @@ class Budget:
     """
 
     def __init__(self, size: int) -> None:
-        self._all = self.left = min(4 * size + 2**26, _available_memory())
+        self._files: set[str] = set()
+        self._all = self.left = min(_TIMES * size + _FREE, _available_memory())
+
+    def grow(self, path: str, size: int) -> None:
+        """Allow for another file of the model, once, however often the model names it."""
+        if path not in self._files:
+            self._files.add(path)
+            more = min(_TIMES * size, max(_available_memory() - self._all, 0))
+            self._all, self.left = self._all + more, self.left + more
 
     @classmethod
     def of(cls, left: int) -> Budget:
@@ -157,6 +166,7 @@ def read_beside(path: Any, name: str, budget: Budget, begin: int = 0, count: int
             raise ValueError(
                 f"{short(name)}: expected {count} bytes from {begin} on, got a file of {size}"
             )
+        budget.grow(found, size)
         budget.take(name, count)
         file.seek(begin)
         return file.read(count)

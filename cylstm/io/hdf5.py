@@ -75,7 +75,8 @@ def opened(file: IO[bytes], size: int, budget: Budget) -> Iterator[Hdf5]:
             found = {"error": f"a damaged HDF5 file: it stops the HDF5 library ({done.returncode})"}
         if "error" in found:
             raise ValueError(found["error"])
-        yield Hdf5(found["groups"], found["texts"], dict(_arrays(result, found["arrays"], budget)))
+        arrays = dict(_arrays(result, found["arrays"], budget))
+        yield Hdf5(found["groups"], found["texts"], arrays, budget)
 
 
 def _arrays(
@@ -98,6 +99,8 @@ class Hdf5:
     texts : dict of str to dict of str to list of str
         By group, the texts of each attribute.
     arrays : dict of str to array
+    budget : Budget
+        What each use of an array takes from, since many layers may use one.
     """
 
     def __init__(
@@ -105,8 +108,10 @@ class Hdf5:
         groups: list[str],
         texts: dict[str, dict[str, list[str]]],
         arrays: dict[str, np.ndarray],
+        budget: Budget,
     ) -> None:
         self.groups, self.texts_of, self.arrays = set(groups), texts, arrays
+        self.budget = budget
 
     def has(self, path: str) -> bool:
         """Tell whether there is a group of this path."""
@@ -116,12 +121,14 @@ class Hdf5:
         """Return a dataset of real numbers."""
         if _plain(path) not in self.arrays:
             raise ValueError(f"{short(path)}: expected a dataset of real numbers, got none")
-        return self.arrays[_plain(path)]
+        array = self.arrays[_plain(path)]
+        self.budget.take(path, array.nbytes)
+        return array
 
     def variables(self, path: str) -> list[np.ndarray]:
         """Return the datasets 0, 1, ... of a group, or none."""
         names = (f"{_plain(path)}/{number}" for number in range(_MOST_VARIABLES))
-        return [self.arrays[name] for name in itertools.takewhile(self.arrays.__contains__, names)]
+        return [self.array(name) for name in itertools.takewhile(self.arrays.__contains__, names)]
 
     def named(self, path: str) -> list[np.ndarray]:
         """Return the datasets that a group's attribute ``weight_names`` lists."""

@@ -411,7 +411,8 @@ class Masking(Scoring):
 
     def follow(self, x: np.ndarray, mask: Mask) -> tuple[np.ndarray, Mask]:
         """Return x with zeros for those steps, and which count."""
-        counts = np.any(np.asarray(x) != self.value, axis=-1)
+        x = np.asarray(x)
+        counts = np.any(x != self.value, axis=-1)
         return x * counts[..., None].astype(x.dtype), counts
 
 

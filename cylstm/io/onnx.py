@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any
@@ -120,7 +121,8 @@ def _different(found: dict[str, Stack]) -> dict[str, Stack]:
     seen = set()
     for name, stack in found.items():
         lstm = stack.lstm()
-        same = (repr(lstm), *(array.tobytes() for _, array in lstm.named_parameters()))
+        numbers = (sha256(array.tobytes()).digest() for _, array in lstm.named_parameters())
+        same = (repr(lstm), *numbers)
         if same not in seen:
             seen.add(same)
             kept[name] = stack
@@ -133,9 +135,10 @@ def opened(source: Any) -> Graph:
     path = source if is_path(source) else None
     if path is not None:
         with open(path, "rb") as file:
-            budget = Budget(os.fstat(file.fileno()).st_size)
-            budget.take("the model", os.fstat(file.fileno()).st_size)
-            content = file.read()
+            size = os.fstat(file.fileno()).st_size
+            budget = Budget(size)
+            budget.take("the model", size)
+            content = file.read(size)
         source = onnx.ModelProto()
         try:
             source.ParseFromString(content)
@@ -229,20 +232,12 @@ class Graph:
         """Read a tensor, be it in the model or in a file beside it."""
         if tensor.data_type not in _ELEMENTS:
             raise ValueError(f"tensor {short(tensor.name)}: expected numbers, got another type")
-        dtype, field_name = np.dtype(_ELEMENTS[tensor.data_type][0]), _ELEMENTS[tensor.data_type][1]
+        dtype = np.dtype(_ELEMENTS[tensor.data_type][0])
         shape = tuple(tensor.dims)
         if not all(0 <= size <= checks.LARGEST for size in shape) or len(shape) > 32:
             raise ValueError(f"tensor {short(tensor.name)}: expected a shape, got {short(shape)}")
         nbytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
-        self.budget.take(tensor.name, nbytes)
-        if tensor.data_location == _EXTERNAL:
-            raw = self._external(tensor, nbytes)
-        elif tensor.HasField("raw_data"):
-            raw = tensor.raw_data
-        else:
-            wide = np.array(getattr(tensor, field_name))
-            bits = tensor.data_type in (_FLOAT16, _BFLOAT16)
-            raw = wide.astype("<u2" if bits else dtype).tobytes()
+        raw = self._bytes(tensor, dtype, nbytes)
         if len(raw) != nbytes:
             raise ValueError(
                 f"tensor {short(tensor.name)}: expected {nbytes} bytes for shape {shape}, "
@@ -250,6 +245,17 @@ class Graph:
             )
         array = np.frombuffer(raw, dtype).reshape(shape)
         return bfloat16(array) if tensor.data_type == _BFLOAT16 else array
+
+    def _bytes(self, tensor: Any, dtype: np.dtype[Any], nbytes: int) -> bytes:
+        """Return a tensor's memory, wherever it is."""
+        if tensor.data_location == _EXTERNAL:
+            return self._external(tensor, nbytes)  # which counts it
+        self.budget.take(tensor.name, nbytes)
+        if tensor.HasField("raw_data"):
+            return tensor.raw_data
+        wide = np.array(getattr(tensor, _ELEMENTS[tensor.data_type][1]))
+        bits = tensor.data_type in (_FLOAT16, _BFLOAT16)
+        return wide.astype("<u2" if bits else dtype).tobytes()
 
     def _external(self, tensor: Any, nbytes: int) -> bytes:
         about = {entry.key: entry.value for entry in tensor.external_data}
@@ -467,6 +473,8 @@ class Stack:
         """Make one LSTM of them."""
         try:
             cells = [cell for link in self.links for cell in link.cells()]
+            taken = sum(cell.nbytes for cell in cells)
+            self.links[0].graph.budget.take(self.name, taken)  # many nodes may share weights
             return assemble(cells, forget_bias, **self.links[0].options())
         except (TypeError, ValueError) as error:
             raise ValueError(f"node {self.name!r}: {error}") from error

@@ -120,28 +120,28 @@ def _layer(graph: Graph, node: Any, name: str, stacks: Mapping[int, Stack]) -> t
 
 def _recurrent(graph: Graph, stack: Stack, output: str, whole: bool) -> Recurrent:
     lstm = stack.lstm()
-    links, rows = stack.links, 2 if lstm.bidirectional else 1
-    lengths = links[0].constant(4, "sequence_lens")
+    lengths = stack.links[0].constant(4, "sequence_lens")
+    return Recurrent(lstm, output, whole, lengths, _state(graph, stack, lstm))
+
+
+def _state(graph: Graph, stack: Stack, lstm: LSTM) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the stored (h_0, c_0) of all nodes, or None where all are zero."""
     given = [
         [None if _is_zero(graph, link.given(k), 0) else link.constant(k, "the initial state")
-         for link in links]
+         for link in stack.links]
         for k in (5, 6)
     ]  # fmt: skip
-    known = [state for part in given for state in part if state is not None]
-    pair = None
-    if known:
-        turned = [s.swapaxes(0, 1) if lstm.batch_first else s for s in known]
-        size = turned[0].shape[1]
-        whole = [
-            np.concatenate([
-                np.zeros((rows, size, lstm.hidden_size), lstm.dtype) if state is None
-                else np.asarray(state.swapaxes(0, 1) if lstm.batch_first else state, lstm.dtype)
-                for state in part
-            ])
-            for part in given
-        ]  # fmt: skip
-        pair = whole[0], whole[1]
-    return Recurrent(lstm, output, whole, lengths, pair)
+    known = next((array for part in given for array in part if array is not None), None)
+    if known is None:
+        return None
+    zero = np.zeros(known.shape, known.dtype)
+    h_0, c_0 = (
+        np.concatenate(
+            [zero if array is None else array for array in part], 1 if lstm.batch_first else 0
+        ).astype(lstm.dtype)
+        for part in given
+    )
+    return (h_0.swapaxes(0, 1), c_0.swapaxes(0, 1)) if lstm.batch_first else (h_0, c_0)
 
 
 def _is_zero(graph: Graph, name: str, depth: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,23 @@ class Cell:
     weight_hr: np.ndarray | None = None  # (P, H)
     weight_p: np.ndarray | None = None  # (3H,)
 
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Those that there are, by name."""
+        return {name: array for name, array in vars(self).items() if array is not None}
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+    def with_forget_bias(self, added: float) -> Cell:
+        """Return a cell in which this is added to the forget gates' biases."""
+        hidden = len(self.weight_ih) // 4
+        bias = np.zeros(4 * hidden, self.weight_ih.dtype) if self.bias is None else self.bias.copy()
+        bias[hidden : 2 * hidden] += checks.finite("forget_bias", added)
+        return replace(self, bias=bias)
+
 
 def assemble(cells: Sequence[Cell], forget_bias: float = 0.0, **options: Any) -> LSTM:
     """Make an LSTM of these cells: layer by layer, in each direction by direction.
@@ -44,6 +61,8 @@ def assemble(cells: Sequence[Cell], forget_bias: float = 0.0, **options: Any) ->
     ValueError
         If the shapes do not fit together; it names the parameter.
     """
+    if forget_bias:
+        cells = [cell.with_forget_bias(forget_bias) for cell in cells]
     first, directions = cells[0], 2 if options.get("bidirectional") else 1
     for weight in (first.weight_ih, first.weight_hh):
         if weight.ndim != 2:
@@ -58,19 +77,16 @@ def assemble(cells: Sequence[Cell], forget_bias: float = 0.0, **options: Any) ->
         hidden_size=hidden,
         num_layers=len(cells) // directions,
         proj_size=0 if first.weight_hr is None else len(first.weight_hr),
-        bias=first.bias is not None or bool(forget_bias),
+        bias=first.bias is not None,
         peephole=first.weight_p is not None,
         dtype=np.result_type(first.weight_ih, np.float32).name,
         **options,
     )
-    state = {}
-    for (ending, _, _), cell in zip(described.cells(), cells, strict=True):
-        own = {name: array for name, array in vars(cell).items() if array is not None}
-        if forget_bias:
-            bias = own.get("bias", np.zeros(4 * hidden, described.dtype)).copy()
-            bias[hidden : 2 * hidden] += checks.finite("forget_bias", forget_bias)
-            own["bias"] = bias
-        state.update({name + ending: array for name, array in own.items()})
+    state = {
+        name + ending: array
+        for (ending, _, _), cell in zip(described.cells(), cells, strict=True)
+        for name, array in cell.arrays.items()
+    }
     try:
         return LSTM._from_saved(asdict(described), state)
     except KeyError as error:

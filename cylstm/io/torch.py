@@ -10,6 +10,7 @@ https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import os
@@ -243,6 +244,7 @@ def _read_zip(archive: zipfile.ZipFile, budget: Budget) -> dict[str, Tensor]:
     if folder + "byteorder" in names:
         order = {b"little": "<", b"big": ">"}[read_member(archive, folder + "byteorder", budget)]
 
+    @functools.cache  # tensors that share a storage take it once
     def memory(key: str) -> bytes:
         return read_member(archive, f"{folder}data/{key}", budget)
 
@@ -266,6 +268,7 @@ def _read_legacy(file: IO[bytes], budget: Budget) -> dict[str, Tensor]:
         raise ValueError("expected a file of torch.save, got another pickle")
     order = ">" if ("little_endian", False) in head[2].items else "<"
 
+    @functools.cache
     def memory(key: str) -> bytes:
         position, nbytes = places[key]
         budget.take(key, nbytes)

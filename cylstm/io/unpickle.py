@@ -70,6 +70,7 @@ def _first(value: Any = (), *_more: Any) -> Any:
 _KNOWN: dict[str, Callable[..., Any]] = {
     "torch._utils _rebuild_tensor": _tensor,
     "torch._utils _rebuild_tensor_v2": _tensor,
+    "torch._utils _rebuild_tensor_v3": _tensor,  # of element types that have no storage class
     "torch._utils _rebuild_parameter": _first,
     "torch._utils _rebuild_parameter_with_state": _first,
     "torch.jit._pickle build_intlist": _first,
