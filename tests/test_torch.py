@@ -396,6 +396,13 @@ BAD = {
     "items for a number": b"\x80\x02K\x01(K\x01K\x02u.",
     "odd items": b"\x80\x02}(K\x01u.",
     "laughs": laughs(),
+    "a name that doubles": b"\x80\x02K\x01" + b"q\x00h\x00\x93" * 40 + b".",
+    "many long names": b"\x80\x02}(X\x01\0\0\0a}(X"
+    + struct.pack("<i", 10**6)
+    + b"b" * 10**6
+    + b"q\x00N"
+    + b"h\x00N" * 10**5
+    + b"uu.",
     "nested": b"\x80\x02" + b"(" * 100_000 + b"K\x01" + b"l" * 100_000 + b".",
     "a wide memo": b"\x80\x02}r\xff\xff\xff\xff.",
     "instruction of Python 2": b"(S'ls'\nios\nsystem\n.",
@@ -422,6 +429,15 @@ def test_a_bad_file_is_an_error_with_a_name(tmp_path, pickled, form):
 def test_a_legacy_file_that_lies_about_sizes_is_refused(tmp_path, counts):
     (tmp_path / "m.pt").write_bytes(legacy(program(plain()), counts))
     with pytest.raises(ValueError, match=r"m\.pt: "):
+        cylstm.from_torch(tmp_path / "m.pt")
+
+
+def test_the_names_of_storages_are_not_looked_up_for_ever(tmp_path):
+    content = legacy(program(plain()))
+    names = pickle.dumps([str(i) for i in range(len(FLOATS))], 2)
+    keys = b"\x80\x02]K\x01" + b"q\x00h\x00\x86" * 40 + b"a."
+    (tmp_path / "m.pt").write_bytes(content.replace(names, keys))
+    with pytest.raises(ValueError, match="expected the name of a storage"):
         cylstm.from_torch(tmp_path / "m.pt")
 
 

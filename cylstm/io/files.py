@@ -26,6 +26,7 @@ __all__ = [
     "read_member",
 ]
 
+_LONGEST_MESSAGE = 2000  # characters: names in a file may be of any length
 _MOST_LISTED = 20  # candidates in an error message
 _TIMES, _FREE = 16, 2**26  # how many bytes of tensors a file may hold: so many times its own, more
 _MAX_DIGITS = 20  # of an integer; enough for 64 bits, and read in no time
@@ -37,7 +38,8 @@ def naming(path: Any) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, KeyError) as error:
-        raise ValueError(f"{os.fspath(path)}: {error.args[0] if error.args else ''}") from error
+        message = str(error.args[0]) if error.args else ""
+        raise ValueError(f"{os.fspath(path)}: {message[:_LONGEST_MESSAGE]}") from error
 
 
 def is_path(source: Any) -> bool:

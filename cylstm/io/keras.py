@@ -44,6 +44,7 @@ __all__ = ["from_keras", "load_keras", "weights_for_keras"]
 _CELLS = ("LSTM", "CuDNNLSTM")
 _MODELS = ("Sequential", "Functional", "Model")
 _DEEPEST = 8  # of models within models
+_LONGEST = 256  # name of a layer
 
 Arrays = list[np.ndarray]
 
@@ -643,7 +644,7 @@ def _new(
 ) -> Entry:
     """Describe a model whose arrays lie where Keras 3 puts them: by class and order."""
     kind, config = _described(described, "model")
-    name = _text(config.get("name", ""), "name")
+    name = _name(config.get("name", ""))
 
     def weights(parts: Sequence[str]) -> list[Arrays]:
         return [arrays.variables(f"{place}/{part}/vars") for part in parts]
@@ -668,7 +669,7 @@ def _legacy(described: Any, version: str, arrays: Hdf5, place: str) -> Entry:
     model = Entry("", kind, config, _checked_version(version), None, _no_weights, [])
     for layer in _inner(config, 0):
         inner_kind, inner = _described(layer, "layer")
-        name = _text(layer.get("name", inner.get("name")), "name")
+        name = _name(layer.get("name", inner.get("name")))
 
         def weights(parts: Sequence[str], name: str = name) -> list[Arrays]:
             return _split(arrays.named(f"{place}/{name}"), len(parts))
@@ -724,6 +725,13 @@ def _text(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{name}: expected text, got {short(value)}")
     return value
+
+
+def _name(value: Any) -> str:
+    name = _text(value, "name")
+    if len(name) > _LONGEST:  # which all names within would begin with
+        raise ValueError(f"name: expected at most {_LONGEST} characters, got {len(name)}")
+    return name
 
 
 def _number(config: Mapping[str, Any], name: str, default: float) -> float:

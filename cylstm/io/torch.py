@@ -242,7 +242,10 @@ def _read_zip(archive: zipfile.ZipFile, budget: Budget) -> dict[str, Tensor]:
     folder = pickles[0].removesuffix("data.pkl")
     order = "<"
     if folder + "byteorder" in names:
-        order = {b"little": "<", b"big": ">"}[read_member(archive, folder + "byteorder", budget)]
+        told = read_member(archive, folder + "byteorder", budget)
+        if told not in (b"little", b"big"):
+            raise ValueError(f"byteorder: expected little or big, got {short(told)}")
+        order = "<" if told == b"little" else ">"
 
     @functools.cache  # tensors that share a storage take it once
     def memory(key: str) -> bytes:
@@ -284,6 +287,8 @@ def _read_legacy(file: IO[bytes], budget: Budget) -> dict[str, Tensor]:
     tensors = _named(unpickle.load(file, storage), budget)
     end = os.fstat(file.fileno()).st_size
     for key in unpickle.load(file, _refuse):
+        if not isinstance(key, str):  # others may take forever to be looked up
+            raise ValueError(f"expected the name of a storage, got {short(key)}")
         count = int.from_bytes(file.read(8), "little" if order == "<" else "big")
         nbytes = count * storages[key].itemsize
         places[key] = file.tell(), nbytes
@@ -408,5 +413,7 @@ def _named(content: Any, budget: Budget) -> dict[str, Tensor]:
             if key in _PARTS_OF_MODULES:
                 todo.append((name, part, depth + 1))
             elif isinstance(key, (str, int)):
-                todo.append((f"{name}.{key}" if name else str(key), part, depth + 1))
+                own = f"{name}.{key}" if name else str(key)
+                budget.take("names of tensors", len(own))  # many may begin with one long name
+                todo.append((own, part, depth + 1))
     return found

@@ -246,6 +246,8 @@ class _Machine:
 
     def stack_global(self) -> None:
         name, module = self.pop(), self.pop()
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise TypeError("a name that is no text")  # whose text might have no end
         self.stack.append(Name(f"{module} {name}"))
 
     def reduce(self) -> None:
