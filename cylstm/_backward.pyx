@@ -1,14 +1,20 @@
 """Backpropagation through time with packed weights, and threads.
 
-The loop runs over the steps of `Network.forward`'s tape from the last to the first::
+It goes over the tape of `Network.forward` in blocks of steps, from the last to the first. The
+gradients of a block's pre-activations, dz, stay in the cache until all that needs them is done::
 
-    dz_t, dc_{t-1} = cell_backward(dh_t + dy_t, dc_t)
+    dz_t, dc_{t-1} = cell_backward(dh_t + dy_t, dc_t)       at each step,
     dh_{t-1} = dz_t W_hh
+    dx = dz W_ih                                            for the block's rows at once
+    dW_ih += dz' x,  dW_hh += dz' h_{t-1},  db += dz
 
-with, where there is a projection, ``dr_t = dh_t + dy_t`` and ``dh_t = dr_t W_hr`` before the cell.
-A task is some of the batch's sequences, and threads divide as in `cylstm._inference`: sequences, or
-hidden units, where all meet after every step. Neither changes the order of a sum.
+and, where there is a projection, ``dr_t = dh_t + dy_t`` and ``dh_t = dr_t W_hr`` before the cell,
+and ``dW_hr += dr' h``. In the time loop threads divide as in `cylstm._inference`: sequences, or
+hidden units, where all meet after every step. The sums over rows they share by what is summed.
+Neither changes the order of a sum.
 """
+
+import numpy as np
 
 cimport openmp
 from cython.parallel cimport parallel, prange, threadid
@@ -34,268 +40,479 @@ from cylstm._inference cimport (
 from cylstm._kernels cimport cell, kernels, packed_matrix, step_gradients, step_tape
 from cylstm._sequence cimport Recurrence, data
 
-from cylstm._sequence import add_outer as add_outer_by_blas
-
 cdef enum:
-    BLOCK_ROWS = 96  # of x's gradient at once: they and the weights stay in the L2 cache
+    BLOCK_ROWS = 256  # at most, but a step's
+    INPUT_ROWS = 96   # of x's gradient at once: they and the weights stay in the L2 cache
 
 
-# What a task computes with; distances are in bytes. The arrays' first rows are the share's own.
-cdef struct task:
+# The gradient (m, n) of a weight, to which each block adds a' b.
+cdef struct outer:
+    Py_ssize_t m, n
+    const void **a            # pointers to the block's rows of (S, m)
+    const void **b            # and of (S, n)
+    char *sum                 # (m, n)
+    Py_ssize_t whole          # n without the columns past whole tiles; of them
+    char *rest                # [n - whole, m padded to tiles], the transpose
+    Py_ssize_t rest_row       # reals
+
+
+# One layer and direction. Rows lie close where no distance is named; it is in bytes.
+cdef struct passing:
     const cell *equations
     const kernels *kernel
-    packed_matrix weight_hh, weight_hr  # transposed
-    bint projected, reverse
-    Py_ssize_t itemsize, hidden, outputs, steps
-    Py_ssize_t rows, share, shares      # of the batch, and which of its shares this is
-    const Py_ssize_t *sizes             # of the whole batch
+    packed_matrix weight_ih, weight_hh, weight_hr  # transposed
+    bint projected, reverse, adds   # adds: grad_x is added to, not written
+    Py_ssize_t itemsize, inputs, hidden, outputs, steps
+    const Py_ssize_t *sizes
     const Py_ssize_t *offsets
-    char *gates                         # the tape [S, 4H],
-    char *cells                         # [S, H]
-    char *tanh_cells                    # [S, H]
-    char *c_0                           # [N, H]
-    char *grad_y                        # [S, R]
-    char *grad_h                        # [N, R], of h_n; in the end of h_0
-    char *grad_c                        # [N, H], of c_n; in the end of c_0
-    char *grad_z                        # [S, 4H], written
-    char *grad_outputs                  # [S, R], written where there is a projection
-    Py_ssize_t grad_y_row
+    const char *x                   # [S, I]
+    const char *y                   # [S, R]
+    const char *h_0                 # [N, R]
+    const char *c_0                 # [N, H]
+    const char *grad_y              # [S, R]
+    Py_ssize_t y_row, grad_y_row
+    step_tape tape                  # of the first row
+    char *grad_h                    # [N, R], of h_n; in the end of h_0
+    char *grad_c                    # [N, H], of c_n; in the end of c_0
+    char *grad_x                    # [S, I]
+    char *grad_bias                 # [4H]; NULL for none
+    char *grad_peephole             # [3H]; NULL for none
+    outer weights[2]                # of W_ih and W_hh
+    outer projection                # of W_hr
+    Py_ssize_t first, last          # the block: its positions,
+    Py_ssize_t row, rows            # first row and number of rows,
+    char *z                         # [rows, 4H], the gradient by pre-activations,
+    Py_ssize_t z_row
+    char *out                       # [rows, R], by outputs, where there is a projection,
+    char *cell_outputs              # [rows, H], of what was projected
+    char *memory                    # each thread's workspace
+    Py_ssize_t memory_each
+
+
+# Some sequences of the batch in the time loop: every `shares`-th from `share` on.
+cdef struct task:
+    Py_ssize_t share, shares, most
     char *dh                            # workspace: of the running rows' outputs, padded to tiles,
     char *dh_cell                       # and of their cells' outputs
-    Py_ssize_t dh_width, dh_cell_width
+    Py_ssize_t dh_width, dh_cell_width  # reals
     barrier meeting
 
 
-def backward(Network net, Py_ssize_t layer, Py_ssize_t direction, tape, c_0, batch, grad_y, grad_h,
-             grad_c, grad_z, grad_outputs):
-    """The time loop of the backward pass; arguments as of `Recurrence.backward`."""
-    cdef layout lies
-    cdef work w
-    cdef arena memory, empty
-    cdef task *tasks
-    cdef task *t
-    cdef Recurrence r = net.layers[layer][direction]
-    cdef Packed weights = packed(r, True)
-    cdef Py_ssize_t share, j
+def backward(Network net, Py_ssize_t layer, Py_ssize_t direction, x, y, tape, h_0, c_0, batch,
+             grad_y, grad_h, grad_c, grad_x, bint adds):
+    """The backward pass of a layer and direction.
+
+    Parameters
+    ----------
+    x, y : array, (S, I) and (S, R)
+        In packed rows; y's may lie apart, as grad_y's.
+    tape : tuple of array
+        From `Network.forward`.
+    h_0, c_0 : array, (N, R) and (N, H)
+        The initial state, in the sorted order.
+    batch : Batch
+    grad_y : array, (S, R)
+    grad_h, grad_c : array, (N, R) and (N, H)
+        Those of h_n and c_n going in, of h_0 and c_0 coming out.
+    grad_x : array, (S, I)
+        Written, or with `adds` added to.
+
+    Returns
+    -------
+    grads : dict of str to array
+        For each of the parameters.
+    """
+    cdef:
+        passing p
+        work w
+        arena memory, empty
+        layout lies
+        Recurrence r = net.layers[layer][direction]
+        Packed weights = packed(r, True)
+        task *tasks
+        int threads
     sizes, offsets = batch.sizes, batch.offsets
+    grads = {name: np.zeros(array.shape, array.dtype) for name, array in r.parameters.items()}
     lies.steps, lies.rows, lies.order, lies.begins = batch.steps, batch.rows, NULL, NULL
     lies.sizes = <const Py_ssize_t *> data(sizes)
     if lies.steps < 1 or lies.rows < 1:
-        return
+        return grads
+    memset(&p, 0, sizeof(passing))
+    p.equations, p.kernel = &weights.equations, r.kernel
+    p.weight_ih, p.weight_hh, p.weight_hr = weights.weight_ih, weights.weight_hh, weights.weight_hr
+    p.projected, p.reverse, p.adds = r.weight_hr != NULL, r.reverse, adds
+    p.itemsize, p.inputs, p.hidden, p.outputs = net.itemsize, r.inputs, r.hidden, r.outputs
+    p.steps, p.sizes, p.offsets = lies.steps, lies.sizes, <const Py_ssize_t *> data(offsets)
+    p.x, p.y, p.y_row = first_of(x), first_of(y), y.strides[0]
+    p.h_0, p.c_0 = first_of(h_0), first_of(c_0)
+    p.grad_y, p.grad_y_row = first_of(grad_y), grad_y.strides[0]
+    p.tape.gates, p.tape.c, p.tape.tanh_c = first_of(tape[0]), first_of(tape[1]), first_of(tape[2])
+    p.tape.gates_row, p.tape.c_row = 4 * r.hidden, r.hidden
+    p.grad_h, p.grad_c, p.grad_x = first_of(grad_h), first_of(grad_c), first_of(grad_x)
+    p.grad_bias, p.grad_peephole = sum_of(grads, "bias"), sum_of(grads, "weight_p")
     memset(&empty, 0, sizeof(arena))
     memset(&w, 0, sizeof(work))
     memory, w.memory = empty, &memory
     try:
         divide(net, &lies, 1, &w)
-        tasks = <task *> take(&memory, w.shares * sizeof(task))
-        memset(tasks, 0, w.shares * sizeof(task))
-        for share in range(w.shares):
-            t = &tasks[share]
-            t.equations, t.kernel = &weights.equations, r.kernel
-            t.weight_hh, t.weight_hr = weights.weight_hh, weights.weight_hr
-            t.projected, t.reverse = r.weight_hr != NULL, r.reverse
-            t.itemsize, t.hidden, t.outputs = net.itemsize, r.hidden, r.outputs
-            t.steps, t.rows, t.share, t.shares = lies.steps, lies.rows, share, w.shares
-            t.sizes, t.offsets = lies.sizes, <const Py_ssize_t *> data(offsets)
-            t.gates, t.cells, t.tanh_cells = first_of(tape[0]), first_of(tape[1]), first_of(tape[2])
-            t.c_0, t.grad_y, t.grad_y_row = first_of(c_0), first_of(grad_y), grad_y.strides[0]
-            t.grad_h, t.grad_c, t.grad_z = first_of(grad_h), first_of(grad_c), first_of(grad_z)
-            if t.projected:
-                t.grad_outputs = first_of(grad_outputs)
-            add_workspace(t, &memory)
+        threads = useful_threads(8.0 * r.hidden * (r.inputs + r.outputs) * p.offsets[p.steps])
+        add_block(&p, grads, min(p.offsets[p.steps], max(BLOCK_ROWS, lies.rows)), threads, &memory)
+        tasks = new_tasks(&p, lies.rows, w.shares, &memory)
         with nogil:
-            if w.threads > w.shares:
-                for j in range(w.shares):
-                    with parallel(num_threads=w.threads):
-                        run_task(&tasks[j], threadid(), openmp.omp_get_num_threads())
-            else:
-                for j in prange(w.shares, schedule="dynamic", chunksize=1, num_threads=w.threads):
-                    run_task(&tasks[j], 0, 1)
+            run_blocks(&p, tasks, w.shares, w.threads, threads)
     finally:
         arena_return(&memory, &empty)
+    return grads
 
 
-cdef int add_workspace(task *t, arena *memory) except -1:
-    cdef Py_ssize_t tile = 4 * t.kernel.width, most = share_of(t.rows, t.share, t.shares)
-    t.dh_width = row_width(t.weight_hh.tiles * tile, t.itemsize)
-    t.dh_cell_width = row_width(t.weight_hr.tiles * tile, t.itemsize) if t.projected else 0
-    t.dh = take(memory, most * (t.dh_width + t.dh_cell_width) * t.itemsize)
-    t.dh_cell = t.dh + most * t.dh_width * t.itemsize
+cdef char *sum_of(dict grads, str name) noexcept:
+    return first_of(grads[name]) if name in grads else NULL
+
+
+cdef int add_block(passing *p, dict grads, Py_ssize_t rows, int threads, arena *memory) except -1:
+    """The workspace of a block of at most so many rows."""
+    cdef:
+        Py_ssize_t size = p.itemsize, tile = 4 * p.kernel.width, most
+        const void **z
+        const void **out
+        char *sums
+    p.z_row = row_width(4 * p.hidden, size) * size
+    p.z = take(memory, rows * p.z_row)
+    z = pointers(p.z, p.z_row, rows, memory)
+    new_outer(p, &p.weights[0], grads["weight_ih"], z, pointers(NULL, 0, rows, memory), memory)
+    new_outer(p, &p.weights[1], grads["weight_hh"], z, pointers(NULL, 0, rows, memory), memory)
+    if p.projected:
+        p.out = take(memory, rows * p.outputs * size)
+        p.cell_outputs = take(memory, rows * p.hidden * size)
+        out = pointers(p.out, p.outputs * size, rows, memory)
+        z = pointers(p.cell_outputs, p.hidden * size, rows, memory)
+        new_outer(p, &p.projection, grads["weight_hr"], out, z, memory)
+    if p.grad_peephole != NULL and p.grad_bias == NULL:  # both are summed at once
+        sums = take(memory, 4 * p.hidden * size)
+        memset(sums, 0, 4 * p.hidden * size)
+        p.grad_bias = sums
+    most = max(4 * p.hidden, p.outputs) + tile + p.kernel.group
+    p.memory_each = max(rows * most, INPUT_ROWS * x_width(p)) * size
+    p.memory_each = (p.memory_each + 63) // 64 * 64
+    p.memory = take(memory, threads * p.memory_each)
     return 0
 
 
-def input_gradient(Network net, Py_ssize_t layer, Py_ssize_t direction, grad_z, grad_x):
-    """grad_x (S, I) += grad_z W_ih, in blocks of rows."""
+cdef const void **pointers(const char *first, Py_ssize_t row, Py_ssize_t rows,
+                           arena *memory) except NULL:
+    """To the rows of a matrix."""
+    cdef const void **to = <const void **> take(memory, rows * sizeof(void *))
+    cdef Py_ssize_t j
+    for j in range(rows):
+        to[j] = first + j * row
+    return to
+
+
+cdef int new_outer(const passing *p, outer *o, grad, const void **a, const void **b,
+                   arena *memory) except -1:
+    cdef Py_ssize_t tile = 4 * p.kernel.width, size
+    o.m, o.n, o.a, o.b, o.sum = grad.shape[0], grad.shape[1], a, b, first_of(grad)
+    o.whole = o.n // tile * tile
+    o.rest_row = (o.m + tile - 1) // tile * tile
+    if o.whole < o.n:
+        size = (o.n - o.whole) * o.rest_row * p.itemsize
+        o.rest = take(memory, size)
+        memset(o.rest, 0, size)
+    return 0
+
+
+cdef task *new_tasks(const passing *p, Py_ssize_t rows, Py_ssize_t shares,
+                     arena *memory) except NULL:
     cdef:
-        Recurrence r = net.layers[layer][direction]
-        Packed weights = packed(r, True)
-        packed_matrix w = weights.weight_ih
-        Py_ssize_t rows = grad_z.shape[0], size = net.itemsize, number, first
-        Py_ssize_t width = row_width(w.tiles * 4 * r.kernel.width, size)
-        int threads = useful_threads(4.0 * r.hidden * r.inputs * rows)
-        char *z = first_of(grad_z)
-        char *x = first_of(grad_x)
-        char *blocks
-        arena memory, empty
-    if rows == 0:
-        return
-    memset(&empty, 0, sizeof(arena))
-    memory = empty
-    try:
-        blocks = take(&memory, threads * BLOCK_ROWS * width * size)
-        for number in prange((rows + BLOCK_ROWS - 1) // BLOCK_ROWS, nogil=True, schedule="static",
-                             num_threads=threads):
-            first = number * BLOCK_ROWS
-            add_product(r, &w, min(BLOCK_ROWS, rows - first), z + first * 4 * r.hidden * size,
-                        blocks + threadid() * BLOCK_ROWS * width * size, width,
-                        x + first * r.inputs * size)
-    finally:
-        arena_return(&memory, &empty)
-
-
-def add_outer(Recurrence r, a, b, c):
-    """c (m, n) += a' b for a (S, m), b (S, n), whose rows are contiguous.
-
-    By tiles of c's columns; what they leave is BLAS's. Threads share c's rows.
-    """
-    cdef:
-        Py_ssize_t rows = len(a), size = c.itemsize, m = c.shape[0], tile = 4 * r.kernel.width
-        Py_ssize_t whole = c.shape[1] // tile * tile, each, j, begin
-        Py_ssize_t a_row = a.strides[0] // size, b_row = b.strides[0] // size
-        Py_ssize_t c_row = c.strides[0] // size, workspace
-        int threads = useful_threads(<double> rows * m * whole)
-        char *first_a = first_of(a)
-        char *first_b = first_of(b)
-        char *first_c = first_of(c)
-        char *memory_of_all
-        arena memory, empty
-    if whole < c.shape[1]:
-        add_outer_by_blas(r, a, b[:, whole:], c[:, whole:])
-    if rows == 0 or whole == 0:
-        return
-    each = (m + threads - 1) // threads
-    workspace = (r.kernel.outer_workspace(each) * size + 63) // 64 * 64
-    memset(&empty, 0, sizeof(arena))
-    memory = empty
-    try:
-        memory_of_all = take(&memory, threads * workspace)
-        for j in prange(threads, nogil=True, schedule="static", num_threads=threads):
-            begin = j * each
-            r.kernel.add_outer(rows, min(each, m - begin), whole, first_a + begin * size, a_row,
-                               first_b, b_row, first_c + begin * c_row * size, c_row,
-                               memory_of_all + j * workspace)
-    finally:
-        arena_return(&memory, &empty)
+        task *tasks = <task *> take(memory, shares * sizeof(task))
+        task *t
+        Py_ssize_t share, tile = 4 * p.kernel.width
+    memset(tasks, 0, shares * sizeof(task))
+    for share in range(shares):
+        t = &tasks[share]
+        t.share, t.shares, t.most = share, shares, share_of(rows, share, shares)
+        t.dh_width = row_width(p.weight_hh.tiles * tile, p.itemsize)
+        t.dh_cell_width = row_width(p.weight_hr.tiles * tile, p.itemsize) if p.projected else 0
+        t.dh = take(memory, t.most * (t.dh_width + t.dh_cell_width) * p.itemsize)
+        t.dh_cell = t.dh + t.most * t.dh_width * p.itemsize
+    return tasks
 
 
 # No Python from here on.
 
 
-cdef void add_product(Recurrence r, const packed_matrix *w, Py_ssize_t n, const char *z,
-                      char *block, Py_ssize_t width, char *x) noexcept nogil:
-    """x (n, I) += z W_ih, by way of the block."""
+cdef void run_blocks(passing *p, task *tasks, Py_ssize_t shares, int team,
+                     int threads) noexcept nogil:
+    """Block by block: `team` threads in the time loop, `threads` in the sums over rows."""
     cdef Py_ssize_t j
-    r.kernel.multiply(w, n, z, 4 * r.hidden, block, width, 0, w.tiles)
-    for j in range(n):
-        r.kernel.add(r.inputs, block + j * width * (8 if r.is_double else 4),
-                     x + j * r.inputs * (8 if r.is_double else 4))
+    cdef int members = team if team > shares else 1
+    for j in range(shares):
+        begin_task(p, &tasks[j])
+    p.first = p.steps
+    while p.first > 0:
+        next_block(p)
+        if team == 1:
+            for j in range(shares):
+                run_task(p, &tasks[j], 0, 1)
+        elif members > 1:
+            for j in range(shares):
+                with parallel(num_threads=members):
+                    run_task(p, &tasks[j], threadid(), openmp.omp_get_num_threads())
+        else:
+            for j in prange(shares, schedule="dynamic", chunksize=1, num_threads=team):
+                run_task(p, &tasks[j], 0, 1)
+        prepare_sums(p)
+        if threads == 1:
+            add_sums(p, 0, 1)
+        else:
+            for j in prange(threads, schedule="static", chunksize=1, num_threads=threads):
+                add_sums(p, j, threads)
+    for j in range(shares):
+        end_task(p, &tasks[j])
+    for j in range(2):
+        end_outer(p, &p.weights[j])
+    end_outer(p, &p.projection)
 
 
-cdef inline Py_ssize_t time_of(const task *t, Py_ssize_t position) noexcept nogil:
-    return t.steps - 1 - position if t.reverse else position
+cdef void next_block(passing *p) noexcept nogil:
+    """The steps before the last block, as many as make BLOCK_ROWS rows but at least one."""
+    p.last = p.first
+    p.rows = 0
+    while p.first > 0 and (p.rows == 0 or p.rows + size_at(p, p.first - 1) <= BLOCK_ROWS):
+        p.first -= 1
+        p.rows += size_at(p, p.first)
+    p.row = p.offsets[time_of(p, p.last - 1 if p.reverse else p.first)]
 
 
-cdef inline Py_ssize_t size_at(const task *t, Py_ssize_t position) noexcept nogil:
-    return share_of(t.sizes[time_of(t, position)], t.share, t.shares)
+cdef inline Py_ssize_t time_of(const passing *p, Py_ssize_t position) noexcept nogil:
+    return p.steps - 1 - position if p.reverse else position
 
 
-cdef inline Py_ssize_t row_of(const task *t, Py_ssize_t position, Py_ssize_t j) noexcept nogil:
-    """Where in packed rows the share's row j of a step lies."""
-    return t.offsets[time_of(t, position)] + t.share + j * t.shares
+cdef inline Py_ssize_t size_at(const passing *p, Py_ssize_t position) noexcept nogil:
+    return p.sizes[time_of(p, position)]
 
 
-cdef void copy_rows(Py_ssize_t n, Py_ssize_t size, const char *rows, Py_ssize_t row, char *to,
-                    Py_ssize_t to_row) noexcept nogil:
+cdef inline Py_ssize_t row_at(const passing *p, Py_ssize_t position) noexcept nogil:
+    """Where in packed rows a step begins."""
+    return p.offsets[time_of(p, position)]
+
+
+cdef inline Py_ssize_t carried_at(const passing *p, Py_ssize_t position) noexcept nogil:
+    """How many of a step's rows the step before it had too: the others begin."""
+    return min(size_at(p, position), size_at(p, position - 1)) if position > 0 else 0
+
+
+cdef inline step_tape tape_at(const passing *p, Py_ssize_t row) noexcept nogil:
+    cdef step_tape tape = p.tape
+    tape.gates = <char *> tape.gates + row * tape.gates_row * p.itemsize
+    tape.c = <char *> tape.c + row * tape.c_row * p.itemsize
+    tape.tanh_c = <char *> tape.tanh_c + row * tape.c_row * p.itemsize
+    return tape
+
+
+cdef inline void copy_rows(Py_ssize_t n, Py_ssize_t size, const char *rows, Py_ssize_t row,
+                           char *to, Py_ssize_t to_row) noexcept nogil:
     cdef Py_ssize_t j
     for j in range(n):
         memcpy(to + j * to_row, rows + j * row, size)
 
 
-cdef void cell_rows(const task *t, Py_ssize_t position, Py_ssize_t first, Py_ssize_t n,
-                    const char *c_prev, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
-    """The cell backward for rows [first, first + n) and units [begin, end) of a step after c_prev.
+# The time loop. Where a task's rows are meant, row j of it is row share + j * shares of a step.
+
+
+cdef void begin_task(const passing *p, task *t) noexcept nogil:
+    cdef Py_ssize_t size = p.outputs * p.itemsize
+    copy_rows(t.most, size, p.grad_h + t.share * size, t.shares * size, t.dh,
+              t.dh_width * p.itemsize)
+
+
+cdef void end_task(const passing *p, task *t) noexcept nogil:
+    cdef Py_ssize_t size = p.outputs * p.itemsize
+    copy_rows(t.most, size, t.dh, t.dh_width * p.itemsize, p.grad_h + t.share * size,
+              t.shares * size)
+
+
+cdef void run_task(const passing *p, task *t, int member, int team) noexcept nogil:
+    """The block's steps; of the tiles of hidden units, and of outputs, a member's share."""
+    cdef:
+        Py_ssize_t width = 4 * p.kernel.width, position, n, row, carried
+        Py_ssize_t tiles = p.weight_hr.tiles if p.projected else p.weight_hh.tiles
+        Py_ssize_t tile = member * tiles // team, end = (member + 1) * tiles // team
+        Py_ssize_t begin = tile * width, units = min(end * width, p.hidden)
+        Py_ssize_t out = member * p.weight_hh.tiles // team
+        Py_ssize_t out_end = (member + 1) * p.weight_hh.tiles // team
+        Py_ssize_t z_row = p.z_row // p.itemsize * t.shares
+    for position in range(p.last - 1, p.first - 1, -1):
+        n = share_of(size_at(p, position), t.share, t.shares)
+        row = row_at(p, position) - p.row + t.share
+        if p.projected:
+            if member == 0:
+                add_outputs(p, t, row, n)
+            cylstm_wait(&t.meeting, team)
+            p.kernel.multiply(&p.weight_hr, n, p.out + row * p.outputs * p.itemsize,
+                              p.outputs * t.shares, t.dh_cell, t.dh_cell_width, tile, end,
+                              position % 2)
+        if begin < units:
+            carried = share_of(carried_at(p, position), t.share, t.shares)
+            cell_rows(p, t, position, 0, carried, begin, units)
+            cell_rows(p, t, position, carried, n, begin, units)
+        cylstm_wait(&t.meeting, team)
+        p.kernel.multiply(&p.weight_hh, n, p.z + row * p.z_row, z_row, t.dh, t.dh_width, out,
+                          out_end, position % 2)
+        if p.projected:  # else a member's outputs are its own units
+            cylstm_wait(&t.meeting, team)
+
+
+cdef void add_outputs(const passing *p, task *t, Py_ssize_t row, Py_ssize_t n) noexcept nogil:
+    """By a projection's outputs: dh + dy."""
+    cdef Py_ssize_t j, size = p.outputs * p.itemsize
+    cdef char *to = p.out + row * size
+    for j in range(n):
+        memcpy(to, t.dh + j * t.dh_width * p.itemsize, size)
+        p.kernel.add(p.outputs, p.grad_y + (p.row + row + j * t.shares) * p.grad_y_row, to)
+        to += t.shares * size
+
+
+cdef void cell_rows(const passing *p, const task *t, Py_ssize_t position, Py_ssize_t first,
+                    Py_ssize_t last, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    """The cell backward for a task's rows [first, last) of a step and units [begin, end).
+
+    Either all of them were running at the step before, or all begin.
     """
     cdef:
-        Py_ssize_t hidden = t.hidden * t.itemsize, row = row_of(t, position, first)
-        Py_ssize_t width = t.dh_cell_width if t.projected else t.dh_width
-        step_tape tape
+        Py_ssize_t at = t.share + first * t.shares, row = row_at(p, position) + at
+        Py_ssize_t width = t.dh_cell_width if p.projected else t.dh_width
+        const char *c_prev = p.c_0 + at * p.hidden * p.itemsize
+        step_tape tape = tape_at(p, row)
         step_gradients grad
-    if n <= 0:
+    if first >= last:
         return
-    tape.gates = t.gates + row * 4 * hidden
-    tape.c, tape.tanh_c = t.cells + row * hidden, t.tanh_cells + row * hidden
-    grad.h = (t.dh_cell if t.projected else t.dh) + first * width * t.itemsize
-    grad.y = NULL if t.projected else t.grad_y + row * t.grad_y_row
-    grad.c = t.grad_c + (t.share + first * t.shares) * hidden
-    grad.z = t.grad_z + row * 4 * hidden
-    tape.gates_row = grad.z_row = 4 * t.hidden * t.shares
-    tape.c_row = grad.c_row = t.hidden * t.shares
-    grad.h_row, grad.y_row = width, t.grad_y_row // t.itemsize * t.shares
-    t.kernel.cell_backward(t.equations, n, &tape, c_prev, t.hidden * t.shares, &grad, begin, end)
+    if first < share_of(carried_at(p, position), t.share, t.shares):
+        c_prev = <const char *> tape_at(p, row_at(p, position - 1) + at).c
+    grad.h = (t.dh_cell if p.projected else t.dh) + first * width * p.itemsize
+    grad.y = NULL if p.projected else p.grad_y + row * p.grad_y_row
+    grad.c = p.grad_c + at * p.hidden * p.itemsize
+    grad.z = p.z + (row - p.row) * p.z_row
+    grad.h_row, grad.y_row = width, p.grad_y_row // p.itemsize * t.shares
+    grad.z_row = p.z_row // p.itemsize * t.shares
+    grad.c_row = p.hidden * t.shares
+    tape.gates_row *= t.shares
+    tape.c_row *= t.shares
+    p.kernel.cell_backward(p.equations, last - first, &tape, c_prev, p.hidden * t.shares, &grad,
+                           begin, end)
 
 
-cdef void unproject(const task *t, Py_ssize_t position, Py_ssize_t n, Py_ssize_t tile,
-                    Py_ssize_t end) noexcept nogil:
-    """dh of the cells := (dh + dy) W_hr, for tiles [tile, end)."""
-    t.kernel.multiply(&t.weight_hr, n, t.grad_outputs + row_of(t, position, 0) * t.outputs
-                      * t.itemsize, t.outputs * t.shares, t.dh_cell, t.dh_cell_width, tile, end)
+# The sums over a block's rows.
 
 
-cdef void add_outputs(const task *t, Py_ssize_t position, Py_ssize_t n) noexcept nogil:
-    """grad_outputs := dh + dy, where a projection has its inputs."""
-    cdef Py_ssize_t j, row
-    cdef char *to
-    for j in range(n):
-        row = row_of(t, position, j)
-        to = t.grad_outputs + row * t.outputs * t.itemsize
-        memcpy(to, t.dh + j * t.dh_width * t.itemsize, t.outputs * t.itemsize)
-        t.kernel.add(t.outputs, t.grad_y + row * t.grad_y_row, to)
+cdef void prepare_sums(const passing *p) noexcept nogil:
+    """What the block's rows are multiplied with: x, the h before each step, what was projected."""
+    cdef Py_ssize_t position, j, at, carried, size = p.outputs * p.itemsize
+    cdef step_tape tape = tape_at(p, p.row)
+    for j in range(p.rows):
+        p.weights[0].b[j] = p.x + (p.row + j) * p.inputs * p.itemsize
+    for position in range(p.first, p.last):
+        at, carried = row_at(p, position) - p.row, carried_at(p, position)
+        for j in range(carried):
+            p.weights[1].b[at + j] = p.y + (row_at(p, position - 1) + j) * p.y_row
+        for j in range(carried, size_at(p, position)):
+            p.weights[1].b[at + j] = p.h_0 + j * size
+    if p.projected:
+        p.kernel.cell_output(p.equations, p.rows, &tape, p.cell_outputs)
 
 
-cdef void run_task(task *t, int member, int team) noexcept nogil:
-    """A member's share of a task: of the tiles of hidden units and of outputs."""
+cdef void add_sums(const passing *p, Py_ssize_t member, Py_ssize_t team) noexcept nogil:
+    """A member's share: of rows of x's gradient, of units, of rows of the weights' gradients."""
+    cdef char *memory = p.memory + member * p.memory_each
+    input_gradient(p, member * p.rows // team, (member + 1) * p.rows // team, memory)
+    if p.grad_bias != NULL:
+        add_units(p, share_begin(p.hidden, p.kernel.width, member, team),
+                  share_begin(p.hidden, p.kernel.width, member + 1, team))
+    add_products(p, p.weights, 2, member, team, memory)
+    if p.projected:
+        add_products(p, &p.projection, 1, member, team, memory)
+
+
+cdef inline Py_ssize_t share_begin(Py_ssize_t n, Py_ssize_t each, Py_ssize_t member,
+                                   Py_ssize_t team) noexcept nogil:
+    """Where a member's share of n begins, a multiple of `each`; n past the last."""
+    return min(n, member * ((n + each - 1) // each) // team * each)
+
+
+cdef inline Py_ssize_t x_width(const passing *p) noexcept nogil:
+    return p.weight_ih.tiles * (1 if p.weight_ih.narrow else 4) * p.kernel.width
+
+
+cdef void input_gradient(const passing *p, Py_ssize_t first, Py_ssize_t last,
+                         char *block) noexcept nogil:
+    """dx of the block's rows [first, last); where it does not fit its place, by way of `block`."""
     cdef:
-        Py_ssize_t size = t.itemsize, width = 4 * t.kernel.width
-        Py_ssize_t most = share_of(t.rows, t.share, t.shares), position, n, carried
-        Py_ssize_t tiles = t.weight_hr.tiles if t.projected else t.weight_hh.tiles
-        Py_ssize_t tile = member * tiles // team, end = (member + 1) * tiles // team
-        Py_ssize_t begin = tile * width, units = min(end * width, t.hidden)
-        Py_ssize_t out = member * t.weight_hh.tiles // team
-        Py_ssize_t out_end = (member + 1) * t.weight_hh.tiles // team
-        Py_ssize_t h_row = t.outputs * size, hidden = t.hidden * size
-        char *grad_h = t.grad_h + t.share * h_row
-    if member == 0:
-        copy_rows(most, h_row, grad_h, t.shares * h_row, t.dh, t.dh_width * size)
-    cylstm_wait(&t.meeting, team)
-    for position in range(t.steps - 1, -1, -1):
-        n = size_at(t, position)
-        if t.projected:
-            if member == 0:
-                add_outputs(t, position, n)
-            cylstm_wait(&t.meeting, team)
-            unproject(t, position, n, tile, end)
-        carried = min(n, size_at(t, position - 1)) if position > 0 else 0
-        if begin < units:
-            if carried > 0:
-                cell_rows(t, position, 0, carried, t.cells + row_of(t, position - 1, 0) * hidden,
-                          begin, units)
-            cell_rows(t, position, carried, n - carried,
-                      t.c_0 + (t.share + carried * t.shares) * hidden, begin, units)
-        cylstm_wait(&t.meeting, team)
-        t.kernel.multiply(&t.weight_hh, n, t.grad_z + row_of(t, position, 0) * 4 * hidden,
-                          4 * t.hidden * t.shares, t.dh, t.dh_width, out, out_end)
-        if t.projected:  # else a member's outputs are its own units
-            cylstm_wait(&t.meeting, team)
-    cylstm_wait(&t.meeting, team)
-    if member == 0:
-        copy_rows(most, h_row, t.dh, t.dh_width * size, grad_h, t.shares * h_row)
+        Py_ssize_t size = p.itemsize, width = x_width(p), row = p.inputs * size, j, n
+        bint direct = width == p.inputs and not p.adds
+        char *x
+    while first < last:
+        n = min(INPUT_ROWS, last - first)
+        x = p.grad_x + (p.row + first) * row
+        p.kernel.multiply(&p.weight_ih, n, p.z + first * p.z_row, p.z_row // size,
+                          x if direct else block, width, 0, p.weight_ih.tiles, False)
+        if p.adds:
+            for j in range(n):
+                p.kernel.add(p.inputs, block + j * width * size, x + j * row)
+        elif not direct:
+            copy_rows(n, row, block, width * size, x, row)
+        first += n
+
+
+cdef void add_units(const passing *p, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    """The gradients of bias and peepholes, for units [begin, end)."""
+    cdef Py_ssize_t position, carried
+    cdef step_tape tape = tape_at(p, p.row)
+    if p.grad_peephole == NULL:
+        p.kernel.sum_gradients(p.equations, p.rows, &tape, NULL, 0, p.z, p.z_row // p.itemsize,
+                               p.grad_bias, NULL, begin, end)
+        return
+    for position in range(p.first, p.last):
+        carried = carried_at(p, position)
+        if carried > 0:
+            add_step_units(p, row_at(p, position), carried,
+                           <const char *> tape_at(p, row_at(p, position - 1)).c, begin, end)
+        add_step_units(p, row_at(p, position) + carried, size_at(p, position) - carried,
+                       p.c_0 + carried * p.hidden * p.itemsize, begin, end)
+
+
+cdef void add_step_units(const passing *p, Py_ssize_t row, Py_ssize_t n, const char *c_prev,
+                         Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef step_tape tape = tape_at(p, row)
+    p.kernel.sum_gradients(p.equations, n, &tape, c_prev, p.hidden, p.z + (row - p.row) * p.z_row,
+                           p.z_row // p.itemsize, p.grad_bias, p.grad_peephole, begin, end)
+
+
+cdef void add_products(const passing *p, const outer *outers, Py_ssize_t count, Py_ssize_t member,
+                       Py_ssize_t team, char *memory) noexcept nogil:
+    """A member's rows of gradients that have a in common."""
+    cdef:
+        Py_ssize_t size = p.itemsize, tile = 4 * p.kernel.width, j
+        Py_ssize_t begin = share_begin(outers.m, tile, member, team)
+        Py_ssize_t n = share_begin(outers.m, tile, member + 1, team) - begin
+        const outer *o
+        char *groups = memory + p.rows * tile * size
+    if n == 0:
+        return
+    p.kernel.pack_columns(p.rows, begin, n, outers.a, groups)
+    for j in range(count):
+        o = &outers[j]
+        p.kernel.add_outer(p.rows, n, o.whole, groups, o.b, 0, o.sum + begin * o.n * size, o.n,
+                           memory)
+    for j in range(count):
+        o = &outers[j]
+        if o.whole < o.n:
+            p.kernel.pack_columns(p.rows, o.whole, o.n - o.whole, o.b, groups)
+            p.kernel.add_outer(p.rows, o.n - o.whole, n, groups, o.a, begin,
+                               o.rest + begin * size, o.rest_row, memory)
+
+
+cdef void end_outer(const passing *p, const outer *o) noexcept nogil:
+    """Put the columns past whole tiles where they belong."""
+    if o.rest != NULL:
+        p.kernel.transpose(o.n - o.whole, o.m, o.rest, o.rest_row, o.sum + o.whole * p.itemsize,
+                           o.n)

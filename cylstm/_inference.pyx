@@ -18,8 +18,6 @@ Neither changes an output's sum, so the bits do not depend on it.
 
 import os
 
-import numpy as np
-
 cimport numpy as cnp
 cimport openmp
 from cython.parallel cimport parallel, prange, threadid
@@ -30,6 +28,8 @@ from posix.stdlib cimport posix_memalign
 
 from cylstm._kernels cimport packed_matrix, packed_step, packing, step_tape
 from cylstm._sequence cimport Recurrence, data
+
+from cylstm._sequence import aligned_empty
 
 
 cnp.import_array()
@@ -45,14 +45,6 @@ cdef enum:
     LOCAL_BYTES = 16384   # of workspace that a small call has on the stack
     FUSED_ROWS = 4        # from which on a step takes x's share too, where for each row there are
     FUSED_BYTES = 524288  # at most so many bytes of weights, which come from far at each step
-
-
-def aligned_empty(Py_ssize_t size, dtype):
-    """An array that starts where a cache line does, as vectors of any width want."""
-    dtype = np.dtype(dtype)
-    memory = np.empty(size * dtype.itemsize + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : start + size * dtype.itemsize].view(dtype)
 
 
 cdef class Packed:
@@ -91,8 +83,9 @@ cdef Packed new_packed(Recurrence r):
 cdef Packed _pack(Recurrence r):
     """For x W_ih', h W_hh' and h W_hr'."""
     cdef Packed made = new_packed(r)
-    cdef packing how = packing(True, r.hidden, r.inputs, r.inputs, 1)
-    new_matrix(r, made.memory, True, r.hidden, r.inputs + r.outputs, &made.weights)
+    cdef packing how = packing(True, False, r.hidden, r.inputs, r.inputs, 1)
+    cdef packing both = packing(True, False, r.hidden, r.inputs + r.outputs, 0, 0)
+    new_matrix(r, made.memory, &both, &made.weights)
     made.weight_ih = made.weight_hh = made.weights
     made.weight_ih.depth, made.weight_hh.depth = r.inputs, r.outputs
     made.weight_hh.bias = NULL
@@ -102,8 +95,8 @@ cdef Packed _pack(Recurrence r):
     how.depth = how.row_step = r.outputs
     r.kernel.pack(&how, r.weight_hh, NULL, &made.weight_hh)
     if r.weight_hr != NULL:
-        new_matrix(r, made.memory, False, r.outputs, r.hidden, &made.weight_hr)
-        how = packing(False, r.outputs, r.hidden, r.hidden, 1)
+        how = packing(False, False, r.outputs, r.hidden, r.hidden, 1)
+        new_matrix(r, made.memory, &how, &made.weight_hr)
         r.kernel.pack(&how, r.weight_hr, NULL, &made.weight_hr)
     return made
 
@@ -111,30 +104,30 @@ cdef Packed _pack(Recurrence r):
 cdef Packed _pack_transposes(Recurrence r):
     """For dz W_ih, dz W_hh and dh W_hr."""
     cdef Packed made = new_packed(r)
-    _pack_transpose(r, made.memory, r.weight_ih, 4 * r.hidden, r.inputs, &made.weight_ih)
-    _pack_transpose(r, made.memory, r.weight_hh, 4 * r.hidden, r.outputs, &made.weight_hh)
+    cdef bint few = r.inputs <= 2 * r.kernel.width
+    _pack_transpose(r, made.memory, few, r.weight_ih, 4 * r.hidden, r.inputs, &made.weight_ih)
+    _pack_transpose(r, made.memory, False, r.weight_hh, 4 * r.hidden, r.outputs, &made.weight_hh)
     if r.weight_hr != NULL:
-        _pack_transpose(r, made.memory, r.weight_hr, r.outputs, r.hidden, &made.weight_hr)
+        _pack_transpose(r, made.memory, False, r.weight_hr, r.outputs, r.hidden, &made.weight_hr)
     return made
 
 
-cdef int _pack_transpose(Recurrence r, list memory, const void *matrix, Py_ssize_t rows,
-                         Py_ssize_t columns, packed_matrix *to) except -1:
-    cdef packing how = packing(False, columns, rows, 1, columns)
-    new_matrix(r, memory, False, columns, rows, to)
+cdef int _pack_transpose(Recurrence r, list memory, bint narrow, const void *matrix,
+                         Py_ssize_t rows, Py_ssize_t columns, packed_matrix *to) except -1:
+    cdef packing how = packing(False, narrow, columns, rows, 1, columns)
+    new_matrix(r, memory, &how, to)
     r.kernel.pack(&how, matrix, NULL, to)
     return 0
 
 
-cdef int new_matrix(Recurrence r, list memory, bint gated, Py_ssize_t outputs, Py_ssize_t depth,
-                    packed_matrix *to) except -1:
-    """Memory for packed weights and a bias."""
-    cdef packing how = packing(gated, outputs, depth, 0, 0)
-    cdef Py_ssize_t tile = 4 * r.kernel.width
-    dtype = np.float64 if r.is_double else np.float32
-    to.tiles, to.depth, to.tile_step = r.kernel.packed_tiles(&how), depth, depth * tile
+cdef int new_matrix(Recurrence r, list memory, const packing *how, packed_matrix *to) except -1:
+    """Memory for packed weights, and a bias unless they are narrow."""
+    cdef Py_ssize_t tile = (1 if how.narrow else 4) * r.kernel.width
+    dtype = r.parameters["weight_ih"].dtype
+    to.narrow, to.tiles, to.depth = how.narrow, r.kernel.packed_tiles(how), how.depth
+    to.tile_step = how.depth * tile
     weights = aligned_empty(to.tiles * to.tile_step, dtype)
-    bias = aligned_empty(to.tiles * tile, dtype)
+    bias = None if how.narrow else aligned_empty(to.tiles * tile, dtype)
     memory += [weights, bias]
     to.weights, to.bias = data(weights), data(bias)
     return 0
@@ -615,7 +608,7 @@ cdef void project(const task *t, Py_ssize_t first, Py_ssize_t last, Py_ssize_t t
     cdef const char *x = t.x_block if t.gather else x_at(t, first)
     cdef Py_ssize_t x_row = t.inputs if t.gather else t.x_row // t.itemsize
     t.kernel.multiply(&t.weight_ih, rows_between(t, first, last), x, x_row, t.z_block, t.z_width,
-                      tile, end)
+                      tile, end, False)
 
 
 cdef void change_running(const task *t, Py_ssize_t running, Py_ssize_t n,
@@ -708,7 +701,7 @@ cdef void run_task(task *t, int member, int team) noexcept nogil:
             if t.projected:
                 if member == 0:
                     t.kernel.multiply(&t.weight_hr, n, t.unprojected, t.c_width, v_next + h_at,
-                                      t.v_width, 0, t.weight_hr.tiles)
+                                      t.v_width, 0, t.weight_hr.tiles, s.down)
                     scatter_rows(t, n, v_next + h_at, t.v_width * size, y)
                 cylstm_wait(&t.meeting, team)
             v_now, v_next = v_next, v_now

@@ -40,12 +40,14 @@ cdef extern from "kernels.h" nogil:
 
     ctypedef struct packing:
         bint gated
+        bint narrow
         Py_ssize_t outputs
         Py_ssize_t depth
         Py_ssize_t row_step
         Py_ssize_t k_step
 
     ctypedef struct packed_matrix:
+        bint narrow
         Py_ssize_t tiles
         Py_ssize_t depth
         Py_ssize_t tile_step
@@ -70,6 +72,7 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct kernels:
         const char *isa
         int width
+        int group
         void (*activate)(const activation *, Py_ssize_t, const void *, void *) noexcept nogil
         void (*add)(Py_ssize_t, const void *, void *) noexcept nogil
         void (*cell_run)(const cell *, Py_ssize_t, const void *, void *, void *) noexcept nogil
@@ -79,17 +82,20 @@ cdef extern from "kernels.h" nogil:
                               Py_ssize_t, const step_gradients *, Py_ssize_t,
                               Py_ssize_t) noexcept nogil
         void (*sum_gradients)(const cell *, Py_ssize_t, const step_tape *, const void *,
-                              Py_ssize_t, const void *, Py_ssize_t, void *,
-                              void *) noexcept nogil
+                              Py_ssize_t, const void *, Py_ssize_t, void *, void *,
+                              Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*cell_output)(const cell *, Py_ssize_t, const step_tape *, void *) noexcept nogil
         Py_ssize_t (*packed_tiles)(const packing *) noexcept nogil
         void (*pack)(const packing *, const void *, const void *,
                      const packed_matrix *) noexcept nogil
         void (*multiply)(const packed_matrix *, Py_ssize_t, const void *, Py_ssize_t, void *,
-                         Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
-        void (*add_outer)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t,
-                          const void *, Py_ssize_t, void *, Py_ssize_t, void *) noexcept nogil
-        Py_ssize_t (*outer_workspace)(Py_ssize_t) noexcept nogil
+                         Py_ssize_t, Py_ssize_t, Py_ssize_t, bint) noexcept nogil
+        void (*pack_columns)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *const *,
+                             void *) noexcept nogil
+        void (*add_outer)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, const void *const *,
+                          Py_ssize_t, void *, Py_ssize_t, void *) noexcept nogil
+        void (*transpose)(Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *,
+                          Py_ssize_t) noexcept nogil
         void (*step)(const cell *, const packed_matrix *, Py_ssize_t, const packed_step *,
                      Py_ssize_t, Py_ssize_t) noexcept nogil
 

@@ -29,20 +29,15 @@ class Recurrence:
     ) -> None: ...
     def backward(
         self,
+        x: ndarray,
+        y: ndarray,
         tape: Tape,
+        h_0: ndarray,
         c_0: ndarray,
         batch: Batch,
         grad_y: ndarray,
         grad_h: ndarray,
         grad_c: ndarray,
-        grad_z: ndarray,
-        grad_outputs: ndarray | None,
-    ) -> None: ...
-    def input_gradient(self, grad_z: ndarray, grad_x: ndarray) -> None: ...
-    def sum_gradients(
-        self, tape: Tape, c_0: ndarray, batch: Batch, grad_z: ndarray, grads: dict[str, ndarray]
-    ) -> None: ...
-    def previous_outputs(self, y: ndarray, h_0: ndarray, batch: Batch) -> ndarray: ...
-    def cell_outputs(self, tape: Tape) -> ndarray: ...
-
-def add_outer(r: Recurrence, a: ndarray, b: ndarray, c: ndarray) -> None: ...
+        grad_x: ndarray,
+        adds: bool,
+    ) -> dict[str, ndarray]: ...

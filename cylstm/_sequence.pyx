@@ -28,6 +28,13 @@ cdef enum:
     BLOCK_BYTES = 262144  # of pre-activations that `run` projects at once: a part of the L2 cache
 
 
+def aligned_empty(Py_ssize_t size, dtype):
+    """An array that starts where a cache line does, as vectors of any width want."""
+    memory = np.empty(size + 64 // dtype.itemsize, dtype)
+    cdef Py_ssize_t start = (-<Py_ssize_t> data(memory) & 63) // dtype.itemsize
+    return memory[start : start + size]
+
+
 cdef class Recurrence:
     """The parameters of one layer and direction, and its passes over a batch.
 
@@ -89,9 +96,11 @@ cdef class Recurrence:
 
     def new_tape(self, Py_ssize_t rows):
         """Memory for the activated gates (S, 4H), c (S, H) and its output activation (S, H)."""
-        dtype = np.float64 if self.is_double else np.float32
-        return tuple(np.empty((rows, width), dtype)
-                     for width in (4 * self.hidden, self.hidden, self.hidden))
+        cdef Py_ssize_t size = rows * self.hidden
+        memory = aligned_empty(6 * size, self.parameters["weight_ih"].dtype)
+        return (memory[: 4 * size].reshape(rows, 4 * self.hidden),
+                memory[4 * size : 5 * size].reshape(rows, self.hidden),
+                memory[5 * size :].reshape(rows, self.hidden))
 
     def forward(self, x, y, h, c, batch, tape):
         """Forward with a tape by BLAS, over packed rows: x (S, I), y (S, R); h, c as in `run`."""
@@ -100,71 +109,36 @@ cdef class Recurrence:
         else:
             _forward_arrays[float](self, x, y, h, c, batch.sizes, batch.offsets, *tape)
 
-    def backward(self, tape, c_0, batch, grad_y, grad_h, grad_c, grad_z, grad_outputs):
-        """The time loop of the backward pass, by BLAS.
+    def backward(self, x, y, tape, h_0, c_0, batch, grad_y, grad_h, grad_c, grad_x, adds):
+        """The backward pass by BLAS.
 
         Parameters
         ----------
+        x, y : array, (S, I) and (S, R)
+            In packed rows; y's may lie apart, as grad_y's.
         tape : tuple of array
             From `forward`.
-        c_0 : array, (N, H)
+        h_0, c_0 : array, (N, R) and (N, H)
             The initial state, in the sorted order.
         batch : Batch
         grad_y : array, (S, R)
         grad_h, grad_c : array, (N, R) and (N, H), C-contiguous
             Those of h_n and c_n going in, of h_0 and c_0 coming out.
-        grad_z : array, (S, 4H)
-            Written: by the pre-activations.
-        grad_outputs : array, (S, R)
-            Written with a projection only: by its output.
+        grad_x : array, (S, I)
+            Written, or with `adds` added to.
+
+        Returns
+        -------
+        grads : dict of str to array
+            For each of the parameters.
         """
+        if not adds:
+            grad_x[...] = 0
         if self.is_double:
-            _backward_arrays[double](self, tape, c_0, batch.sizes, batch.offsets, grad_y, grad_h,
-                                     grad_c, grad_z, grad_outputs)
-        else:
-            _backward_arrays[float](self, tape, c_0, batch.sizes, batch.offsets, grad_y, grad_h,
-                                    grad_c, grad_z, grad_outputs)
-
-    def input_gradient(self, grad_z, grad_x):
-        """grad_x (S, I) += grad_z W_ih."""
-        if self.is_double:
-            _input_gradient[double](self, grad_z, grad_x)
-        else:
-            _input_gradient[float](self, grad_z, grad_x)
-
-    def sum_gradients(self, tape, c_0, batch, grad_z, grads):
-        """Add the gradients that are sums over rows to `grads`: by the bias and the peepholes."""
-        if self.is_double:
-            _sum_arrays[double](self, tape, c_0, batch.sizes, batch.offsets, grad_z, grads)
-        else:
-            _sum_arrays[float](self, tape, c_0, batch.sizes, batch.offsets, grad_z, grads)
-
-    def previous_outputs(self, y, h_0, batch):
-        """What each step started from: the h (S, R) before it."""
-        h_prev = np.empty((len(y), self.outputs), y.dtype)
-        if self.is_double:
-            _previous_arrays[double](self, y, h_0, batch.sizes, batch.offsets, h_prev)
-        else:
-            _previous_arrays[float](self, y, h_0, batch.sizes, batch.offsets, h_prev)
-        return h_prev
-
-    def cell_outputs(self, tape):
-        """The h (S, H) before their projection, computed again."""
-        cdef step_tape kept
-        gates, c, tanh_c = tape
-        h = np.empty_like(c)
-        kept.gates, kept.tanh_c = <void *> data(gates), <void *> data(tanh_c)
-        kept.gates_row, kept.c_row = 4 * self.hidden, self.hidden
-        self.kernel.cell_output(&self.equations, len(c), &kept, <void *> data(h))
-        return h
-
-
-def add_outer(Recurrence r, a, b, c):
-    """c (m, n) += a' b for a (S, m), b (S, n), whose rows are contiguous, by BLAS."""
-    if r.is_double:
-        _add_outer[double](a, b, c)
-    else:
-        _add_outer[float](a, b, c)
+            return _backward_arrays[double](self, x, y, tape, h_0, c_0, batch.sizes, batch.offsets,
+                                            grad_y, grad_h, grad_c, grad_x)
+        return _backward_arrays[float](self, x, y, tape, h_0, c_0, batch.sizes, batch.offsets,
+                                       grad_y, grad_h, grad_c, grad_x)
 
 
 cdef const void *data(array) except? NULL:
@@ -360,7 +334,7 @@ cdef void sum_steps(
     cdef step_tape tape = tape_of(r, 0, gates, cells, cells)
     if grad_peephole == NULL:
         r.kernel.sum_gradients(&r.equations, offsets[steps], &tape, NULL, 0, grad_z, width,
-                               grad_bias, NULL)
+                               grad_bias, NULL, 0, r.hidden)
         return
     for position in range(steps):
         t = time_of(r.reverse, steps, position)
@@ -370,11 +344,12 @@ cdef void sum_steps(
             r.kernel.sum_gradients(
                 &r.equations, carried, &tape,
                 cells + offsets[time_of(r.reverse, steps, position - 1)] * r.hidden, r.hidden,
-                grad_z + offsets[t] * width, width, grad_bias, grad_peephole)
+                grad_z + offsets[t] * width, width, grad_bias, grad_peephole, 0,
+                r.hidden)
         tape = tape_of(r, offsets[t] + carried, gates, cells, cells)
         r.kernel.sum_gradients(
             &r.equations, sizes[t] - carried, &tape, c_0 + carried * r.hidden, r.hidden,
-            grad_z + (offsets[t] + carried) * width, width, grad_bias, grad_peephole)
+            grad_z + (offsets[t] + carried) * width, width, grad_bias, grad_peephole, 0, r.hidden)
 
 
 # From arrays to pointers. Memoryviews check dtype, rank and layout; sizes are the caller's care.
@@ -426,19 +401,23 @@ cdef int _forward_arrays(Recurrence r, const floating[:, ::1] x, floating[:, :] 
     return 0
 
 
-cdef int _backward_arrays(Recurrence r, tuple tape, const floating[:, ::1] c_0,
-                          const Py_ssize_t[::1] sizes, const Py_ssize_t[::1] offsets,
-                          const floating[:, :] grad_y, floating[:, ::1] grad_h,
-                          floating[:, ::1] grad_c, floating[:, ::1] grad_z,
-                          floating[:, ::1] grad_outputs) except -1:
+cdef dict _backward_arrays(Recurrence r, const floating[:, ::1] x, const floating[:, :] y,
+                           tuple tape, const floating[:, ::1] h_0, const floating[:, ::1] c_0,
+                           const Py_ssize_t[::1] sizes, const Py_ssize_t[::1] offsets,
+                           const floating[:, :] grad_y, floating[:, ::1] grad_h,
+                           floating[:, ::1] grad_c, floating[:, ::1] grad_x):
     cdef:
         const floating[:, ::1] gates = tape[0], cells = tape[1], tanh_cells = tape[2]
-        Py_ssize_t steps = sizes.shape[0], batch = c_0.shape[0]
-        floating[:, ::1] grad_cell_h = grad_h, c_prev
+        Py_ssize_t steps = sizes.shape[0], batch = c_0.shape[0], rows = x.shape[0]
+        floating[:, ::1] grad_z, grad_outputs, grad_cell_h = grad_h, c_prev
+        floating one = 1
         floating *unused = NULL
-    if grad_z.shape[0] == 0:
-        return 0
+    grads = {name: np.zeros_like(array) for name, array in r.parameters.items()}
+    if rows == 0:
+        return grads
     dtype = np.float64 if floating is double else np.float32
+    grad_z = np.empty((rows, 4 * r.hidden), dtype)
+    grad_outputs = np.empty((rows, r.outputs if r.weight_hr != NULL else 0), dtype)
     c_prev = np.empty((batch, r.hidden), dtype)
     if r.weight_hr != NULL:
         grad_cell_h = np.empty((batch, r.hidden), dtype)
@@ -448,30 +427,28 @@ cdef int _backward_arrays(Recurrence r, tuple tape, const floating[:, ::1] c_0,
                        items(grad_y.strides[0], unused), &grad_h[0, 0], &grad_c[0, 0],
                        &grad_z[0, 0], &grad_outputs[0, 0] if r.weight_hr != NULL else NULL,
                        &grad_cell_h[0, 0], &c_prev[0, 0])
-    return 0
+        product(rows, r.inputs, 4 * r.hidden, &grad_z[0, 0], False,
+                <const floating *> r.weight_ih, one, &grad_x[0, 0])
+    _sum_arrays[floating](r, gates, cells, c_0, sizes, offsets, grad_z, grads)
+    _add_outer[floating](grad_z, x, grads["weight_ih"])
+    _add_outer[floating](grad_z, _previous_outputs[floating](r, y, h_0, sizes, offsets),
+                         grads["weight_hh"])
+    if r.weight_hr != NULL:
+        _add_outer[floating](grad_outputs, _cell_outputs[floating](r, gates, tanh_cells),
+                             grads["weight_hr"])
+    return grads
 
 
-cdef int _input_gradient(Recurrence r, const floating[:, ::1] grad_z,
-                         floating[:, ::1] grad_x) except -1:
-    cdef floating one = 1
-    if grad_z.shape[0] > 0:
-        with nogil:
-            product(grad_z.shape[0], r.inputs, 4 * r.hidden, &grad_z[0, 0], False,
-                    <const floating *> r.weight_ih, one, &grad_x[0, 0])
-    return 0
-
-
-cdef int _sum_arrays(Recurrence r, tuple tape, const floating[:, ::1] c_0,
-                     const Py_ssize_t[::1] sizes, const Py_ssize_t[::1] offsets,
-                     const floating[:, ::1] grad_z, dict grads) except -1:
+cdef int _sum_arrays(Recurrence r, const floating[:, ::1] gates, const floating[:, ::1] cells,
+                     const floating[:, ::1] c_0, const Py_ssize_t[::1] sizes,
+                     const Py_ssize_t[::1] offsets, const floating[:, ::1] grad_z,
+                     dict grads) except -1:
     cdef:
-        const floating[:, ::1] gates = tape[0], cells = tape[1]
         floating[::1] grad_bias, grad_peephole
         floating *peephole = NULL
-    if grad_z.shape[0] == 0 or not ("bias" in grads or "weight_p" in grads):
+    if not ("bias" in grads or "weight_p" in grads):
         return 0
-    dtype = np.float64 if floating is double else np.float32
-    grad_bias = grads["bias"] if "bias" in grads else np.zeros(4 * r.hidden, dtype)
+    grad_bias = grads["bias"] if "bias" in grads else np.zeros_like(grad_z[0])
     if "weight_p" in grads:
         grad_peephole = grads["weight_p"]
         peephole = &grad_peephole[0]
@@ -481,28 +458,37 @@ cdef int _sum_arrays(Recurrence r, tuple tape, const floating[:, ::1] c_0,
     return 0
 
 
-cdef int _previous_arrays(Recurrence r, const floating[:, :] y, const floating[:, ::1] h_0,
-                          const Py_ssize_t[::1] sizes, const Py_ssize_t[::1] offsets,
-                          floating[:, ::1] h_prev) except -1:
+cdef floating[:, ::1] _previous_outputs(
+        Recurrence r, const floating[:, :] y, const floating[:, ::1] h_0,
+        const Py_ssize_t[::1] sizes, const Py_ssize_t[::1] offsets):
+    """What each step started from: the h (S, R) before it."""
     cdef Py_ssize_t position, t, steps = sizes.shape[0]
     cdef floating *unused = NULL
-    if y.shape[0] == 0:
-        return 0
+    cdef floating[:, ::1] h_prev = np.empty((y.shape[0], r.outputs),
+                                            np.float64 if floating is double else np.float32)
     with nogil:
         for position in range(steps):
             t = time_of(r.reverse, steps, position)
             previous_rows(r, steps, &sizes[0], &offsets[0], position, r.outputs, &y[0, 0],
                           items(y.strides[0], unused), &h_0[0, 0], &h_prev[offsets[t], 0])
-    return 0
+    return h_prev
 
 
-cdef int _add_outer(const floating[:, :] a, const floating[:, :] b, floating[:, :] c) except -1:
+cdef floating[:, ::1] _cell_outputs(Recurrence r, const floating[:, ::1] gates,
+                                    const floating[:, ::1] tanh_cells):
+    """The h (S, H) before their projection, computed again."""
+    cdef step_tape tape = tape_of(r, 0, &gates[0, 0], <const floating *> NULL, &tanh_cells[0, 0])
+    cdef floating[:, ::1] h = np.empty((gates.shape[0], r.hidden),
+                                       np.float64 if floating is double else np.float32)
+    r.kernel.cell_output(&r.equations, gates.shape[0], &tape, &h[0, 0])
+    return h
+
+
+cdef int _add_outer(const floating[:, ::1] a, const floating[:, ::1] b,
+                    floating[:, ::1] c) except -1:
+    """c (m, n) += a' b for a (S, m), b (S, n)."""
     cdef floating one = 1
-    cdef floating *unused = NULL
-    if a.shape[0] == 0 or c.shape[0] == 0 or c.shape[1] == 0:
-        return 0
     with nogil:
-        gemm(True, False, c.shape[0], c.shape[1], a.shape[0], one,
-             &a[0, 0], items(a.strides[0], unused), &b[0, 0], items(b.strides[0], unused), one,
-             &c[0, 0], items(c.strides[0], unused))
+        gemm(True, False, c.shape[0], c.shape[1], a.shape[0], one, &a[0, 0], a.shape[1],
+             &b[0, 0], b.shape[1], one, &c[0, 0], c.shape[1])
     return 0

@@ -51,6 +51,8 @@ class Batch:
     @cached_property
     def offsets(self) -> np.ndarray:
         """The sums of `sizes`."""
+        if not self.ragged:
+            return np.arange(self.steps + 1) * self.rows
         return np.concatenate(([0], np.cumsum(self.sizes)))
 
     def _places(self) -> tuple[np.ndarray, np.ndarray]:
@@ -74,10 +76,12 @@ class Batch:
 
     def sort(self, state: np.ndarray) -> np.ndarray:
         """A copy of states (K, N, F) in the sorted order."""
-        return np.take(state, self.order, axis=1)
+        return np.take(state, self.order, axis=1) if self.ragged else state.copy()
 
     def unsort(self, state: np.ndarray) -> np.ndarray:
-        """The inverse of `sort`."""
+        """The inverse of `sort`, but where the order is the same no copy."""
+        if not self.ragged:
+            return state
         given = np.empty_like(state)
         given[:, self.order] = state
         return given

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cylstm import _backward, _sequence, checks
+from cylstm import _backward, checks
 from cylstm._inference import PRODUCT, Network
 from cylstm._sequence import Recurrence
 from cylstm.batch import Batch
@@ -565,22 +565,27 @@ class LSTM:
         grad_h, grad_c = self._initial_state(
             grad_state, batch, unbatched, "grad_state", "grad_", "n"
         )
-        by_layer = []
+        endings = [ending for ending, _, _ in self._options.cells()]
+        by_cell = {}
         for layer in reversed(range(self.num_layers)):
             kept = tape.layers[layer]
-            grad_x = np.zeros_like(kept.x)
+            grad_x = np.empty_like(kept.x)
             for direction in range(directions):
                 k = layer * directions + direction
-                part = slice(direction * width, (direction + 1) * width)
-                by_layer.append((k, self._backward_direction(
-                    tape, layer, direction, grad_rows[:, part], grad_h[k], grad_c[k], grad_x
-                )))  # fmt: skip
+                by_cell[k] = self._backward_direction(
+                    tape, layer, direction, grad_rows, grad_h[k], grad_c[k], grad_x
+                )
             grad_rows = grad_x if kept.mask is None else grad_x * kept.mask
-        endings = [ending for ending, _, _ in self._options.cells()]
-        grads = {name + endings[k]: grad for k, own in sorted(by_layer, key=lambda item: item[0])
-                 for name, grad in own.items()}  # fmt: skip
-        grad_x = self._empty(steps, size, self.input_size)
-        batch.unpack(grad_rows, grad_x)
+        grads = {
+            name + ending: grad
+            for k, ending in enumerate(endings)
+            for name, grad in by_cell[k].items()
+        }
+        if batch.ragged or self.batch_first:
+            grad_x = self._empty(steps, size, self.input_size)
+            batch.unpack(grad_rows, grad_x)
+        else:
+            grad_x = grad_rows.reshape(steps, size, self.input_size)
         given = self._as_given(grad_x, unbatched)
         return given, self._given_state(batch, grad_h, grad_c, unbatched), grads
 
@@ -594,28 +599,18 @@ class LSTM:
         grad_c: np.ndarray,
         grad_x: np.ndarray,
     ) -> dict[str, np.ndarray]:
-        """The parameters' gradients; grad_h and grad_c become h_0's and c_0's, grad_x is summed."""
-        r, kept, batch = self._layers[layer][direction], tape.layers[layer], tape.batch
-        k, width = layer * self._options.directions + direction, self._options.output_size
-        own, h_0, c_0 = kept.directions[direction], tape.h_0[k], tape.c_0[k]
-        grad_z = np.empty_like(own[0])
-        outputs = np.empty((len(grad_z), width), self.dtype) if self.proj_size else None
-        loop = own, c_0, batch, grad_y, grad_h, grad_c, grad_z, outputs
+        """The parameters' gradients; grad_h and grad_c become h_0's and c_0's.
+
+        grad_x is written by the first direction, and added to by the second.
+        """
+        kept, width = tape.layers[layer], self._options.output_size
+        k = layer * self._options.directions + direction
+        part = slice(direction * width, (direction + 1) * width)
+        arrays = (kept.x, kept.y[:, part], kept.directions[direction], tape.h_0[k], tape.c_0[k],
+                  tape.batch, grad_y[:, part], grad_h, grad_c, grad_x, direction > 0)  # fmt: skip
         if PRODUCT == "packed":
-            _backward.backward(self._network, layer, direction, *loop)
-            _backward.input_gradient(self._network, layer, direction, grad_z, grad_x)
-        else:
-            r.backward(*loop)
-            r.input_gradient(grad_z, grad_x)
-        grads = {name: np.zeros_like(p) for name, p in r.parameters.items()}
-        r.sum_gradients(own, c_0, batch, grad_z, grads)
-        add_outer(r, grad_z, kept.x, grads["weight_ih"])
-        y = kept.y[:, direction * width : (direction + 1) * width]
-        for z, h in _steps_and_starts(batch, r, grad_z, y, h_0):
-            add_outer(r, z, h, grads["weight_hh"])
-        if outputs is not None:
-            add_outer(r, outputs, r.cell_outputs(own), grads["weight_hr"])
-        return grads
+            return _backward.backward(self._network, layer, direction, *arrays)
+        return self._layers[layer][direction].backward(*arrays)
 
     def _check_tape(self, tape: Any) -> None:
         if not isinstance(tape, Tape):
@@ -752,24 +747,6 @@ class Tape:
     h_0: np.ndarray
     c_0: np.ndarray
     layers: list[TapeOfLayer]
-
-
-add_outer = (_backward if PRODUCT == "packed" else _sequence).add_outer
-
-
-def _steps_and_starts(
-    batch: Batch, r: Recurrence, grad_z: np.ndarray, y: np.ndarray, h_0: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows of grad_z, and the h that each started from: of a full batch without copying them."""
-    n = batch.rows
-    if batch.ragged:
-        yield grad_z, r.previous_outputs(y, h_0, batch)
-    elif r.reverse:
-        yield grad_z[-n:], h_0
-        yield grad_z[:-n], y[n:]
-    else:
-        yield grad_z[:n], h_0
-        yield grad_z[n:], y[:-n]
 
 
 def _check_rows(x: np.ndarray) -> None:

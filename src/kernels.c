@@ -128,12 +128,12 @@ static void cell_backward(const cell *k, ptrdiff_t n, const step_tape *tape, con
 
 static void sum_gradients(const cell *k, ptrdiff_t n, const step_tape *tape, const void *c_prev,
                           ptrdiff_t c_prev_row, const void *z, ptrdiff_t z_row, void *bias,
-                          void *peephole) {
+                          void *peephole, ptrdiff_t from, ptrdiff_t to) {
     enum { ROWS = 32 }; /* of a block: it stays in the L2 cache while its units are summed */
-    const ptrdiff_t rest = k->hidden % VLEN, whole = k->hidden - rest;
+    const ptrdiff_t rest = (to - from) % VLEN, whole = to - rest;
     for (ptrdiff_t first = 0; first < n; first += ROWS) {
         const ptrdiff_t last = n - first < ROWS ? n : first + ROWS;
-        for (ptrdiff_t j = 0; j < whole; j += VLEN)
+        for (ptrdiff_t j = from; j < whole; j += VLEN)
             sum_vector(k, first, last, j, VLEN, tape, c_prev, c_prev_row, z, z_row, bias, peephole);
         if (rest)
             sum_vector(k, first, last, whole, rest, tape, c_prev, c_prev_row, z, z_row, bias,
@@ -180,6 +180,19 @@ DEFINE_FINISH(finish_any, 0, 0)
 DEFINE_FINISH(finish_plain_taped, 1, 1)
 DEFINE_FINISH(finish_any_taped, 0, 1)
 
+/* Asks for the lines of the tape that the cell will write, from far away, while the product runs. */
+INLINE void ask_for_tape(const cell *k, const step_tape *tape, ptrdiff_t tile, int tiles,
+                         ptrdiff_t row, int rows) {
+    for (int r = 0; r < rows; r++)
+        for (int t = 0; t < tiles; t++) {
+            const ptrdiff_t unit = (tile + t) * VLEN, at = (row + r) * tape->c_row + unit;
+            const real *gates = (real *)tape->gates + (row + r) * tape->gates_row + unit;
+            for (int q = 0; q < 4; q++) __builtin_prefetch(gates + q * k->hidden, 1);
+            __builtin_prefetch((real *)tape->c + at, 1);
+            __builtin_prefetch((real *)tape->tanh_c + at, 1);
+        }
+}
+
 /* A tile's product, then the cell. */
 INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const char *ahead,
                       const packed_matrix *w, const cell *k, finish *then, const packed_step *s) {
@@ -188,6 +201,7 @@ INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const 
         load_tile(tiles, rows, (const real *)s->z + row * s->z_row + tile * TILE, s->z_row, sum);
     else
         load_bias(tiles, rows, w, tile, sum);
+    if (s->tape) ask_for_tape(k, s->tape, tile, tiles, row, rows);
     accumulate(tiles, rows, w, tile, ahead, (const real *)s->v + row * s->v_row, s->v_row, sum);
     vec gates[MOST_ROWS][4];
     memcpy(gates, sum, (size_t)(tiles * rows) * sizeof *gates);
@@ -222,6 +236,7 @@ extern const kernels TABLE(ISA, DTYPE);
 const kernels TABLE(ISA, DTYPE) = {
     .isa = QUOTED(ISA),
     .width = (int)VLEN,
+    .group = MOST_ROWS,
     .activate = activate,
     .add = add,
     .cell_run = cell_run,
@@ -232,7 +247,8 @@ const kernels TABLE(ISA, DTYPE) = {
     .packed_tiles = packed_tiles,
     .pack = pack,
     .multiply = multiply,
+    .pack_columns = pack_columns,
     .add_outer = add_outer,
-    .outer_workspace = outer_workspace,
+    .transpose = transpose,
     .step = step,
 };

@@ -45,15 +45,17 @@ typedef struct {
 /* How a matrix [outputs, depth] is packed for products; see src/product.h. */
 typedef struct {
     int gated;                     /* whether its rows are 4 gates of `outputs` units each */
+    int narrow;                    /* whether tiles are of one vector, not four */
     ptrdiff_t outputs, depth;
     ptrdiff_t row_step, k_step;    /* distances in the matrix; a transpose swaps them */
 } packing;
 
 typedef struct {
+    int narrow;
     ptrdiff_t tiles, depth;
-    ptrdiff_t tile_step;           /* reals from a tile to the next: depth * 4 * width, or more */
-    const void *weights;           /* [tiles, depth, 4, width], aligned as vectors are */
-    const void *bias;              /* [tiles, 4, width], or NULL for zero */
+    ptrdiff_t tile_step;           /* reals from a tile to the next: those of its weights, or more */
+    const void *weights;           /* [tiles, depth, 4 or 1, width], aligned as vectors are */
+    const void *bias;              /* [tiles, 4, width], or NULL for zero; narrow ones have none */
 } packed_matrix;
 
 /* What one step with packed weights reads and writes; rows of c and h are padded to whole tiles. */
@@ -73,6 +75,7 @@ typedef struct {
 typedef struct {
     const char *isa;
     int width; /* reals in a vector */
+    int group; /* columns that add_outer takes at once */
 
     /* y[j] = a(x[j]), j < n; y may be x. */
     void (*activate)(const activation *a, ptrdiff_t n, const void *x, void *y);
@@ -93,10 +96,10 @@ typedef struct {
                           ptrdiff_t to);
 
     /* Adds the sums over n rows of z's gradient [n, 4H] to the bias's [4H], and, where there are
-       peepholes, their gradient to `peephole` [3H]. */
+       peepholes, their gradient to `peephole` [3H]; for units [from, to) as above. */
     void (*sum_gradients)(const cell *k, ptrdiff_t n, const step_tape *tape, const void *c_prev,
                           ptrdiff_t c_prev_row, const void *z, ptrdiff_t z_row, void *bias,
-                          void *peephole);
+                          void *peephole, ptrdiff_t from, ptrdiff_t to);
 
     /* h = o * tanh_c [n, H], for the projection's gradient. */
     void (*cell_output)(const cell *k, ptrdiff_t n, const step_tape *tape, void *h);
@@ -106,15 +109,25 @@ typedef struct {
     void (*pack)(const packing *p, const void *matrix, const void *bias,
                  const packed_matrix *to);
 
-    /* z[n, tiles, 4, width] = bias + x[n, depth] w, for tiles [from, to). */
+    /* z[n, tiles, 4 or 1, width] = bias + x[n, depth] w, for tiles [from, to), in one order or, with
+       `down`, in the other. */
     void (*multiply)(const packed_matrix *w, ptrdiff_t n, const void *x, ptrdiff_t x_row, void *z,
-                     ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to);
+                     ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to, int down);
 
-    /* c[m, n] += a' b for a [rows, m] and b [rows, n], n a multiple of 4 width; workspace is
-       aligned, of outer_workspace(m) reals. */
-    void (*add_outer)(ptrdiff_t rows, ptrdiff_t m, ptrdiff_t n, const void *a, ptrdiff_t a_row,
-                      const void *b, ptrdiff_t b_row, void *c, ptrdiff_t c_row, void *workspace);
-    ptrdiff_t (*outer_workspace)(ptrdiff_t m);
+    /* Columns [first, first + m) of a matrix, by pointers to its n rows, in groups of `group` columns,
+       the last perhaps smaller: to[groups, n, group]. */
+    void (*pack_columns)(ptrdiff_t n, ptrdiff_t first, ptrdiff_t m, const void *const *from,
+                         void *to);
+
+    /* c[m, n] += a' b over rows, for a's columns as packed and columns [first, first + n) of b. Rows
+       of c are padded to whole tiles of 4 width; `tile` is a workspace of so many for each row. */
+    void (*add_outer)(ptrdiff_t rows, ptrdiff_t m, ptrdiff_t n, const void *a,
+                      const void *const *b, ptrdiff_t first, void *c, ptrdiff_t c_row,
+                      void *tile);
+
+    /* to[m, n] := from' for from [n, m]. */
+    void (*transpose)(ptrdiff_t n, ptrdiff_t m, const void *from, ptrdiff_t from_row, void *to,
+                      ptrdiff_t to_row);
 
     /* One step for the hidden units of tiles [from, to): v w, then the cell. */
     void (*step)(const cell *k, const packed_matrix *w, ptrdiff_t n, const packed_step *s,

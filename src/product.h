@@ -3,7 +3,8 @@
  * Packed weights are [tile][k][4][VLEN]: a tile is four vectors of outputs, and for each k it holds
  * their weights side by side, so that the product streams through memory once. With `gated`
  * packing the four vectors are the gates i, f, g, o of the same VLEN hidden units; else they are
- * 4 VLEN outputs in a row. Missing outputs of the last tile have weights of zero.
+ * 4 VLEN outputs in a row, or, `narrow`, VLEN: for products of many rows with few outputs. Missing
+ * outputs of the last tile have weights of zero.
  *
  * A register tile is 4 vectors x ROWS rows, or two tiles for one row, where one would leave the
  * multiply-add units waiting for each other. Each output is one accumulator that takes k in rising
@@ -133,29 +134,78 @@ INLINE void multiply_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, co
     store_tile(tiles, rows, z + row * z_row + tile * TILE, z_row, sum);
 }
 
-static void multiply(const packed_matrix *w, ptrdiff_t n, const void *x, ptrdiff_t x_row, void *z,
-                     ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to) {
-    COVER(from, to, 0, n, w, multiply_tile, (const real *)x, x_row, (real *)z, z_row);
+/* z[row] = x[row] w for a tile of one vector, and for so many rows that the multiply-add units need
+ * not wait. */
+INLINE void multiply_vector(int rows, const real *w, ptrdiff_t depth, const real *x,
+                            ptrdiff_t x_row, real *z, ptrdiff_t z_row) {
+    vec sum[2 * MOST_ROWS] = {{0}};
+    for (ptrdiff_t k = 0; k < depth; k++) {
+        const vec w_k = load(w + k * VLEN);
+        for (int r = 0; r < rows; r++) sum[r] += w_k * broadcast(x[r * x_row + k]);
+    }
+    for (int r = 0; r < rows; r++) store(z + r * z_row, sum[r]);
 }
 
-/* Rows of a and b that are multiplied at once. */
-#define OUTER_ROWS ((ptrdiff_t)200)
-
-/* to[group][row][MOST_ROWS] := a[row][m], so that a group's columns follow each other. */
-static void pack_columns(ptrdiff_t rows, ptrdiff_t m, const real *a, ptrdiff_t a_row, real *to) {
-    const ptrdiff_t whole = m - m % MOST_ROWS, group = rows * MOST_ROWS;
-    for (ptrdiff_t row = 0; row < rows; row++, a += a_row, to += MOST_ROWS) {
-        for (ptrdiff_t j = 0; j < whole; j += MOST_ROWS)
-            memcpy(to + j / MOST_ROWS * group, a + j, MOST_ROWS * sizeof(real));
-        memcpy(to + whole / MOST_ROWS * group, a + whole, (size_t)(m - whole) * sizeof(real));
+static void multiply_narrow(const packed_matrix *w, ptrdiff_t n, const real *x, ptrdiff_t x_row,
+                            real *z, ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to) {
+    for (ptrdiff_t tile = from; tile < to; tile++) {
+        const real *weights = (const real *)w->weights + tile * w->tile_step;
+        real *out = z + tile * VLEN;
+        ptrdiff_t row = 0;
+        for (; row + 2 * MOST_ROWS <= n; row += 2 * MOST_ROWS)
+            multiply_vector(2 * MOST_ROWS, weights, w->depth, x + row * x_row, x_row,
+                            out + row * z_row, z_row);
+        for (; row + MOST_ROWS <= n; row += MOST_ROWS)
+            multiply_vector(MOST_ROWS, weights, w->depth, x + row * x_row, x_row,
+                            out + row * z_row, z_row);
+        for (; row < n; row++)
+            multiply_vector(1, weights, w->depth, x + row * x_row, x_row, out + row * z_row, z_row);
     }
 }
 
-/* c[columns][TILE] += a[row][columns] b[row][TILE], summed over the rows. */
+static void multiply(const packed_matrix *w, ptrdiff_t n, const void *x, ptrdiff_t x_row, void *z,
+                     ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to, int down) {
+    if (w->narrow)
+        multiply_narrow(w, n, x, x_row, z, z_row, from, to);
+    else
+        COVER(from, to, down, n, w, multiply_tile, (const real *)x, x_row, (real *)z, z_row);
+}
+
+/* to[group][row][MOST_ROWS] := columns [first, first + m), so that a group's follow each other. */
+static void pack_columns(ptrdiff_t n, ptrdiff_t first, ptrdiff_t m, const void *const *from,
+                         void *to) {
+    const ptrdiff_t whole = m - m % MOST_ROWS, group = n * MOST_ROWS;
+    for (ptrdiff_t row = 0; row < n; row++) {
+        const real *columns = (const real *)from[row] + first;
+        real *packed = (real *)to + row * MOST_ROWS;
+        for (ptrdiff_t j = 0; j < whole; j += MOST_ROWS)
+            memcpy(packed + j * n, columns + j, MOST_ROWS * sizeof(real));
+        memcpy(packed + whole / MOST_ROWS * group, columns + whole,
+               (size_t)(m - whole) * sizeof(real));
+    }
+}
+
+/* tile[row][TILE] := columns [first, first + n) of each row, and zeros. */
+static void copy_tile(ptrdiff_t rows, ptrdiff_t first, ptrdiff_t n, const void *const *from,
+                      real *tile) {
+    for (ptrdiff_t row = 0; row < rows; row++, tile += TILE) {
+        const real *columns = (const real *)from[row] + first;
+        for (ptrdiff_t j = 0; j < TILE; j += VLEN)
+            if (n >= TILE)
+                store(tile + j, load(columns + j));
+            else
+                store(tile + j, load_n(columns + j, n <= j ? 0 : n - j < VLEN ? n - j : VLEN));
+    }
+}
+
+/* c[columns][TILE] += a[row][columns] b[row][TILE], summed over the rows. The tile of c that is next
+ * is asked for meanwhile. */
 INLINE void outer_tile(int columns, ptrdiff_t rows, const real *a, const real *b, real *c,
                        ptrdiff_t c_row) {
     vec sum[MOST_ROWS][4];
     load_tile(1, columns, c, c_row, sum);
+    for (ptrdiff_t next = columns; next < 2 * columns; next++)
+        for (ptrdiff_t j = 0; j < TILE; j += VLEN) __builtin_prefetch(c + next * c_row + j, 1);
     for (ptrdiff_t row = 0; row < rows; row++)
         accumulate_one(1, columns, b + row * TILE, 0, a + row * MOST_ROWS, 1, sum);
     store_tile(1, columns, c, c_row, sum);
@@ -163,54 +213,56 @@ INLINE void outer_tile(int columns, ptrdiff_t rows, const real *a, const real *b
 
 #define OUTER_TILE(columns, ...) case columns: outer_tile(columns, __VA_ARGS__); break;
 
-/* Blocks of rows: a's is packed once and stays in the L2 cache, as does each tile of b's. */
-static void add_outer(ptrdiff_t rows, ptrdiff_t m, ptrdiff_t n, const void *a, ptrdiff_t a_row,
-                      const void *b, ptrdiff_t b_row, void *c, ptrdiff_t c_row, void *workspace) {
-    real *tile_of_b = workspace, *groups = tile_of_b + OUTER_ROWS * TILE;
-    for (ptrdiff_t first = 0; first < rows; first += OUTER_ROWS) {
-        const ptrdiff_t count = rows - first < OUTER_ROWS ? rows - first : OUTER_ROWS;
-        pack_columns(count, m, (const real *)a + first * a_row, a_row, groups);
-        for (ptrdiff_t j = 0; j < n; j += TILE) {
-            for (ptrdiff_t row = 0; row < count; row++)
-                memcpy(tile_of_b + row * TILE, (const real *)b + (first + row) * b_row + j,
-                       TILE * sizeof(real));
-            for (ptrdiff_t i = 0; i < m; i += MOST_ROWS) {
-                const real *group = groups + i * count;
-                real *to = (real *)c + i * c_row + j;
-                switch (m - i < MOST_ROWS ? m - i : MOST_ROWS) {
-                    EACH_OUTER(count, group, tile_of_b, to, c_row)
-                }
+static void add_outer(ptrdiff_t rows, ptrdiff_t m, ptrdiff_t n, const void *a,
+                      const void *const *b, ptrdiff_t first, void *c, ptrdiff_t c_row,
+                      void *tile) {
+    for (ptrdiff_t j = 0; j < n; j += TILE) {
+        copy_tile(rows, first + j, n - j, b, tile);
+        for (ptrdiff_t i = 0; i < m; i += MOST_ROWS) {
+            const real *group = (const real *)a + i * rows;
+            real *to = (real *)c + i * c_row + j;
+            switch (m - i < MOST_ROWS ? m - i : MOST_ROWS) {
+                EACH_OUTER(rows, group, tile, to, c_row)
             }
         }
     }
 }
 
-static ptrdiff_t outer_workspace(ptrdiff_t m) { return OUTER_ROWS * (TILE + m + MOST_ROWS); }
+static void transpose(ptrdiff_t n, ptrdiff_t m, const void *from, ptrdiff_t from_row, void *to,
+                      ptrdiff_t to_row) {
+    for (ptrdiff_t i = 0; i < m; i++)
+        for (ptrdiff_t j = 0; j < n; j++)
+            ((real *)to)[i * to_row + j] = ((const real *)from)[j * from_row + i];
+}
 
-/* Where output (tile, q, lane) lies among the rows of the matrix; -1 for none. */
-INLINE ptrdiff_t packed_row(const packing *p, ptrdiff_t tile, ptrdiff_t q, ptrdiff_t lane) {
-    const ptrdiff_t unit = p->gated ? tile * VLEN + lane : tile * TILE + q * VLEN + lane;
+/* Outputs in a packed tile. */
+INLINE ptrdiff_t packed_tile(const packing *p) { return p->narrow ? VLEN : TILE; }
+
+/* Where output j of a tile lies among the rows of the matrix; -1 for none. */
+INLINE ptrdiff_t packed_row(const packing *p, ptrdiff_t tile, ptrdiff_t j) {
+    const ptrdiff_t unit = p->gated ? tile * VLEN + j % VLEN : tile * packed_tile(p) + j;
     if (unit >= p->outputs) return -1;
-    return p->gated ? q * p->outputs + unit : unit;
+    return p->gated ? j / VLEN * p->outputs + unit : unit;
 }
 
 static ptrdiff_t packed_tiles(const packing *p) {
-    const ptrdiff_t each = p->gated ? VLEN : TILE;
+    const ptrdiff_t each = p->gated ? VLEN : packed_tile(p);
     return (p->outputs + each - 1) / each;
 }
 
 static void pack(const packing *p, const void *matrix, const void *bias, const packed_matrix *to) {
+    const ptrdiff_t outputs = packed_tile(p);
     for (ptrdiff_t tile = 0; tile < to->tiles; tile++) {
         real *weights = (real *)to->weights + tile * to->tile_step;
-        real *packed_bias = (real *)to->bias + tile * TILE;
+        real *packed_bias = (real *)to->bias + tile * outputs;
         ptrdiff_t row[TILE];
-        for (ptrdiff_t j = 0; j < TILE; j++) {
-            row[j] = packed_row(p, tile, j / VLEN, j % VLEN);
+        for (ptrdiff_t j = 0; j < outputs; j++) {
+            row[j] = packed_row(p, tile, j);
             if (to->bias) packed_bias[j] = row[j] < 0 || !bias ? 0 : ((const real *)bias)[row[j]];
         }
-        for (ptrdiff_t k = 0; k < p->depth; k++, weights += TILE) {
+        for (ptrdiff_t k = 0; k < p->depth; k++, weights += outputs) {
             const real *column = (const real *)matrix + k * p->k_step;
-            for (ptrdiff_t j = 0; j < TILE; j++)
+            for (ptrdiff_t j = 0; j < outputs; j++)
                 weights[j] = row[j] < 0 ? 0 : column[row[j] * p->row_step];
         }
     }

@@ -16,6 +16,7 @@ LOOPS = [
     ("_sequence", "sum_steps", 2),
     ("_inference", "run_task", 1),
     ("_backward", "run_task", 1),
+    ("_backward", "prepare_sums", 1),
 ]
 
 
