@@ -203,6 +203,17 @@ def test_chains_score(keras, tmp_path_factory, chain, sequences, masked, mask, f
     assert_scores(model, save(model, tmp_path_factory.mktemp("chain"), file), x)
 
 
+@pytest.mark.parametrize("sequences", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_sequences_of_no_step_score(keras, tmp_path, rng, bidirectional, sequences):
+    inner, options = keras.layers, {"units": 3, "use_bias": True, "go_backwards": False}
+    layer = make(keras, options, "concat" if bidirectional else None, sequences)
+    model = keras.Sequential([inner.Input((4,)), inner.Embedding(5, 2, mask_zero=True), layer])
+    randomise(model, rng)
+    x = np.array([[0, 0, 0, 0], [0, 3, 0, 1], [1, 2, 3, 4]])
+    assert_scores(model, save(model, tmp_path, "model.keras"), x)
+
+
 @pytest.mark.parametrize("file", FILES[:3])
 def test_functional_models_score(keras, tmp_path, rng, file):
     inner = keras.layers

@@ -455,6 +455,18 @@ def test_chains_of_operators_score(runtime, options, output):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE * scale)
 
 
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("output", ["y", "h_n", "c_n"])
+def test_sequences_of_no_step_score(runtime, tmp_path, rng, direction, output):
+    node, tensors = simple(rng, direction=direction, lengths=True)
+    tensors["lens"] = np.array([0, 4, 2], np.int32)
+    model = model_of([node], tensors, {"x": 3}, {output: 4 if output == "y" else 3})
+    x = rng.standard_normal((4, 3, 3)).astype(np.float32)
+    (expected,) = run(runtime, model, {"x": x})
+    actual = cylstm.load_model(save(model, tmp_path))(x)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize("layout", [0, 1])
 @pytest.mark.parametrize("output", [0, 1, 2])
 def test_stored_states_of_layers_are_theirs(runtime, tmp_path, rng, layout, output):
