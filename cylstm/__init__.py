@@ -1,8 +1,37 @@
 """LSTMs on the CPU, fast and small: run them, stream them, train them."""
 
+from typing import Any
+
 from cylstm._inference import get_num_threads, set_num_threads
 from cylstm.config import show_config
 from cylstm.lstm import LSTM, load
 from cylstm.stream import Stream
 
-__all__ = ["LSTM", "Stream", "get_num_threads", "load", "set_num_threads", "show_config"]
+__all__ = [
+    "LSTM",
+    "Stream",
+    "from_keras",
+    "from_onnx",
+    "from_torch",
+    "get_num_threads",
+    "load",
+    "load_model",
+    "set_num_threads",
+    "show_config",
+]
+
+_READERS = {  # imported when they are first used: most programs need none, or one
+    "from_keras": "cylstm.io.keras",
+    "from_onnx": "cylstm.io.onnx",
+    "from_torch": "cylstm.io.torch",
+    "load_model": "cylstm.io.models",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _READERS:
+        raise AttributeError(f"module 'cylstm' has no attribute {name!r}")
+    from importlib import import_module
+
+    reader = globals()[name] = getattr(import_module(_READERS[name]), name)
+    return reader

@@ -285,6 +285,81 @@ class LSTM:
         checked = {name: self._checked_parameter(name, value) for name, value in given.items()}
         self._assign({name: value.copy() for name, value in checked.items()})  # some may be ours
 
+    # Other frameworks
+
+    def to_torch(self) -> dict[str, Any]:
+        """Return the parameters as the state dict of a ``torch.nn.LSTM``.
+
+        Returns
+        -------
+        dict of str to tensor
+            To be given to ``load_state_dict`` of an ``nn.LSTM`` of the same arguments; arrays where
+            PyTorch is not installed. ``bias_hh`` is zero, since there is one bias here.
+
+        Raises
+        ------
+        ValueError
+            If there are options that PyTorch's LSTM lacks.
+
+        Examples
+        --------
+        >>> list(cylstm.LSTM(3, 2).to_torch())
+        ['weight_ih_l0', 'weight_hh_l0', 'bias_ih_l0', 'bias_hh_l0']
+        """
+        from cylstm.io.torch import state_for_torch
+
+        return state_for_torch(self)
+
+    def to_onnx(self, path: str | os.PathLike[str], *, state: bool = False) -> None:
+        """Write an ONNX model, of one node for each layer; it needs the onnx package.
+
+        Parameters
+        ----------
+        path : path-like
+            The file; one that is there is replaced, whole or not at all.
+        state : bool, default False
+            Whether the model takes the initial state too, as ``h_0`` and ``c_0``.
+
+        Raises
+        ------
+        ValueError
+            If there is a projection, which ONNX lacks.
+        ModuleNotFoundError
+            If onnx is not installed.
+
+        Notes
+        -----
+        The model's input is ``x``, its outputs are ``y``, ``h_n`` and ``c_n``, in the shapes of a
+        call; the numbers of steps and of sequences are free.
+        """
+        from cylstm.io.onnx import write_onnx
+
+        write_onnx(self, path, state)
+
+    def to_keras_weights(self) -> list[np.ndarray]:
+        """Return the parameters as ``set_weights`` of Keras takes them.
+
+        Returns
+        -------
+        list of array
+            For each layer and direction a kernel (I, 4H), a recurrent kernel (H, 4H) and, with
+            `bias`, a bias (4H,): of one layer those of Keras's ``LSTM``, or ``Bidirectional``; of
+            several those of a model that stacks such layers.
+
+        Raises
+        ------
+        ValueError
+            If there are options that Keras's LSTM lacks.
+
+        Examples
+        --------
+        >>> [array.shape for array in cylstm.LSTM(3, 2).to_keras_weights()]
+        [(3, 8), (2, 8), (8,)]
+        """
+        from cylstm.io.keras import weights_for_keras
+
+        return weights_for_keras(self)
+
     # Inference
 
     def __call__(

@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import inspect
+import pathlib
 import pkgutil
 import re
 from pathlib import Path
@@ -25,6 +26,12 @@ def test_examples_of(name):
     module = importlib.import_module(name)
     failed, _ = doctest.testmod(module, extraglobs={"np": np, "cylstm": cylstm})
     assert failed == 0
+
+
+def test_examples_of_formats():
+    text = pathlib.Path(__file__).parents[1] / "docs" / "formats.md"
+    failed, run = doctest.testfile(str(text), False, globs={"np": np, "cylstm": cylstm})
+    assert (failed, run > 0) == (0, True)
 
 
 def test_there_are_examples():

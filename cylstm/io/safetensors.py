@@ -23,14 +23,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["load_model", "read", "save_model", "write"]
+from cylstm.io.files import Budget, bfloat16, parse_object
 
-_DTYPES = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
-_CODES = {dtype: code for code, dtype in _DTYPES.items()}
+__all__ = ["load_model", "read", "replacing", "save_model", "write"]
+
+_CODES = {np.dtype("<f4"): "F32", np.dtype("<f8"): "F64"}  # what is written
+_DTYPES = {  # what is read
+    **{code: dtype for dtype, code in _CODES.items()},
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),  # the bits: NumPy has no such type
+    **{f"I{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
+    **{f"U{8 * size}": np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
+    "BOOL": np.dtype("?"),
+}
 
 _MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 _MAX_RANK = 32  # dimensions; NumPy 1's limit
-_MAX_DIGITS = 20  # of an integer; enough for 64 bits, and read in no time
 _ALIGNMENT = 8  # bytes; the data begins, and so every float64 stands, at a multiple of it
 
 _FORMAT = "cylstm"
@@ -80,7 +88,7 @@ def write(
     # The widest first, as the safetensors library does: each tensor then stands aligned.
     arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].itemsize))
     header = _encode_header(arrays, metadata)
-    with _replacing(Path(path)) as file:
+    with replacing(Path(path)) as file:
         file.write(len(header).to_bytes(8, "little"))
         file.write(header)
         for array in arrays.values():
@@ -90,7 +98,7 @@ def write(
 def read(
     path: str | os.PathLike[str],
 ) -> tuple[dict[str, npt.NDArray[np.floating[Any]]], dict[str, str]]:
-    """Read a safetensors file of float32 and float64 tensors.
+    """Read a safetensors file of numbers.
 
     Parameters
     ----------
@@ -101,6 +109,7 @@ def read(
     -------
     tensors : dict of str to ndarray
         Arrays of their own: writable, aligned, C-contiguous, in the machine's byte order.
+        bfloat16, which NumPy lacks, comes as float32.
     metadata : dict of str to str
         The file's metadata; empty if it has none.
 
@@ -117,6 +126,7 @@ def read(
         metadata = _check_metadata(header.pop("__metadata__", {}))
         entries = [_check_entry(name, entry) for name, entry in header.items()]
         _check_places(entries, size - file.tell())
+        Budget(size).take("the tensors", size)
         tensors = {entry.name: _read_tensor(file, entry) for entry in _by_place(entries)}
     return {name: tensors[name] for name in header}, metadata
 
@@ -212,7 +222,7 @@ def _check_model(metadata: dict[str, str]) -> tuple[str, dict[str, Any]]:
         )
     if metadata["kind"] not in _KINDS:
         raise ValueError(f"unknown kind {metadata['kind']!r}, expected one of {', '.join(_KINDS)}")
-    return metadata["kind"], _parse_object(metadata["config"], "the configuration")
+    return metadata["kind"], parse_object(metadata["config"], "the configuration")
 
 
 # Writing ---------------------------------------------------------------------------------------
@@ -253,7 +263,7 @@ def _encode_header(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BufferedWriter]:
+def replacing(path: Path) -> Iterator[BufferedWriter]:
     """Open a new file that takes the place of `path` if, and only if, the body succeeds."""
     # Not `tempfile`, whose files none but their owner may read: a model is a file like others.
     temporary = path.with_name(f".cylstm-{secrets.token_hex(8)}.tmp")
@@ -275,7 +285,7 @@ class _Entry(NamedTuple):
     """What the header says of one tensor."""
 
     name: str
-    dtype: np.dtype[Any]
+    code: str
     shape: tuple[int, ...]
     begin: int
     end: int
@@ -303,37 +313,7 @@ def _read_header(file: BufferedReader, size: int) -> dict[str, Any]:
     header = file.read(length)
     if not header.startswith(b"{"):
         raise ValueError("the header does not begin with '{': not a safetensors file")
-    return _parse_object(header.decode("utf-8"), "the header")
-
-
-def _parse_object(text: str, what: str) -> dict[str, Any]:
-    """Parse a JSON object more strictly than `json`: no key twice, no NaN, no endless integer."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        parsed = dict(pairs)
-        if len(parsed) != len(pairs):
-            raise ValueError(f"a key stands twice among {short([key for key, _ in pairs])}")
-        return parsed
-
-    def finite(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
-
-    def limited(digits: str) -> int:
-        if len(digits) > _MAX_DIGITS:
-            raise ValueError(f"an integer of {len(digits)} digits")
-        return int(digits)
-
-    try:
-        parsed = json.loads(
-            text, object_pairs_hook=unique, parse_constant=finite, parse_int=limited
-        )
-    except RecursionError:
-        raise ValueError(f"{what} is nested too deeply") from None
-    except ValueError as error:
-        raise ValueError(f"{what} is not valid JSON: {error}") from None
-    if not isinstance(parsed, dict):
-        raise ValueError(f"{what} must be a JSON object, not {short(parsed)}")
-    return parsed
+    return parse_object(header.decode("utf-8"), "the header")
 
 
 def _check_metadata(metadata: Any) -> dict[str, str]:
@@ -351,7 +331,9 @@ def _check_entry(name: str, entry: Any) -> _Entry:
         )
     code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(code, str) or code not in _DTYPES:
-        raise ValueError(f"tensor {short(name)} has dtype {short(code)}, expected F32 or F64")
+        raise ValueError(
+            f"tensor {short(name)} has dtype {short(code)}, expected one of {', '.join(_DTYPES)}"
+        )
     dtype = _DTYPES[code]
     if not _are_sizes(shape) or len(shape) > _MAX_RANK:
         raise ValueError(f"tensor {short(name)} has no valid shape: {short(shape)}")
@@ -366,7 +348,7 @@ def _check_entry(name: str, entry: Any) -> _Entry:
     # NumPy refuses (0, 2**62, 2**62) too, though it holds nothing.
     if math.prod(extent or 1 for extent in shape) * dtype.itemsize >= 2**63:
         raise ValueError(f"tensor {short(name)} has too large a shape: {short(shape)}")
-    return _Entry(name, dtype, tuple(shape), begin, end)
+    return _Entry(name, code, tuple(shape), begin, end)
 
 
 def _are_sizes(values: Any) -> bool:
@@ -396,7 +378,8 @@ def _check_places(entries: list[_Entry], size: int) -> None:
 
 def _read_tensor(file: BufferedReader, entry: _Entry) -> npt.NDArray[np.floating[Any]]:
     """Read the tensor that the file stands at."""
-    array = np.empty(entry.shape, entry.dtype)
+    array = np.empty(entry.shape, _DTYPES[entry.code])
     if file.readinto(array) != array.nbytes:
         raise ValueError(f"the file ended within tensor {short(entry.name)}")
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return bfloat16(native) if entry.code == "BF16" else native

@@ -1,0 +1,311 @@
+"""ONNX models that are chains of operators, from the input to the output, as layers that score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from reprlib import repr as short
+from typing import Any
+
+import numpy as np
+
+from cylstm.io.chain import Apply, Chain, Embedding, Scoring, activation, log_softmax, softmax
+from cylstm.io.files import naming
+from cylstm.io.fold import attributes, axes_of, flat, reshape, slices
+from cylstm.io.onnx import Graph, Stack, opened
+from cylstm.io.parts import real
+from cylstm.lstm import LSTM
+from cylstm.train.layers import Linear
+
+__all__ = ["load_onnx"]
+
+_OUTPUTS = ("Y", "Y_h", "Y_c")
+_DEEPEST = 64  # of operators behind an initial state
+_OF_ZEROS = (  # what makes zeros of zeros, whatever the shape
+    *("Cast", "Concat", "Expand", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze"),
+    *("Tile", "Transpose", "Unsqueeze"),
+)
+
+
+def load_onnx(path: Any) -> Chain:
+    """Return what `load_model` does, of an ONNX file."""
+    with naming(path):
+        return Chain(*reversed(list(_backwards(opened(path)))))
+
+
+class Recurrent(Scoring):
+    """LSTM nodes of which each feeds the next, as one; its output is one of theirs.
+
+    Parameters
+    ----------
+    lstm : LSTM
+    output : {"Y", "Y_h", "Y_c"}
+        Which: Y (T, D, N, H) of the last node, Y_h or Y_c (D, N, H); with `batch_first` Y is
+        (N, T, D, H) and the others are (N, D, H).
+    whole : bool
+        Whether Y_h and Y_c are those of all nodes, (L D, N, H).
+    lengths : array, (N,), optional
+    state : (h_0, c_0), optional
+        Of all nodes, (L D, N, H).
+    """
+
+    def __init__(
+        self, lstm: LSTM, output: str, whole: bool, lengths: Any = None, state: Any = None
+    ) -> None:
+        self.lstm, self.output, self.whole = lstm, output, whole
+        self.lengths, self.state = lengths, state
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The LSTM, and which output."""
+        return {"lstm": self.lstm, "output": self.output, "whole": self.whole}
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return the output."""
+        y, (h_n, c_n) = self.lstm(np.asarray(x, self.lstm.dtype), self.state, self.lengths)
+        directions = 2 if self.lstm.bidirectional else 1
+        if self.output == "Y":
+            apart = y.reshape(*y.shape[:2], directions, self.lstm.hidden_size)
+            return apart if self.lstm.batch_first else apart.swapaxes(1, 2)
+        last = h_n if self.output == "Y_h" else c_n
+        last = last if self.whole else last[-directions:]
+        return last.swapaxes(0, 1) if self.lstm.batch_first else last
+
+
+def _backwards(graph: Graph) -> Iterator[Any]:
+    """Yield the layers from the output to the input."""
+    outputs = [value.name for value in graph.proto.output]
+    if len(outputs) != 1:
+        raise ValueError(f"expected a model of one output, got {short(outputs)}; {_ALONE}")
+    inputs = {value.name for value in graph.proto.input} - graph.tensors.keys()
+    stacks = {id(link.node): stack for stack in graph.stacks() for link in stack.links}
+    name, steps = outputs[0], len(graph.proto.node)
+    while name not in inputs:
+        node = graph.producers.get(name)
+        steps -= 1
+        if node is None or steps < 0:
+            raise ValueError(f"expected {short(name)} to come from the model's input; {_ALONE}")
+        try:
+            layer, name = _layer(graph, node, name, stacks)
+        except (IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+            raise ValueError(f"node {node.name or name!r}: {error}; {_ALONE}") from error
+        if layer is not None:
+            yield layer
+
+
+_ALONE = "from_onnx takes the LSTMs alone"
+
+
+def _layer(graph: Graph, node: Any, name: str, stacks: Mapping[int, Stack]) -> tuple[Any, str]:
+    """Return the layer of a node, or None, and the name of its input that is not constant."""
+    joined = stacks.get(id(graph.producers.get(node.input[0]))) if node.input else None
+    if node.op_type == "Concat" and joined and attributes(node, graph.array)["axis"] == 0:
+        for k in (1, 2):  # the states of all layers
+            if [link.output(k) for link in joined.links] == list(node.input):
+                return _recurrent(graph, joined, _OUTPUTS[k], True), joined.links[0].given(0)
+    stack = stacks.get(id(node))
+    if stack is not None:
+        if stack.links[-1].node is not node:
+            raise ValueError("expected the last layer's output, got one between")
+        output = _OUTPUTS[list(node.output).index(name)]
+        return _recurrent(graph, stack, output, False), stack.links[0].given(0)
+    if node.op_type not in _SCORED or node.domain not in ("", "ai.onnx"):
+        raise ValueError(f"expected one of LSTM, {', '.join(_SCORED)}, got {short(node.op_type)}")
+    constants = [graph.constant(given) if given else None for given in node.input]
+    moving = [k for k, given in enumerate(node.input) if given and constants[k] is None]
+    if len(moving) != 1:
+        raise ValueError(f"expected one input that is not constant, got {len(moving)}")
+    given = attributes(node, graph.array) | {"opset": graph.opset, "moving": moving[0]}
+    return _SCORED[node.op_type](given, *constants), node.input[moving[0]]
+
+
+def _recurrent(graph: Graph, stack: Stack, output: str, whole: bool) -> Recurrent:
+    lstm = stack.lstm()
+    lengths = stack.links[0].constant(4, "sequence_lens")
+    return Recurrent(lstm, output, whole, lengths, _state(graph, stack, lstm))
+
+
+def _state(graph: Graph, stack: Stack, lstm: LSTM) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the stored (h_0, c_0) of all nodes, or None where all are zero."""
+    given = [
+        [None if _is_zero(graph, link.given(k), 0) else link.constant(k, "the initial state")
+         for link in stack.links]
+        for k in (5, 6)
+    ]  # fmt: skip
+    known = next((array for part in given for array in part if array is not None), None)
+    if known is None:
+        return None
+    zero = np.zeros(known.shape, known.dtype)
+    h_0, c_0 = (
+        np.concatenate(
+            [zero if array is None else array for array in part], 1 if lstm.batch_first else 0
+        ).astype(lstm.dtype)
+        for part in given
+    )
+    return (h_0.swapaxes(0, 1), c_0.swapaxes(0, 1)) if lstm.batch_first else (h_0, c_0)
+
+
+def _is_zero(graph: Graph, name: str, depth: int) -> bool:
+    """Tell whether a value is zero, though its shape may depend on the input."""
+    if not name:
+        return True
+    constant = graph.constant(name)
+    if constant is not None:
+        return not constant.any()
+    node = graph.producers.get(name)
+    if node is None or depth > _DEEPEST:
+        return False
+    if node.op_type == "ConstantOfShape":
+        value = attributes(node, graph.array).get("value")
+        return value is None or not value.any()
+    parts = node.input if node.op_type == "Concat" else node.input[:1]
+    return node.op_type in _OF_ZEROS and all(_is_zero(graph, part, depth + 1) for part in parts)
+
+
+# Operators -------------------------------------------------------------------------------------
+
+
+def _linear(weight: np.ndarray, bias: np.ndarray | None) -> Linear:
+    weight = real("weight", weight)
+    linear = Linear(weight.shape[1], weight.shape[0], bias is not None, dtype=weight.dtype)
+    state = {"weight": weight} | ({} if bias is None else {"bias": np.ravel(real("bias", bias))})
+    linear.load_state_dict(state)
+    return linear
+
+
+def _matmul(given: dict[str, Any], _: Any, weight: np.ndarray | None) -> Any:
+    if weight is None or weight.ndim != 2:
+        raise ValueError("expected a matrix of weights on the right")
+    return _linear(weight.T, None)
+
+
+def _gemm(given: dict[str, Any], a: Any, b: Any, c: Any = None) -> Any:
+    if b is None or given.get("transA") or b.ndim != 2 or (c is not None and np.ndim(c) > 1):
+        raise ValueError("expected x, a matrix of weights, and a bias")
+    weight = b if given.get("transB") else b.T
+    bias = None if c is None else np.broadcast_to(given.get("beta", 1.0) * c, len(weight))
+    return _linear(given.get("alpha", 1.0) * real("weight", weight), bias)
+
+
+def _gather(given: dict[str, Any], data: Any, index: Any) -> Any:
+    axis = given.get("axis", 0)
+    if given["moving"] == 0:
+        return Apply(np.take, indices=index, axis=axis)
+    if axis != 0 or data.ndim != 2:
+        raise ValueError(f"expected rows of a matrix, got axis {axis} of shape {data.shape}")
+    return Embedding(real("data", data), mask_zero=False)
+
+
+def _softmax(function: Callable[..., np.ndarray]) -> Callable[..., Any]:
+    def made(given: dict[str, Any], _: Any) -> Apply:
+        if given["opset"] < 13:  # along all axes from this one on
+            return Apply(over_rest, function=function, axis=given.get("axis", 1))
+        return Apply(function, axis=given.get("axis", -1))
+
+    return made
+
+
+def over_rest(x: np.ndarray, function: Callable[..., np.ndarray], axis: int) -> np.ndarray:
+    """Apply a function along this axis and all after it, taken as one."""
+    return function(flattened(x, axis)).reshape(x.shape)
+
+
+def flattened(x: np.ndarray, axis: int) -> np.ndarray:
+    """Make a matrix: the axes before this one, and the rest."""
+    axis = axis % x.ndim if axis < 0 else axis
+    return x.reshape(int(np.prod(x.shape[:axis])), -1)
+
+
+def cast(x: np.ndarray, dtype: str) -> np.ndarray:
+    """Return x in another type."""
+    return np.asarray(x).astype(dtype)
+
+
+def squeezed(x: np.ndarray, axes: Any) -> np.ndarray:
+    """Leave out axes of size 1, by default all."""
+    return x.squeeze() if axes is None else x.squeeze(axes_of({}, axes, x.ndim))
+
+
+def unsqueezed(x: np.ndarray, axes: Any) -> np.ndarray:
+    """Put in axes of size 1."""
+    return np.expand_dims(x, axes_of({}, axes, x.ndim + len(axes)))
+
+
+def sliced(x: np.ndarray, inputs: Any) -> np.ndarray:
+    """Take a part."""
+    return x[slices({}, x.ndim, *inputs)]
+
+
+def added(x: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Return x + value."""
+    return x + value
+
+
+def scaled(x: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Return x times value."""
+    return x * value
+
+
+def _axes(given: dict[str, Any], axes: Any) -> Any:
+    found = given.get("axes") if axes is None else axes
+    return None if found is None else flat(found)
+
+
+def _reshape(given: dict[str, Any], _: Any, shape: Any) -> Apply:
+    return Apply(reshape, shape=flat(shape), allowzero=bool(given.get("allowzero", 0)))
+
+
+def _slice(given: dict[str, Any], _: Any, *inputs: Any) -> Apply:
+    found = inputs or [given.get(name) for name in ("starts", "ends", "axes")]
+    return Apply(sliced, inputs=[None if part is None else flat(part) for part in found])
+
+
+def _elementwise(name: str, **defaults: float) -> Callable[..., Any]:
+    """Return what makes an activation; defaults are ONNX's, by ONNX's names."""
+
+    def made(given: dict[str, Any], _: Any) -> Apply:
+        names = {"alpha": "alpha" if name == "elu" else "slope", "beta": "offset"}
+        return activation(name, **{names[n]: given.get(n, v) for n, v in defaults.items()})
+
+    return made
+
+
+def _constant_operand(function: Callable[..., np.ndarray]) -> Callable[..., Any]:
+    def made(given: dict[str, Any], a: Any, b: Any) -> Apply:
+        return Apply(function, value=a if b is None else b)
+
+    return made
+
+
+def _nothing(given: dict[str, Any], *_: Any) -> None:
+    """Pass over."""
+
+
+_CASTS = {1: "float32", 6: "int32", 7: "int64", 10: "float16", 11: "float64"}
+
+_SCORED: dict[str, Callable[..., Any]] = {
+    "Add": _constant_operand(added),
+    "Cast": lambda given, _: Apply(cast, dtype=_CASTS[given["to"]]),
+    "Dropout": _nothing,
+    "Elu": _elementwise("elu", alpha=1.0),
+    "Exp": _elementwise("exponential"),
+    "Flatten": lambda given, _: Apply(flattened, axis=given.get("axis", 1)),
+    "Gather": _gather,
+    "Gemm": _gemm,
+    "HardSigmoid": _elementwise("hard_sigmoid", alpha=0.2, beta=0.5),
+    "Identity": _nothing,
+    "LeakyRelu": _elementwise("leaky_relu", alpha=0.01),
+    "LogSoftmax": _softmax(log_softmax),
+    "MatMul": _matmul,
+    "Mul": _constant_operand(scaled),
+    "Relu": _elementwise("relu"),
+    "Reshape": _reshape,
+    "Sigmoid": _elementwise("sigmoid"),
+    "Slice": _slice,
+    "Softmax": _softmax(softmax),
+    "Softplus": _elementwise("softplus"),
+    "Softsign": _elementwise("softsign"),
+    "Squeeze": lambda given, _, axes=None: Apply(squeezed, axes=_axes(given, axes)),
+    "Tanh": _elementwise("tanh"),
+    "Transpose": lambda given, _: Apply(np.transpose, axes=given.get("perm")),
+    "Unsqueeze": lambda given, _, axes=None: Apply(unsqueezed, axes=_axes(given, axes)),
+}

@@ -1,0 +1,139 @@
+"""An LSTM put together from the arrays of another framework."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from cylstm import checks
+from cylstm.lstm import LSTM
+from cylstm.options import Options
+
+__all__ = ["Cell", "assemble", "gates", "ordered", "real"]
+
+ORDER = "ifgo"  # of the gates' rows, everywhere in cylstm
+
+
+@dataclass
+class Cell:
+    """One direction of one layer, in cylstm's shapes and order of gates."""
+
+    weight_ih: np.ndarray  # (4H, I)
+    weight_hh: np.ndarray  # (4H, R)
+    bias: np.ndarray | None = None  # (4H,)
+    weight_hr: np.ndarray | None = None  # (P, H)
+    weight_p: np.ndarray | None = None  # (3H,)
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Those that there are, by name."""
+        return {name: array for name, array in vars(self).items() if array is not None}
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+    def with_forget_bias(self, added: float) -> Cell:
+        """Return a cell in which this is added to the forget gates' biases."""
+        hidden = len(self.weight_ih) // 4
+        bias = np.zeros(4 * hidden, self.weight_ih.dtype) if self.bias is None else self.bias.copy()
+        bias[hidden : 2 * hidden] += checks.finite("forget_bias", added)
+        return replace(self, bias=bias)
+
+
+def assemble(cells: Sequence[Cell], forget_bias: float = 0.0, **options: Any) -> LSTM:
+    """Make an LSTM of these cells: layer by layer, in each direction by direction.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+    forget_bias : float
+        What is added to the forget gates' biases.
+    **options
+        Those of `cylstm.LSTM` that no shape tells. The precision is the widest of the weights'.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit together; it names the parameter.
+    """
+    if forget_bias:
+        cells = [cell.with_forget_bias(forget_bias) for cell in cells]
+    first, directions = cells[0], 2 if options.get("bidirectional") else 1
+    for weight in (first.weight_ih, first.weight_hh):
+        if weight.ndim != 2:
+            raise ValueError(f"weights: expected matrices, got shape {weight.shape}")
+    hidden, rest = divmod(first.weight_ih.shape[0], 4)
+    if rest:
+        raise ValueError(
+            f"weight_ih: expected the rows of four gates, got shape {first.weight_ih.shape}"
+        )
+    described = Options(
+        input_size=first.weight_ih.shape[1],
+        hidden_size=hidden,
+        num_layers=len(cells) // directions,
+        proj_size=0 if first.weight_hr is None else len(first.weight_hr),
+        bias=first.bias is not None,
+        peephole=first.weight_p is not None,
+        dtype=np.result_type(first.weight_ih, np.float32).name,
+        **options,
+    )
+    state = {
+        name + ending: array
+        for (ending, _, _), cell in zip(described.cells(), cells, strict=True)
+        for name, array in cell.arrays.items()
+    }
+    try:
+        return LSTM._from_saved(asdict(described), state)
+    except KeyError as error:
+        raise ValueError(error.args[0]) from None
+
+
+def gates(array: np.ndarray, order: str) -> np.ndarray:
+    """Put rows that stand in another order of gates, such as ``"iofg"``, in cylstm's.
+
+    Examples
+    --------
+    >>> gates(np.array([0, 1, 2, 3]), "iofg")
+    array([0, 2, 3, 1])
+    """
+    if array.shape[0] % len(order):
+        raise ValueError(f"expected the rows of {len(order)} gates, got shape {array.shape}")
+    parts = dict(zip(order, np.split(array, len(order)), strict=True))
+    return np.concatenate([parts[gate] for gate in ORDER if gate in parts])
+
+
+def ordered(array: np.ndarray, order: str) -> np.ndarray:
+    """Put rows of gates, which stand in cylstm's order, in another; the inverse of `gates`.
+
+    Examples
+    --------
+    >>> ordered(np.array([0, 2, 3, 1]), "iofg")
+    array([0, 1, 2, 3])
+    """
+    own = [gate for gate in ORDER if gate in order]
+    parts = dict(zip(own, np.split(array, len(own)), strict=True))
+    return np.concatenate([parts[gate] for gate in order])
+
+
+def real(name: str, value: Any) -> np.ndarray:
+    """Return an array, or a tensor of any framework, as float32, or float64 if it was that.
+
+    Raises
+    ------
+    TypeError
+        If it does not hold real numbers.
+    """
+    if hasattr(value, "detach"):  # PyTorch's, on any device; NumPy knows no bfloat16
+        value = value.detach().cpu()
+        value = value.float() if value.element_size() == 2 else value
+    array = checks.is_array(name, value)
+    if array.dtype.name == "bfloat16":  # of ml_dtypes
+        return array.astype(np.float32)
+    if array.dtype.kind != "f" or array.dtype.itemsize > 8:
+        raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
+    return array.astype(np.result_type(array.dtype.newbyteorder("="), np.float32), copy=False)

@@ -1,0 +1,96 @@
+"""Make the seeds of the fuzz runs; it needs torch, keras, h5py and onnx."""
+
+import os
+import pathlib
+
+import keras
+import onnx
+import torch
+
+import cylstm
+
+FOLDER = pathlib.Path(__file__).parent / "corpus"
+
+
+def place(kind, name):
+    """Return the path of a seed."""
+    (FOLDER / kind).mkdir(parents=True, exist_ok=True)
+    return str(FOLDER / kind / name)
+
+
+def make_torch():
+    """Make what PyTorch saves."""
+    lstm = torch.nn.LSTM(2, 3, num_layers=2, bidirectional=True)
+    cell = torch.nn.LSTMCell(2, 2)
+    half = torch.nn.LSTM(1, 2, proj_size=1).to(torch.bfloat16)
+    legacy = {"_use_new_zipfile_serialization": False}
+    torch.save(lstm.state_dict(), place("torch", "state.pt"))
+    torch.save({"epoch": 1, "model": cell.state_dict()}, place("torch", "legacy.pt"), **legacy)
+    torch.save(half.state_dict(), place("torch", "half.pt"))
+    torch.save(torch.nn.LSTM(1, 1), place("torch", "module.pt"))
+    torch.jit.script(torch.nn.LSTM(1, 1)).save(place("torch", "script.pt"))
+
+
+def make_keras():
+    """Make files, and configurations alone."""
+    layers = keras.layers
+    model = keras.Sequential([
+        layers.Input((3,)), layers.Embedding(4, 2, mask_zero=True),
+        layers.Bidirectional(layers.LSTM(2, return_sequences=True)), layers.LSTM(1),
+        layers.Dense(1, activation="sigmoid"),
+    ])  # fmt: skip
+    for name in ("model.keras", "legacy.h5"):
+        model.save(place("keras", name), include_optimizer=False)
+    with open(place("keras_config", "sequential.json"), "w") as file:
+        file.write(model.to_json())
+    x = given = layers.Input((4, 2))
+    for layer in (
+        layers.Masking(),
+        layers.LSTM(2, return_sequences=True),
+        layers.Permute((2, 1)),
+        layers.Reshape((4, 2)),
+        layers.LeakyReLU(),
+        layers.BatchNormalization(),
+        layers.TimeDistributed(layers.Dense(2)),
+        layers.Softmax(),
+        layers.Flatten(),
+    ):
+        x = layer(x)
+    with open(place("keras_config", "functional.json"), "w") as file:
+        file.write(keras.Model(given, x).to_json())
+
+
+class Chain(torch.nn.Module):
+    """What scores words."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(3, 2)
+        self.lstm = torch.nn.LSTM(2, 2, batch_first=True)
+
+    def forward(self, x):
+        """Return the softmax of the last step."""
+        return torch.softmax(self.lstm(self.embedding(x))[0][:, -1], -1)
+
+
+def make_onnx():
+    """Make single LSTMs, one with its weights beside, and a chain."""
+    cylstm.LSTM(2, 2, num_layers=2, bidirectional=True).to_onnx(place("onnx", "lstm.onnx"))
+    cylstm.LSTM(1, 1, peephole=True, coupled=True, clip=1.0).to_onnx(place("onnx", "all.onnx"))
+    words, path = torch.zeros(1, 3, dtype=int), place("onnx", "chain.onnx")
+    torch.onnx.export(Chain().eval(), words, path, dynamo=False)
+    odd = onnx.load(place("onnx", "all.onnx"))
+    onnx.save(odd, place("onnx", "external.onnx"), save_as_external_data=True, location="weights",
+              size_threshold=0)  # fmt: skip
+    os.remove(place("onnx", "weights"))
+
+
+def make_safetensors():
+    """Make one of cylstm's."""
+    lstm = cylstm.LSTM(2, 2, num_layers=2, bidirectional=True)
+    lstm.save(place("safetensors", "lstm.safetensors"))
+
+
+if __name__ == "__main__":
+    for make in (make_torch, make_keras, make_onnx, make_safetensors):
+        make()
