@@ -504,7 +504,7 @@ def test_more_layers_than_there_are_is_an_error():
         cylstm.from_torch(state)
 
 
-def test_import_is_lazy():
+def test_import_is_lazy(tmp_path):
     code = "import sys, cylstm; assert 'cylstm.io.torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
     assert importlib.util.find_spec("cylstm.io.torch") is not None
