@@ -23,8 +23,9 @@ SOURCES = sorted(map(str, Path("src").iterdir()))
 DEBUG = os.environ.get("CYLSTM_DEBUG_CYTHON") == "1"
 
 # -ffp-contract=fast lets the compiler fuse a multiplication and an addition; nothing else of the
-# arithmetic may be changed by it.
-FLAGS = ["-O3", "-std=gnu11", "-g0", "-fvisibility=hidden",
+# arithmetic may be changed by it. Python's own flags bring -fwrapv, with which GCC's addresses cost
+# the kernels 4 % (GCC 12.2, Zen 4).
+FLAGS = ["-O3", "-std=gnu11", "-g0", "-fvisibility=hidden", "-fno-wrapv",
          "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]  # fmt: skip
 
 # name: (bytes of a vector, compiler flags)
