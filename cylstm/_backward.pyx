@@ -192,7 +192,7 @@ cdef int add_block(passing *p, dict grads, Py_ssize_t rows, int threads, arena *
         memset(sums, 0, 4 * p.hidden * size)
         p.grad_bias = sums
     columns = max(4 * p.hidden, p.outputs, tile) + p.kernel.group  # at most, in groups
-    p.memory_each = max(rows * (tile + columns), INPUT_ROWS * x_width(p)) * size
+    p.memory_each = max(rows * (tile + columns), INPUT_ROWS * columns_of(p, &p.weight_ih)) * size
     p.memory_each = (p.memory_each + 63) // 64 * 64
     p.memory = take(memory, threads * p.memory_each)
     return 0
@@ -226,13 +226,13 @@ cdef task *new_tasks(const passing *p, Py_ssize_t rows, Py_ssize_t shares,
     cdef:
         task *tasks = <task *> take(memory, shares * sizeof(task))
         task *t
-        Py_ssize_t share, tile = 4 * p.kernel.width
+        Py_ssize_t share
     memset(tasks, 0, shares * sizeof(task))
     for share in range(shares):
         t = &tasks[share]
         t.share, t.shares, t.most = share, shares, share_of(rows, share, shares)
-        t.dh_width = row_width(p.weight_hh.tiles * tile, p.itemsize)
-        t.dh_cell_width = row_width(p.weight_hr.tiles * tile, p.itemsize) if p.projected else 0
+        t.dh_width = row_width(columns_of(p, &p.weight_hh), p.itemsize)
+        t.dh_cell_width = row_width(columns_of(p, &p.weight_hr), p.itemsize) if p.projected else 0
         t.dh = take(memory, t.most * (t.dh_width + t.dh_cell_width) * p.itemsize)
         t.dh_cell = t.dh + t.most * t.dh_width * p.itemsize
     return tasks
@@ -282,6 +282,11 @@ cdef void next_block(passing *p) noexcept nogil:
         p.first -= 1
         p.rows += size_at(p, p.first)
     p.row = p.offsets[time_of(p, p.last - 1 if p.reverse else p.first)]
+
+
+cdef inline Py_ssize_t columns_of(const passing *p, const packed_matrix *w) noexcept nogil:
+    """The outputs of packed weights, with those that fill the last tile."""
+    return w.tiles * (1 if w.narrow else 4) * p.kernel.width
 
 
 cdef inline Py_ssize_t time_of(const passing *p, Py_ssize_t position) noexcept nogil:
@@ -335,8 +340,8 @@ cdef void end_task(const passing *p, task *t) noexcept nogil:
 cdef void run_task(const passing *p, task *t, int member, int team) noexcept nogil:
     """The block's steps; of the tiles of hidden units, and of outputs, a member's share."""
     cdef:
-        Py_ssize_t width = 4 * p.kernel.width, position, n, row, carried
-        Py_ssize_t tiles = p.weight_hr.tiles if p.projected else p.weight_hh.tiles
+        const packed_matrix *w = &p.weight_hr if p.projected else &p.weight_hh
+        Py_ssize_t position, n, row, carried, tiles = w.tiles, width = columns_of(p, w) // tiles
         Py_ssize_t tile = member * tiles // team, end = (member + 1) * tiles // team
         Py_ssize_t begin = tile * width, units = min(end * width, p.hidden)
         Py_ssize_t out = member * p.weight_hh.tiles // team
@@ -439,15 +444,12 @@ cdef inline Py_ssize_t share_begin(Py_ssize_t n, Py_ssize_t each, Py_ssize_t mem
     return min(n, member * ((n + each - 1) // each) // team * each)
 
 
-cdef inline Py_ssize_t x_width(const passing *p) noexcept nogil:
-    return p.weight_ih.tiles * (1 if p.weight_ih.narrow else 4) * p.kernel.width
-
-
 cdef void input_gradient(const passing *p, Py_ssize_t first, Py_ssize_t last,
                          char *block) noexcept nogil:
     """dx of the block's rows [first, last); where it does not fit its place, by way of `block`."""
     cdef:
-        Py_ssize_t size = p.itemsize, width = x_width(p), row = p.inputs * size, j, n
+        Py_ssize_t size = p.itemsize, row = p.inputs * size, j, n
+        Py_ssize_t width = columns_of(p, &p.weight_ih)
         bint direct = width == p.inputs and not p.adds
         char *x
     while first < last:

@@ -97,7 +97,9 @@ cdef struct work:
 cdef Packed packed(Recurrence r, bint transposed)
 cdef char *take(arena *memory, Py_ssize_t size) except NULL
 cdef int divide(Network net, const layout *b, Py_ssize_t directions, work *w) except -1
-cdef Py_ssize_t share_of(Py_ssize_t rows, Py_ssize_t share, Py_ssize_t shares) noexcept nogil
+cdef inline Py_ssize_t share_of(Py_ssize_t rows, Py_ssize_t share,
+                                Py_ssize_t shares) noexcept nogil:
+    return rows if shares == 1 else (rows - share + shares - 1) // shares
 cdef Py_ssize_t row_width(Py_ssize_t width, Py_ssize_t size) noexcept
 cdef char *first_of(array) noexcept
 cdef int useful_threads(double total) noexcept

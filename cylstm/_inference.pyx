@@ -104,16 +104,16 @@ cdef Packed _pack(Recurrence r):
 cdef Packed _pack_transposes(Recurrence r):
     """For dz W_ih, dz W_hh and dh W_hr."""
     cdef Packed made = new_packed(r)
-    cdef bint few = r.inputs <= 2 * r.kernel.width
-    _pack_transpose(r, made.memory, few, r.weight_ih, 4 * r.hidden, r.inputs, &made.weight_ih)
-    _pack_transpose(r, made.memory, False, r.weight_hh, 4 * r.hidden, r.outputs, &made.weight_hh)
+    _pack_transpose(r, made.memory, r.weight_ih, 4 * r.hidden, r.inputs, &made.weight_ih)
+    _pack_transpose(r, made.memory, r.weight_hh, 4 * r.hidden, r.outputs, &made.weight_hh)
     if r.weight_hr != NULL:
-        _pack_transpose(r, made.memory, False, r.weight_hr, r.outputs, r.hidden, &made.weight_hr)
+        _pack_transpose(r, made.memory, r.weight_hr, r.outputs, r.hidden, &made.weight_hr)
     return made
 
 
-cdef int _pack_transpose(Recurrence r, list memory, bint narrow, const void *matrix,
-                         Py_ssize_t rows, Py_ssize_t columns, packed_matrix *to) except -1:
+cdef int _pack_transpose(Recurrence r, list memory, const void *matrix, Py_ssize_t rows,
+                         Py_ssize_t columns, packed_matrix *to) except -1:
+    cdef bint narrow = columns <= 2 * r.kernel.width and rows % 4 == 0
     cdef packing how = packing(False, narrow, columns, rows, 1, columns)
     new_matrix(r, memory, &how, to)
     r.kernel.pack(&how, matrix, NULL, to)
@@ -459,10 +459,6 @@ cdef int divide(Network net, const layout *b, Py_ssize_t directions, work *w) ex
             at += n
         w.offsets[share * (b.steps + 1) + b.steps] = at
     return 0
-
-
-cdef Py_ssize_t share_of(Py_ssize_t rows, Py_ssize_t share, Py_ssize_t shares) noexcept nogil:
-    return (rows - share + shares - 1) // shares
 
 
 cdef int add_tasks(work *w, Recurrence r, Packed weights, const layout *b, const char *x,

@@ -48,6 +48,11 @@ class Batch:
         """Of a full batch: not needed for inference, whose memory must not grow with T."""
         return np.full(self.steps, self.rows)
 
+    @property
+    def count(self) -> int:
+        """The number of packed rows, S."""
+        return int(self.offsets[-1]) if self.ragged else self.steps * self.rows
+
     @cached_property
     def offsets(self) -> np.ndarray:
         """The sums of `sizes`."""
@@ -58,7 +63,7 @@ class Batch:
     def parts(self, steps: int | None) -> list[tuple[slice, Batch]]:
         """The packed rows of so many steps after each other, and all the sequences there."""
         if steps is None or steps >= self.steps:
-            return [(slice(0, int(self.offsets[-1])), self)]
+            return [(slice(0, self.count), self)]
         return [self._part(t, min(t + steps, self.steps)) for t in range(0, self.steps, steps)]
 
     def _part(self, first: int, last: int) -> tuple[slice, Batch]:
@@ -70,7 +75,7 @@ class Batch:
     def _places(self) -> tuple[np.ndarray, np.ndarray]:
         """The step and the place in the batch of every packed row."""
         step = np.repeat(np.arange(len(self.sizes)), self.sizes)
-        return step, self.order[np.arange(self.offsets[-1]) - self.offsets[step]]
+        return step, self.order[np.arange(self.count) - self.offsets[step]]
 
     def pack(self, x: np.ndarray) -> np.ndarray:
         """From (T, N, F) to contiguous rows (S, F); not copied where it lies so already."""

@@ -547,7 +547,7 @@ class LSTM:
         """As `_run_taped` wants them, to run one direction."""
         recurrences = self._layers[layer]
         return [
-            recurrence.new_tape(int(batch.offsets[-1])) if d == direction else None
+            recurrence.new_tape(batch.count) if d == direction else None
             for d, recurrence in enumerate(recurrences)
         ]
 

@@ -3,8 +3,8 @@
  * Packed weights are [tile][k][4][VLEN]: a tile is four vectors of outputs, and for each k it holds
  * their weights side by side, so that the product streams through memory once. With `gated`
  * packing the four vectors are the gates i, f, g, o of the same VLEN hidden units; else they are
- * 4 VLEN outputs in a row, or, `narrow`, VLEN: for products of many rows with few outputs. Missing
- * outputs of the last tile have weights of zero.
+ * 4 VLEN outputs in a row, or, `narrow`, VLEN: for few outputs, and a depth that is a multiple of 4.
+ * Missing outputs of the last tile have weights of zero.
  *
  * A register tile is 4 vectors x ROWS rows, or two tiles for one row, where one would leave the
  * multiply-add units waiting for each other. Each output is one accumulator that takes k in rising
@@ -134,39 +134,33 @@ INLINE void multiply_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, co
     store_tile(tiles, rows, z + row * z_row + tile * TILE, z_row, sum);
 }
 
-/* z[row] = x[row] w for a tile of one vector, and for so many rows that the multiply-add units need
- * not wait. */
-INLINE void multiply_vector(int rows, const real *w, ptrdiff_t depth, const real *x,
-                            ptrdiff_t x_row, real *z, ptrdiff_t z_row) {
-    vec sum[2 * MOST_ROWS] = {{0}};
-    for (ptrdiff_t k = 0; k < depth; k++) {
-        const vec w_k = load(w + k * VLEN);
-        for (int r = 0; r < rows; r++) sum[r] += w_k * broadcast(x[r * x_row + k]);
-    }
-    for (int r = 0; r < rows; r++) store(z + r * z_row, sum[r]);
-}
-
-static void multiply_narrow(const packed_matrix *w, ptrdiff_t n, const real *x, ptrdiff_t x_row,
-                            real *z, ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to) {
-    for (ptrdiff_t tile = from; tile < to; tile++) {
-        const real *weights = (const real *)w->weights + tile * w->tile_step;
-        real *out = z + tile * VLEN;
-        ptrdiff_t row = 0;
-        for (; row + 2 * MOST_ROWS <= n; row += 2 * MOST_ROWS)
-            multiply_vector(2 * MOST_ROWS, weights, w->depth, x + row * x_row, x_row,
-                            out + row * z_row, z_row);
-        for (; row + MOST_ROWS <= n; row += MOST_ROWS)
-            multiply_vector(MOST_ROWS, weights, w->depth, x + row * x_row, x_row,
-                            out + row * z_row, z_row);
-        for (; row < n; row++)
-            multiply_vector(1, weights, w->depth, x + row * x_row, x_row, out + row * z_row, z_row);
-    }
+/* z = x w for tiles of one vector, in four sums over every fourth k: as many as with four vectors. */
+INLINE void multiply_narrow(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const char *ahead,
+                            const packed_matrix *w, const real *x, ptrdiff_t x_row, real *z,
+                            ptrdiff_t z_row) {
+    (void)ahead;
+    vec sum[MOST_ROWS][4];
+    memset(sum, 0, (size_t)(tiles * rows) * sizeof *sum);
+    const real *weights = (const real *)w->weights + tile * w->tile_step;
+    const real *x_k = x + row * x_row;
+    for (ptrdiff_t k = 0; k < w->depth; k += 4, x_k += 4, weights += 4 * VLEN)
+        for (int t = 0; t < tiles; t++)
+            for (int q = 0; q < 4; q++) {
+                const vec w_k = load(weights + t * w->tile_step + q * VLEN);
+                for (int r = 0; r < rows; r++)
+                    sum[t * rows + r][q] += w_k * broadcast(x_k[r * x_row + q]);
+            }
+    for (int t = 0; t < tiles; t++)
+        for (int r = 0; r < rows; r++) {
+            const vec *s = sum[t * rows + r];
+            store(z + (row + r) * z_row + (tile + t) * VLEN, (s[0] + s[1]) + (s[2] + s[3]));
+        }
 }
 
 static void multiply(const packed_matrix *w, ptrdiff_t n, const void *x, ptrdiff_t x_row, void *z,
                      ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to, int down) {
     if (w->narrow)
-        multiply_narrow(w, n, x, x_row, z, z_row, from, to);
+        COVER(from, to, down, n, w, multiply_narrow, (const real *)x, x_row, (real *)z, z_row);
     else
         COVER(from, to, down, n, w, multiply_tile, (const real *)x, x_row, (real *)z, z_row);
 }
