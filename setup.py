@@ -92,6 +92,7 @@ def extension(name, *sources, openmp=False):
             ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
         ],
         extra_compile_args=FLAGS + flags,
+        libraries=["m"],
         extra_link_args=flags + (["-Wl,-s"] if platform.system() == "Linux" else []),
     )
 
@@ -104,7 +105,7 @@ setup(
             extension("_kernels", "src/dispatch.c"),
             extension("_sequence"),
             extension("_inference", "src/team.c", openmp=True),
-            extension("_backward", "src/team.c", openmp=True),
+            extension("_backward"),
             extension("train._optimizers"),
         ],
         build_dir=GENERATED,

@@ -16,25 +16,28 @@ Neither changes the order of a sum.
 
 import numpy as np
 
-cimport openmp
-from cython.parallel cimport parallel, prange, threadid
 from libc.string cimport memcpy, memset
 
 from cylstm._inference cimport (
+    MEET,
+    TAKE,
     Network,
     Packed,
     arena,
     arena_return,
     barrier,
-    cylstm_wait,
+    counter,
+    cylstm_next,
     divide,
     first_of,
     layout,
     packed,
     row_width,
+    run_team,
     share_of,
     take,
     useful_threads,
+    wait_for_team,
     work,
 )
 from cylstm._kernels cimport cell, kernels, packed_matrix, step_gradients, step_tape
@@ -241,37 +244,79 @@ cdef task *new_tasks(const passing *p, Py_ssize_t rows, Py_ssize_t shares,
 # No Python from here on.
 
 
+# What a team does: the time loops of a block, or one of them, or its sums.
+cdef struct job:
+    passing *p
+    task *tasks
+    Py_ssize_t count  # of tasks, or of shares of the sums
+    counter next
+
+
 cdef void run_blocks(passing *p, task *tasks, Py_ssize_t shares, int team,
                      int threads) noexcept nogil:
     """Block by block: `team` threads in the time loop, `threads` in the sums over rows."""
     cdef Py_ssize_t j
-    cdef int members = team if team > shares else 1
     for j in range(shares):
         begin_task(p, &tasks[j])
     p.first = p.steps
     while p.first > 0:
         next_block(p)
-        if team == 1:
-            for j in range(shares):
-                run_task(p, &tasks[j], 0, 1)
-        elif members > 1:
-            for j in range(shares):
-                with parallel(num_threads=members):
-                    run_task(p, &tasks[j], threadid(), openmp.omp_get_num_threads())
-        else:
-            for j in prange(shares, schedule="dynamic", chunksize=1, num_threads=team):
-                run_task(p, &tasks[j], 0, 1)
+        run_steps(p, tasks, shares, team)
         prepare_sums(p)
-        if threads == 1:
-            add_sums(p, 0, 1)
-        else:
-            for j in prange(threads, schedule="static", chunksize=1, num_threads=threads):
-                add_sums(p, j, threads)
+        run_sums(p, threads)
     for j in range(shares):
         end_task(p, &tasks[j])
     for j in range(2):
         end_outer(p, &p.weights[j])
     end_outer(p, &p.projection)
+
+
+cdef void run_steps(passing *p, task *tasks, Py_ssize_t shares, int team) noexcept nogil:
+    """By threads that take a task each, or that all work on each in turn."""
+    cdef Py_ssize_t j
+    cdef job todo
+    todo.p, todo.tasks, todo.count = p, tasks, shares
+    if team == 1:
+        for j in range(shares):
+            run_task(p, &tasks[j], 0, 1)
+    elif team <= shares:
+        memset(&todo.next, 0, sizeof(counter))
+        run_team(team, TAKE, take_tasks, &todo)
+    else:
+        for j in range(shares):
+            todo.tasks = &tasks[j]
+            run_team(team, MEET, run_member, &todo)
+
+
+cdef void run_sums(passing *p, int threads) noexcept nogil:
+    cdef job todo
+    todo.p, todo.count = p, threads
+    if threads == 1:
+        add_sums(p, 0, 1)
+    else:
+        memset(&todo.next, 0, sizeof(counter))
+        run_team(threads, TAKE, take_sums, &todo)
+
+
+cdef void run_member(void *given, int member, int team) noexcept nogil:
+    cdef job *todo = <job *> given
+    run_task(todo.p, todo.tasks, member, team)
+
+
+cdef void take_tasks(void *given, int member, int team) noexcept nogil:
+    cdef job *todo = <job *> given
+    cdef Py_ssize_t j = cylstm_next(&todo.next)
+    while j < todo.count:
+        run_task(todo.p, &todo.tasks[j], 0, 1)
+        j = cylstm_next(&todo.next)
+
+
+cdef void take_sums(void *given, int member, int team) noexcept nogil:
+    cdef job *todo = <job *> given
+    cdef Py_ssize_t j = cylstm_next(&todo.next)
+    while j < todo.count:
+        add_sums(todo.p, j, todo.count)
+        j = cylstm_next(&todo.next)
 
 
 cdef void next_block(passing *p) noexcept nogil:
@@ -353,7 +398,7 @@ cdef void run_task(const passing *p, task *t, int member, int team) noexcept nog
         if p.projected:
             if member == 0:
                 add_outputs(p, t, row, n)
-            cylstm_wait(&t.meeting, team)
+            meet(t, team)
             p.kernel.multiply(&p.weight_hr, n, p.out + row * p.outputs * p.itemsize,
                               p.outputs * t.shares, t.dh_cell, t.dh_cell_width, tile, end,
                               position % 2)
@@ -361,11 +406,16 @@ cdef void run_task(const passing *p, task *t, int member, int team) noexcept nog
             carried = share_of(carried_at(p, position), t.share, t.shares)
             cell_rows(p, t, position, 0, carried, begin, units)
             cell_rows(p, t, position, carried, n, begin, units)
-        cylstm_wait(&t.meeting, team)
+        meet(t, team)
         p.kernel.multiply(&p.weight_hh, n, p.z + row * p.z_row, z_row, t.dh, t.dh_width, out,
                           out_end, position % 2)
         if p.projected:  # else a member's outputs are its own units
-            cylstm_wait(&t.meeting, team)
+            meet(t, team)
+
+
+cdef inline void meet(task *t, int team) noexcept nogil:
+    if team > 1:
+        wait_for_team(&t.meeting, team)
 
 
 cdef void add_outputs(const passing *p, task *t, Py_ssize_t row, Py_ssize_t n) noexcept nogil:

@@ -6,9 +6,13 @@ from cylstm._sequence cimport Recurrence
 cdef extern from "team.h" nogil:
     ctypedef struct barrier:
         pass
-    void cylstm_wait(barrier *b, int size)
-    void cylstm_watch_forks()
-    bint cylstm_was_forked()
+    ctypedef struct counter:
+        pass
+    int cylstm_next(counter *c)
+    ctypedef enum manner:
+        TAKE
+        MEET
+    ctypedef void (*member_work)(void *arg, int member, int size) noexcept nogil
 
 cdef extern from "arena.h" nogil:
     ctypedef struct arena:
@@ -87,6 +91,7 @@ cdef struct work:
     step_tape tape            # for the next tasks; NULL gates for none
     Py_ssize_t shares, count
     int threads
+    counter next              # of the tasks, that a thread takes
     bint small                # so short that giving the GIL away would cost more
     Py_ssize_t *sizes         # [shares, steps] and
     Py_ssize_t *offsets       # [shares, steps + 1], of ragged batches
@@ -103,3 +108,5 @@ cdef inline Py_ssize_t share_of(Py_ssize_t rows, Py_ssize_t share,
 cdef Py_ssize_t row_width(Py_ssize_t width, Py_ssize_t size) noexcept
 cdef char *first_of(array) noexcept
 cdef int useful_threads(double total) noexcept
+cdef void run_team(int most, manner how, member_work work, void *arg) noexcept nogil
+cdef void wait_for_team(barrier *b, int size) noexcept nogil

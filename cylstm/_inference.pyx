@@ -20,7 +20,6 @@ import os
 
 cimport numpy as cnp
 cimport openmp
-from cython.parallel cimport parallel, prange, threadid
 from libc.limits cimport INT_MAX
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
@@ -31,6 +30,11 @@ from cylstm._sequence cimport Recurrence, data
 
 from cylstm._sequence import aligned_empty
 
+
+cdef extern from "team.h" nogil:
+    void cylstm_run(int most, manner how, member_work work, void *arg)
+    void cylstm_wait(barrier *b, int size)
+    void cylstm_watch_forks()
 
 cnp.import_array()
 cylstm_watch_forks()
@@ -628,21 +632,39 @@ cdef void change_running(const task *t, Py_ssize_t running, Py_ssize_t n,
         copy_rows(count, t.hidden * size, c_padded, c_row, c, t.c_row)
 
 
+cdef void run_team(int most, manner how, member_work work, void *arg) noexcept nogil:
+    """For other modules too: a process has one set of threads."""
+    cylstm_run(most, how, work, arg)
+
+
+cdef void wait_for_team(barrier *b, int size) noexcept nogil:
+    cylstm_wait(b, size)
+
+
 cdef void run_tasks(work *w) noexcept nogil:
     """All tasks, by threads that take one each, or that all work on each in turn."""
-    cdef Py_ssize_t j, count = w.count
-    cdef int members
-    if w.threads > count:
-        for j in range(count):
-            members = min(w.threads, w.tasks[j].weights.tiles)
-            with parallel(num_threads=members):
-                run_task(&w.tasks[j], threadid(), openmp.omp_get_num_threads())
+    cdef Py_ssize_t j
+    if w.threads > w.count:
+        for j in range(w.count):
+            cylstm_run(min(w.threads, w.tasks[j].weights.tiles), MEET, run_member, &w.tasks[j])
     elif w.threads > 1:
-        for j in prange(count, schedule="dynamic", chunksize=1, num_threads=w.threads):
-            run_task(&w.tasks[j], 0, 1)
+        memset(&w.next, 0, sizeof(counter))
+        cylstm_run(w.threads, TAKE, take_tasks, w)
     else:
-        for j in range(count):
+        for j in range(w.count):
             run_task(&w.tasks[j], 0, 1)
+
+
+cdef void run_member(void *t, int member, int team) noexcept nogil:
+    run_task(<task *> t, member, team)
+
+
+cdef void take_tasks(void *given, int member, int team) noexcept nogil:
+    cdef work *w = <work *> given
+    cdef int j = cylstm_next(&w.next)
+    while j < w.count:
+        run_task(&w.tasks[j], 0, 1)
+        j = cylstm_next(&w.next)
 
 
 cdef void run_task(task *t, int member, int team) noexcept nogil:
@@ -724,8 +746,8 @@ def set_num_threads(n):
     Notes
     -----
     Until then it is what OpenMP would use: ``OMP_NUM_THREADS``, threadpoolctl's limits and the
-    process's CPU affinity count. A call too small to gain from threads uses one. In a fork's child
-    it is one.
+    process's CPU affinity count. A call too small to gain from threads uses one; calls at once
+    share as many.
     """
     global _chosen
     from cylstm.checks import whole
@@ -739,8 +761,6 @@ def get_num_threads():
 
 
 cdef int _num_threads() noexcept:
-    if cylstm_was_forked():
-        return 1
     return _chosen or min(openmp.omp_get_max_threads(), _QUOTA)
 
 

@@ -1,7 +1,18 @@
+#define _GNU_SOURCE
 #include "team.h"
 
+#include <fenv.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <time.h>
+
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #if defined(__x86_64__) || defined(__i386__)
 #define PAUSE() __builtin_ia32_pause()
@@ -11,25 +22,179 @@
 #define PAUSE() ((void)0)
 #endif
 
-enum { SPINS = 2000 }; /* about 50 us; then the core is left to whoever needs it */
+enum { SPINS = 2000 }; /* about 50 us */
+
+/* Returns when *value is not `old`, or perhaps before, and whether it slept. */
+static int wait_while(atomic_int *value, int old, atomic_int *asleep) {
+    for (int spin = 0; spin < SPINS; spin++) {
+        if (atomic_load_explicit(value, memory_order_acquire) != old) return 0;
+        PAUSE();
+    }
+    atomic_fetch_add(asleep, 1);
+#if defined(__linux__)
+    syscall(SYS_futex, value, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
+#else
+    sched_yield();
+#endif
+    atomic_fetch_sub(asleep, 1);
+    return 1;
+}
+
+/* Who is about to sleep has said so before it looks at the value for the last time. */
+static void wake(atomic_int *value, atomic_int *asleep) {
+#if defined(__linux__)
+    if (atomic_load(asleep)) syscall(SYS_futex, value, FUTEX_WAKE_PRIVATE, 1 << 30, NULL, NULL, 0);
+#else
+    (void)value, (void)asleep;
+#endif
+}
+
+/* A member that sleeps until another comes says that the CPUs are busy with something else. */
+enum { MOST_SLEEPS = 4, ALONE_MS = 250 };
+static atomic_int sleeps; /* of late: less one for each team that met without */
+static _Atomic long long alone_until;
+
+static long long now_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
+}
+
+static void judge_meetings(int sleeps_before) {
+    const int count = atomic_load(&sleeps);
+    if (count > MOST_SLEEPS) {
+        atomic_store(&alone_until, now_ms() + ALONE_MS);
+        atomic_store(&sleeps, 0);
+    } else if (count > 0 && count == sleeps_before) {
+        atomic_fetch_sub(&sleeps, 1);
+    }
+}
 
 void cylstm_wait(barrier *b, int size) {
     if (size == 1) return;
     const int round = atomic_load_explicit(&b->round, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&b->waiting, 1, memory_order_acq_rel) == size - 1) {
         atomic_store_explicit(&b->waiting, 0, memory_order_relaxed);
-        atomic_store_explicit(&b->round, round + 1, memory_order_release);
+        atomic_store(&b->round, round + 1);
+        wake(&b->round, &b->asleep);
         return;
     }
-    for (int spin = 0; atomic_load_explicit(&b->round, memory_order_acquire) == round; spin++)
-        if (spin < SPINS)
-            PAUSE();
-        else
-            sched_yield();
+    while (atomic_load_explicit(&b->round, memory_order_acquire) == round)
+        atomic_fetch_add(&sleeps, wait_while(&b->round, round, &b->asleep));
 }
 
-static atomic_int forked;
+/* A thread for others' work. There is no end to it, nor to its memory: a team may find it free. */
+typedef struct worker {
+    atomic_int state, asleep;
+    member_work *work; /* its order */
+    void *arg;
+    int member, size;
+    const fenv_t *rounding;
+    struct worker *next;
+} worker;
 
-static void in_child(void) { atomic_store(&forked, 1); }
-void cylstm_watch_forks(void) { pthread_atfork(0, 0, in_child); }
-int cylstm_was_forked(void) { return atomic_load(&forked); }
+/* free -> taken (by a team) -> ordered -> running -> done -> free, or from ordered back to free
+ * where all was done before it began. */
+enum { FREE, TAKEN, ORDERED, RUNNING, DONE };
+
+static _Atomic(worker *) workers;
+static atomic_int at_work; /* threads of teams */
+
+static int moves(worker *w, int from, int to) {
+    return atomic_compare_exchange_strong(&w->state, &from, to);
+}
+
+static void set_state(worker *w, int state) {
+    atomic_store(&w->state, state);
+    wake(&w->state, &w->asleep);
+}
+
+static void *run_worker(void *given) {
+    worker *w = given;
+    for (;;) {
+        const int state = atomic_load(&w->state);
+        if (state != ORDERED) {
+            wait_while(&w->state, state, &w->asleep);
+        } else if (moves(w, ORDERED, RUNNING)) {
+            fesetenv(w->rounding);
+            w->work(w->arg, w->member, w->size);
+            set_state(w, DONE);
+        }
+    }
+    return NULL;
+}
+
+/* A new worker, taken; NULL where there can be none. Signals are for the program's own threads. */
+static worker *new_worker(void) {
+    pthread_t thread;
+    sigset_t all, before;
+    worker *w = calloc(1, sizeof *w);
+    if (!w) return NULL;
+    atomic_store(&w->state, TAKEN);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const int failed = pthread_create(&thread, NULL, run_worker, w);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (failed) {
+        free(w);
+        return NULL;
+    }
+    pthread_detach(thread);
+    w->next = atomic_load(&workers);
+    while (!atomic_compare_exchange_weak(&workers, &w->next, w)) continue;
+    return w;
+}
+
+static worker *take_worker(void) {
+    for (worker *w = atomic_load(&workers); w; w = w->next)
+        if (moves(w, FREE, TAKEN)) return w;
+    return new_worker();
+}
+
+/* Takes up to `count` workers, while fewer than `most` threads are at work. */
+static int take_workers(int count, int most, worker **taken) {
+    int n = 0;
+    for (; n < count; n++) {
+        taken[n] = atomic_fetch_add(&at_work, 1) < most ? take_worker() : NULL;
+        if (taken[n]) continue;
+        atomic_fetch_sub(&at_work, 1);
+        break;
+    }
+    return n;
+}
+
+static void await_worker(worker *w) {
+    if (moves(w, ORDERED, FREE)) return;
+    for (int state; (state = atomic_load(&w->state)) != DONE;)
+        wait_while(&w->state, state, &w->asleep);
+    atomic_store(&w->state, FREE);
+}
+
+enum { MOST_MEMBERS = 256 };
+
+void cylstm_run(int most, manner how, member_work *work, void *arg) {
+    worker *team[MOST_MEMBERS];
+    fenv_t rounding;
+    const int sleeps_before = atomic_load(&sleeps);
+    if (most > MOST_MEMBERS) most = MOST_MEMBERS;
+    if (how == MEET && atomic_load(&alone_until) && now_ms() < atomic_load(&alone_until)) most = 1;
+    fegetenv(&rounding);
+    atomic_fetch_add(&at_work, 1);
+    const int others = take_workers(most - 1, most, team);
+    for (int j = 0; j < others; j++) {
+        worker *w = team[j];
+        w->work = work, w->arg = arg, w->rounding = &rounding;
+        w->member = j + 1, w->size = others + 1;
+        set_state(w, ORDERED);
+    }
+    work(arg, 0, others + 1);
+    for (int j = 0; j < others; j++) await_worker(team[j]);
+    atomic_fetch_sub(&at_work, others + 1);
+    if (how == MEET && others) judge_meetings(sleeps_before);
+}
+
+static void in_child(void) {
+    atomic_store(&workers, NULL);
+    atomic_store(&at_work, 0);
+}
+void cylstm_watch_forks(void) { pthread_atfork(NULL, NULL, in_child); }
