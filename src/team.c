@@ -24,10 +24,10 @@
 
 enum { SPINS = 2000 }; /* about 50 us */
 
-/* Returns when *value is not `old`, or perhaps before, and whether it slept. */
-static int wait_while(atomic_int *value, int old, atomic_int *asleep) {
+/* Returns when *value is not `old`, or perhaps before. */
+static void wait_while(atomic_int *value, int old, atomic_int *asleep) {
     for (int spin = 0; spin < SPINS; spin++) {
-        if (atomic_load_explicit(value, memory_order_acquire) != old) return 0;
+        if (atomic_load_explicit(value, memory_order_acquire) != old) return;
         PAUSE();
     }
     atomic_fetch_add(asleep, 1);
@@ -37,7 +37,6 @@ static int wait_while(atomic_int *value, int old, atomic_int *asleep) {
     sched_yield();
 #endif
     atomic_fetch_sub(asleep, 1);
-    return 1;
 }
 
 /* Who is about to sleep has said so before it looks at the value for the last time. */
@@ -49,25 +48,22 @@ static void wake(atomic_int *value, atomic_int *asleep) {
 #endif
 }
 
-/* A member that sleeps until another comes says that the CPUs are busy with something else. */
-enum { MOST_SLEEPS = 4, ALONE_MS = 250 };
-static atomic_int sleeps; /* of late: less one for each team that met without */
-static _Atomic long long alone_until;
-
-static long long now_ms(void) {
+static long long now_us(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
+    return t.tv_sec * 1000000LL + t.tv_nsec / 1000;
 }
 
-static void judge_meetings(int sleeps_before) {
-    const int count = atomic_load(&sleeps);
-    if (count > MOST_SLEEPS) {
-        atomic_store(&alone_until, now_ms() + ALONE_MS);
-        atomic_store(&sleeps, 0);
-    } else if (count > 0 && count == sleeps_before) {
-        atomic_fetch_sub(&sleeps, 1);
-    }
+/* Whether the CPUs are busy with something else is told by the time that members lose at meetings:
+ * more than half of the time of the teams, over a while. */
+enum { WHILE_US = 2000, ALONE_US = 100000 };
+static atomic_llong met_us, lost_us, alone_until;
+
+static void judge_meetings(long long began) {
+    const long long now = now_us(), met = atomic_fetch_add(&met_us, now - began) + now - began;
+    if (met < WHILE_US) return;
+    if (atomic_exchange(&lost_us, 0) > met / 2) atomic_store(&alone_until, now + ALONE_US);
+    atomic_store(&met_us, 0);
 }
 
 void cylstm_wait(barrier *b, int size) {
@@ -79,8 +75,14 @@ void cylstm_wait(barrier *b, int size) {
         wake(&b->round, &b->asleep);
         return;
     }
+    for (int spin = 0; spin < SPINS; spin++) {
+        if (atomic_load_explicit(&b->round, memory_order_acquire) != round) return;
+        PAUSE();
+    }
+    const long long began = now_us();
     while (atomic_load_explicit(&b->round, memory_order_acquire) == round)
-        atomic_fetch_add(&sleeps, wait_while(&b->round, round, &b->asleep));
+        wait_while(&b->round, round, &b->asleep);
+    atomic_fetch_add(&lost_us, now_us() - began);
 }
 
 /* A thread for others' work. There is no end to it, nor to its memory: a team may find it free. */
@@ -175,9 +177,9 @@ enum { MOST_MEMBERS = 256 };
 void cylstm_run(int most, manner how, member_work *work, void *arg) {
     worker *team[MOST_MEMBERS];
     fenv_t rounding;
-    const int sleeps_before = atomic_load(&sleeps);
+    const long long began = how == MEET ? now_us() : 0;
+    if (how == MEET && began < atomic_load(&alone_until)) most = 1;
     if (most > MOST_MEMBERS) most = MOST_MEMBERS;
-    if (how == MEET && atomic_load(&alone_until) && now_ms() < atomic_load(&alone_until)) most = 1;
     fegetenv(&rounding);
     atomic_fetch_add(&at_work, 1);
     const int others = take_workers(most - 1, most, team);
@@ -190,7 +192,7 @@ void cylstm_run(int most, manner how, member_work *work, void *arg) {
     work(arg, 0, others + 1);
     for (int j = 0; j < others; j++) await_worker(team[j]);
     atomic_fetch_sub(&at_work, others + 1);
-    if (how == MEET && others) judge_meetings(sleeps_before);
+    if (how == MEET && others) judge_meetings(began);
 }
 
 static void in_child(void) {
