@@ -248,11 +248,11 @@ static void pack(const packing *p, const void *matrix, const void *bias, const p
     const ptrdiff_t outputs = packed_tile(p);
     for (ptrdiff_t tile = 0; tile < to->tiles; tile++) {
         real *weights = (real *)to->weights + tile * to->tile_step;
-        real *packed_bias = (real *)to->bias + tile * outputs;
+        real *packed_bias = to->bias ? (real *)to->bias + tile * outputs : NULL;
         ptrdiff_t row[TILE];
         for (ptrdiff_t j = 0; j < outputs; j++) {
             row[j] = packed_row(p, tile, j);
-            if (to->bias) packed_bias[j] = row[j] < 0 || !bias ? 0 : ((const real *)bias)[row[j]];
+            if (packed_bias) packed_bias[j] = row[j] < 0 || !bias ? 0 : ((const real *)bias)[row[j]];
         }
         for (ptrdiff_t k = 0; k < p->depth; k++, weights += outputs) {
             const real *column = (const real *)matrix + k * p->k_step;

@@ -719,7 +719,7 @@ def test_a_changed_byte_is_read_or_refused(tmp_path_factory, data):
 
 
 def test_other_sources_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="expected a path or a ModelProto, got int"):
+    with pytest.raises(TypeError, match="source: expected a path or a ModelProto, got int"):
         cylstm.from_onnx(3)
     (tmp_path / "text").write_text("no model")
     with pytest.raises(ValueError, match="text: expected an ONNX model"):

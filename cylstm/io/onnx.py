@@ -76,6 +76,8 @@ def from_onnx(source: Any, node: str | None = None, *, forget_bias: float = 0.0)
 
     Raises
     ------
+    TypeError
+        If `source` is neither.
     ValueError
         If there is no LSTM, or several and no `node` (the message lists them), or its weights are
         not constants, or an activation is not cylstm's, or the file is damaged.
@@ -98,6 +100,8 @@ def from_onnx(source: Any, node: str | None = None, *, forget_bias: float = 0.0)
     ...     cylstm.from_onnx(path)
     LSTM(3, 4, num_layers=2, bidirectional=True)
     """
+    if not (is_path(source) or isinstance(source, _library().ModelProto)):
+        raise TypeError(f"source: expected a path or a ModelProto, got {type(source).__name__}")
     with naming(source if is_path(source) else "source"):
         found = {stack.name: stack for stack in opened(source).stacks()}
         if node is None and len(found) > 1:
@@ -130,7 +134,7 @@ def _different(found: dict[str, Stack]) -> dict[str, Stack]:
 
 
 def opened(source: Any) -> Graph:
-    """Parse a model, and return its graph."""
+    """Parse a model, a file or a ModelProto, and return its graph."""
     onnx = _library()
     path = source if is_path(source) else None
     if path is not None:
@@ -144,8 +148,6 @@ def opened(source: Any) -> Graph:
             source.ParseFromString(content)
         except Exception as error:  # protobuf's own class of errors is not public
             raise ValueError(f"expected an ONNX model, got {error}") from None
-    elif not isinstance(source, onnx.ModelProto):
-        raise TypeError(f"expected a path or a ModelProto, got {type(source).__name__}")
     else:
         budget = Budget(source.ByteSize())
     opset = max((o.version for o in source.opset_import if o.domain in ("", "ai.onnx")), default=1)
