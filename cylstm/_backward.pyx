@@ -26,6 +26,7 @@ from cylstm._inference cimport (
     arena,
     arena_return,
     barrier,
+    copy_rows,
     counter,
     cylstm_next,
     divide,
@@ -36,6 +37,7 @@ from cylstm._inference cimport (
     run_team,
     share_of,
     take,
+    tape_from,
     useful_threads,
     wait_for_team,
     work,
@@ -103,28 +105,7 @@ cdef struct task:
 
 def backward(Network net, Py_ssize_t layer, Py_ssize_t direction, x, y, tape, h_0, c_0, batch,
              grad_y, grad_h, grad_c, grad_x, bint adds):
-    """The backward pass of a layer and direction.
-
-    Parameters
-    ----------
-    x, y : array, (S, I) and (S, R)
-        In packed rows; y's may lie apart, as grad_y's.
-    tape : tuple of array
-        From `Network.forward`.
-    h_0, c_0 : array, (N, R) and (N, H)
-        The initial state, in the sorted order.
-    batch : Batch
-    grad_y : array, (S, R)
-    grad_h, grad_c : array, (N, R) and (N, H)
-        Those of h_n and c_n going in, of h_0 and c_0 coming out.
-    grad_x : array, (S, I)
-        Written, or with `adds` added to.
-
-    Returns
-    -------
-    grads : dict of str to array
-        For each of the parameters.
-    """
+    """The backward pass of a layer and direction; the rest is as of `Recurrence.backward`."""
     cdef:
         passing p
         work w
@@ -353,18 +334,7 @@ cdef inline Py_ssize_t carried_at(const passing *p, Py_ssize_t position) noexcep
 
 
 cdef inline step_tape tape_at(const passing *p, Py_ssize_t row) noexcept nogil:
-    cdef step_tape tape = p.tape
-    tape.gates = <char *> tape.gates + row * tape.gates_row * p.itemsize
-    tape.c = <char *> tape.c + row * tape.c_row * p.itemsize
-    tape.tanh_c = <char *> tape.tanh_c + row * tape.c_row * p.itemsize
-    return tape
-
-
-cdef inline void copy_rows(Py_ssize_t n, Py_ssize_t size, const char *rows, Py_ssize_t row,
-                           char *to, Py_ssize_t to_row) noexcept nogil:
-    cdef Py_ssize_t j
-    for j in range(n):
-        memcpy(to + j * to_row, rows + j * row, size)
+    return tape_from(p.tape, row, p.itemsize)
 
 
 # The time loop. Where a task's rows are meant, row j of it is row share + j * shares of a step.
@@ -398,7 +368,7 @@ cdef void run_task(const passing *p, task *t, int member, int team) noexcept nog
         if p.projected:
             if member == 0:
                 add_outputs(p, t, row, n)
-            meet(t, team)
+            wait_for_team(&t.meeting, team)
             p.kernel.multiply(&p.weight_hr, n, p.out + row * p.outputs * p.itemsize,
                               p.outputs * t.shares, t.dh_cell, t.dh_cell_width, tile, end,
                               position % 2)
@@ -406,16 +376,11 @@ cdef void run_task(const passing *p, task *t, int member, int team) noexcept nog
             carried = share_of(carried_at(p, position), t.share, t.shares)
             cell_rows(p, t, position, 0, carried, begin, units)
             cell_rows(p, t, position, carried, n, begin, units)
-        meet(t, team)
+        wait_for_team(&t.meeting, team)
         p.kernel.multiply(&p.weight_hh, n, p.z + row * p.z_row, z_row, t.dh, t.dh_width, out,
                           out_end, position % 2)
         if p.projected:  # else a member's outputs are its own units
-            meet(t, team)
-
-
-cdef inline void meet(task *t, int team) noexcept nogil:
-    if team > 1:
-        wait_for_team(&t.meeting, team)
+            wait_for_team(&t.meeting, team)
 
 
 cdef void add_outputs(const passing *p, task *t, Py_ssize_t row, Py_ssize_t n) noexcept nogil:

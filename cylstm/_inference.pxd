@@ -1,5 +1,7 @@
 # Packed weights, the workspace of a call and its division among threads.
 
+from libc.string cimport memcpy
+
 from cylstm._kernels cimport cell, kernels, packed_matrix, step_tape
 from cylstm._sequence cimport Recurrence
 
@@ -110,3 +112,18 @@ cdef char *first_of(array) noexcept
 cdef int useful_threads(double total) noexcept
 cdef void run_team(int most, manner how, member_work work, void *arg) noexcept nogil
 cdef void wait_for_team(barrier *b, int size) noexcept nogil
+
+
+cdef inline void copy_rows(Py_ssize_t n, Py_ssize_t size, const char *rows, Py_ssize_t row,
+                           char *to, Py_ssize_t to_row) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(n):
+        memcpy(to + j * to_row, rows + j * row, size)
+
+
+cdef inline step_tape tape_from(step_tape tape, Py_ssize_t row, Py_ssize_t itemsize) noexcept nogil:
+    """The tape without the rows before this one."""
+    tape.gates = <char *> tape.gates + row * tape.gates_row * itemsize
+    tape.c = <char *> tape.c + row * tape.c_row * itemsize
+    tape.tanh_c = <char *> tape.tanh_c + row * tape.c_row * itemsize
+    return tape

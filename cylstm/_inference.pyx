@@ -560,13 +560,6 @@ cdef inline Py_ssize_t rows_between(const task *t, Py_ssize_t first,
     return t.offsets[last] - t.offsets[first]
 
 
-cdef inline void copy_rows(Py_ssize_t n, Py_ssize_t size, const char *rows, Py_ssize_t row,
-                           char *to, Py_ssize_t to_row) noexcept nogil:
-    cdef Py_ssize_t j
-    for j in range(n):
-        memcpy(to + j * to_row, rows + j * row, size)
-
-
 cdef inline void scatter_rows(const task *t, Py_ssize_t n, const char *rows, Py_ssize_t row,
                               char *y) noexcept nogil:
     cdef Py_ssize_t j
@@ -587,12 +580,10 @@ cdef void gather_rows(const task *t, Py_ssize_t first, Py_ssize_t last) noexcept
 cdef inline step_tape tape_at(const task *t, Py_ssize_t step) noexcept nogil:
     """A step's rows of the tape: those of its share lie as far apart as there are shares."""
     cdef Py_ssize_t row = t.order[0] + (t.begins[step] if t.begins != NULL else step * t.rows)
-    cdef Py_ssize_t shares = t.h_row // (t.outputs * t.itemsize), hidden = t.hidden * t.itemsize
-    cdef step_tape tape
-    tape.gates = <char *> t.tape.gates + row * 4 * hidden
-    tape.c = <char *> t.tape.c + row * hidden
-    tape.tanh_c = <char *> t.tape.tanh_c + row * hidden
-    tape.gates_row, tape.c_row = 4 * t.hidden * shares, t.hidden * shares
+    cdef Py_ssize_t shares = t.h_row // (t.outputs * t.itemsize)
+    cdef step_tape tape = tape_from(t.tape, row, t.itemsize)
+    tape.gates_row *= shares
+    tape.c_row *= shares
     return tape
 
 

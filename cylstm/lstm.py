@@ -644,11 +644,10 @@ class LSTM:
         grad_x is written by the first direction, and added to by the second.
         """
         kept, width = tape.layers[layer], self._options.output_size
-        reverse = self._layers[layer][direction].reverse
         part = slice(direction * width, (direction + 1) * width)
         grads: dict[str, np.ndarray] = {}
-        parts = tape.parts[:: -1 if reverse else 1]
-        for (rows, batch), start in zip(parts[::-1], kept.starts[direction][::-1], strict=True):
+        parts = tape.parts[:: 1 if self._layers[layer][direction].reverse else -1]
+        for (rows, batch), start in zip(parts, kept.starts[direction][::-1], strict=True):
             own = start.tape or self._taped_again(layer, direction, kept, rows, batch, start)
             arrays = (kept.x[rows], kept.y[rows, part], own, start.h, start.c, batch,
                       grad_y[rows, part], grad_h, grad_c, grad_x[rows], direction > 0)  # fmt: skip

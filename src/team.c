@@ -24,12 +24,17 @@
 
 enum { SPINS = 2000 }; /* about 50 us */
 
-/* Returns when *value is not `old`, or perhaps before. */
-static void wait_while(atomic_int *value, int old, atomic_int *asleep) {
+/* Looks at *value for a while; whether it is no longer `old`. */
+static int changes_soon(atomic_int *value, int old) {
     for (int spin = 0; spin < SPINS; spin++) {
-        if (atomic_load_explicit(value, memory_order_acquire) != old) return;
+        if (atomic_load_explicit(value, memory_order_acquire) != old) return 1;
         PAUSE();
     }
+    return 0;
+}
+
+/* Returns when *value is not `old`, or perhaps before. */
+static void sleep_while(atomic_int *value, int old, atomic_int *asleep) {
     atomic_fetch_add(asleep, 1);
 #if defined(__linux__)
     syscall(SYS_futex, value, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
@@ -37,6 +42,10 @@ static void wait_while(atomic_int *value, int old, atomic_int *asleep) {
     sched_yield();
 #endif
     atomic_fetch_sub(asleep, 1);
+}
+
+static void wait_while(atomic_int *value, int old, atomic_int *asleep) {
+    if (!changes_soon(value, old)) sleep_while(value, old, asleep);
 }
 
 /* Who is about to sleep has said so before it looks at the value for the last time. */
@@ -75,13 +84,10 @@ void cylstm_wait(barrier *b, int size) {
         wake(&b->round, &b->asleep);
         return;
     }
-    for (int spin = 0; spin < SPINS; spin++) {
-        if (atomic_load_explicit(&b->round, memory_order_acquire) != round) return;
-        PAUSE();
-    }
+    if (changes_soon(&b->round, round)) return;
     const long long began = now_us();
     while (atomic_load_explicit(&b->round, memory_order_acquire) == round)
-        wait_while(&b->round, round, &b->asleep);
+        sleep_while(&b->round, round, &b->asleep);
     atomic_fetch_add(&lost_us, now_us() - began);
 }
 
