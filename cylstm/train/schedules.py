@@ -7,6 +7,7 @@ nothing, so that a resumed run goes on as if it had not stopped. Any function of
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,27 @@ class Exponential:
 
 
 @dataclass(frozen=True)
-class Cosine:
+class _Decay(ABC):
+    """From `lr` to `final` in `steps` steps, the first `warmup` of which rise to `lr`."""
+
+    lr: float
+    steps: int
+    warmup: int = 0
+    final: float = 0.0
+
+    def __call__(self, step: int, losses: Sequence[float] = ()) -> float:
+        """Return the rate of a step."""
+        done = _share_done(step, self.warmup, self.steps)
+        if done < 0:
+            return self.lr * (1 + done)
+        return self.final + (self.lr - self.final) * self._left(done)
+
+    @abstractmethod
+    def _left(self, done: float) -> float:
+        """Return what is left of the way to `final`, 1 to 0, when 0 to 1 of the steps are done."""
+
+
+class Cosine(_Decay):
     """Half a wave of the cosine from `lr` to `final` in `steps` steps, then constant [1]_.
 
     The first `warmup` of the steps rise to `lr` in equal parts.
@@ -51,21 +72,11 @@ class Cosine:
     [0.01, 0.1, 0.1, 0.05, 0.0, 0.0]
     """
 
-    lr: float
-    steps: int
-    warmup: int = 0
-    final: float = 0.0
-
-    def __call__(self, step: int, losses: Sequence[float] = ()) -> float:
-        """Return the rate of a step."""
-        done = _share_done(step, self.warmup, self.steps)
-        if done < 0:
-            return self.lr * (1 + done)
-        return self.final + (self.lr - self.final) * (1 + math.cos(math.pi * done)) / 2
+    def _left(self, done: float) -> float:
+        return (1 + math.cos(math.pi * done)) / 2
 
 
-@dataclass(frozen=True)
-class LinearDecay:
+class LinearDecay(_Decay):
     """A line from `lr` to `final` in `steps` steps, then constant.
 
     The first `warmup` of the steps rise to `lr` in equal parts.
@@ -77,17 +88,8 @@ class LinearDecay:
     [0.1, 0.05, 0.0, 0.0]
     """
 
-    lr: float
-    steps: int
-    warmup: int = 0
-    final: float = 0.0
-
-    def __call__(self, step: int, losses: Sequence[float] = ()) -> float:
-        """Return the rate of a step."""
-        done = _share_done(step, self.warmup, self.steps)
-        if done < 0:
-            return self.lr * (1 + done)
-        return self.final + (self.lr - self.final) * (1 - done)
+    def _left(self, done: float) -> float:
+        return 1 - done
 
 
 @dataclass(frozen=True)
