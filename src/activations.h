@@ -24,6 +24,12 @@ static const double E[] = {
     0.0083333333332929232222, 0.0013888888936439486407, 0.0001984126998773185393,
     2.4801499431919418137e-5, 2.7557116149404746641e-6, 2.7628360357403329894e-7,
     2.5161566560591429996e-8};
+/* 2^r - 1 = r (P[0] + P[1] r + ...), relative error 2^-55.6 */
+static const double P[] = {
+    0.6931471805599453112,     0.24022650695910097888,    0.055504108664821236534,
+    0.0096181291076070656693,  0.0013333558146531632859,  0.00015403530441480679921,
+    1.5252733701214656492e-5,  1.321544272423112757e-6,   1.0178121299165704425e-7,
+    7.0725617019303205134e-9,  4.4455372281544427333e-10};
 #else
 #define MANTISSA_BITS 23
 #define EXPONENT_BIAS 127
@@ -34,9 +40,13 @@ static const double E[] = {
 /* relative error 2^-26.2 */
 static const float E[] = {0.499999981490359726f, 0.166665434159150227f, 0.0416672009239771584f,
                           0.0083665479288661275f, 0.00138825018925274029f};
+/* relative error 2^-20.6, and of 1 + q 2^-23.2 */
+static const float P[] = {0.6931470972205113f, 0.2402227310609898f, 0.05550635550415754f,
+                          0.009670099962322713f, 0.0013283719260413173f};
 #endif
 
 #define E_TERMS ((int)(sizeof E / sizeof *E))
+#define P_TERMS ((int)(sizeof P / sizeof *P))
 #define LOG2_E ((real)1.4426950408889634074)
 #define LN2 ((real)0.69314718055994530942)
 #define SUBNORMAL (-60) /* a shift with which sigmoid reaches the subnormal numbers */
@@ -53,35 +63,60 @@ INLINE vec reduced_expm1(vec y, int shift, vec *scale) {
     return r + r * r * p;
 }
 
+INLINE vec within(real low, vec x, real high) {
+    return at_most(at_least(x, broadcast(low)), broadcast(high));
+}
+
+/* 1 / (1 + exp(-x)), above and below times 2^SUBNORMAL. */
+INLINE vec sigmoid(vec x) {
+    const real most = EXPONENT_BIAS - 1, one = 1 / (real)((int64_t)1 << -SUBNORMAL);
+    vec scale;
+    const vec y = within(-(most + SUBNORMAL) * LN2, -x, (most - SUBNORMAL) * LN2);
+    const vec q = reduced_expm1(y, SUBNORMAL, &scale);
+    return one / (one + (scale + scale * q));
+}
+
+/* expm1(2x) / (expm1(2x) + 2) */
+INLINE vec hyperbolic_tangent(vec x) {
+    vec scale;
+    const vec q = reduced_expm1(within(-TANH_MOST, 2 * x, TANH_MOST), 0, &scale);
+    const vec m = (scale - 1) + scale * q;
+    return copy_sign(m / (m + 2), x); /* -0 */
+}
+
+/* For a plain cell, quicker: as right in absolute terms, but a gate near 0 not to its own last bits.
+ * exp(x) = 2^k (1 + q) with k = round(a x), r = a x - k, a = log2(e), |r| <= 1/2, and q = r P(r) by
+ * a minimax polynomial; returns 2^k q, and 2^k. */
+INLINE vec quick_expm1(real a, vec x, vec *scale) {
+    const real rounding = ROUNDING + EXPONENT_BIAS;
+    const vec rounded = x * a + rounding;
+    const vec k = rounded - rounding;
+    const vec r = x * a - k;
+    vec p = broadcast(P[P_TERMS - 1]);
+    for (int j = P_TERMS - 2; j >= 0; j--) p = p * r + P[j];
+    *scale = (vec)((bits)rounded << MANTISSA_BITS);
+    return *scale * r * p;
+}
+
+/* 1 + exp(-x), of which sigmoid(x) is the reciprocal; finite for any x. */
+INLINE vec one_and_exp(vec x) {
+    const real most = (EXPONENT_BIAS - 1) * LN2;
+    vec scale;
+    const vec q = quick_expm1(-LOG2_E, within(-most, x, most), &scale);
+    return 1 + (scale + q);
+}
+
 /* A quotient before its division. */
 typedef struct {
     vec above, below;
 } fraction;
 
-INLINE vec within(real low, vec x, real high) {
-    return at_most(at_least(x, broadcast(low)), broadcast(high));
-}
-
-/* 1 / (1 + exp(-x)), above and below times 2^shift. */
-INLINE fraction sigmoid_fraction(vec x, int shift) {
-    const real most = EXPONENT_BIAS - 1, one = shift ? 1 / (real)((int64_t)1 << -shift) : 1;
-    vec scale;
-    const vec y = within(-(most + shift) * LN2, -x, (most - shift) * LN2);
-    const vec q = reduced_expm1(y, shift, &scale);
-    return (fraction){broadcast(one), one + (scale + scale * q)};
-}
-
-/* expm1(2x) / (expm1(2x) + 2) */
 INLINE fraction tanh_fraction(vec x) {
     vec scale;
-    const vec q = reduced_expm1(within(-TANH_MOST, 2 * x, TANH_MOST), 0, &scale);
-    const vec m = (scale - 1) + scale * q;
+    const vec q = quick_expm1(2 * LOG2_E, within(-TANH_MOST / 2, x, TANH_MOST / 2), &scale);
+    const vec m = (scale - 1) + q;
     return (fraction){m, m + 2};
 }
-
-INLINE vec quotient(fraction q) { return q.above / q.below; }
-INLINE vec sigmoid(vec x) { return quotient(sigmoid_fraction(x, SUBNORMAL)); }
-INLINE vec hyperbolic_tangent(vec x) { return copy_sign(quotient(tanh_fraction(x)), x); } /* -0 */
 
 INLINE vec relu(vec x) { return at_least(x, broadcast(0)); }
 

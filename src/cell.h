@@ -20,20 +20,22 @@ typedef struct {
     vec gate[4], c_prev, c, tanh_c, h;
 } units;
 
-
 INLINE int is_plain(const cell *k) {
     return k->gates.kind == SIGMOID && k->candidate.kind == TANH && k->output.kind == TANH &&
            !k->coupled && !k->peephole && k->clip == __builtin_inf();
 }
 
+INLINE vec quotient(fraction q) { return q.above / q.below; }
+
 INLINE vec gate_activation(const cell *k, const activation *a, int plain, vec z) {
-    if (plain) return a == &k->candidate ? hyperbolic_tangent(z) : sigmoid(z);
+    if (plain && a != &k->candidate) return 1 / one_and_exp(z);
+    if (plain) return quotient(tanh_fraction(z));
     const vec bound = broadcast((real)k->clip);
     return apply(a, at_most(at_least(z, -bound), bound));
 }
 
-/* u->gate holds pre-activations; fills the rest of u, the gates in place. */
-INLINE void cell_equations(const cell *k, int plain, const vec peephole[3], units *u) {
+/* u->gate holds pre-activations; fills in the gates, in place, and c. */
+INLINE void cell_state(const cell *k, int plain, const vec peephole[3], units *u) {
     const int peeps = !plain && k->peephole;
     vec *z = u->gate;
     if (peeps) {
@@ -46,18 +48,26 @@ INLINE void cell_equations(const cell *k, int plain, const vec peephole[3], unit
     u->c = z[F] * u->c_prev + rounded_product(z[I], z[G]);
     if (peeps) z[O] += peephole[2] * u->c;
     z[O] = gate_activation(k, &k->gates, plain, z[O]);
-    u->tanh_c = plain ? hyperbolic_tangent(u->c) : apply(&k->output, u->c);
-    u->h = z[O] * u->tanh_c;
 }
 
-/* The same for a plain cell of which only c and h are wanted: on fractions, with three divisions in
- * place of five. Gates below the smallest normal number are that number. */
-INLINE void plain_cell_output(units *u) {
-    const fraction i = sigmoid_fraction(u->gate[I], 0), f = sigmoid_fraction(u->gate[F], 0);
-    const fraction g = tanh_fraction(u->gate[G]), o = sigmoid_fraction(u->gate[O], 0);
-    u->c = u->c_prev / f.below + g.above / (i.below * g.below);
+/* Then tanh_c and h. */
+INLINE void cell_result(const cell *k, int plain, units *u) {
+    u->tanh_c = plain ? quotient(tanh_fraction(u->c)) : apply(&k->output, u->c);
+    u->h = u->gate[O] * u->tanh_c;
+}
+
+/* The two for a plain cell of which only c and h are wanted: on fractions, with three divisions in
+ * place of five. Of the gates only o's place is filled, with 1 / o. */
+INLINE void quick_state(units *u) {
+    const vec one_by_i = one_and_exp(u->gate[I]), one_by_f = one_and_exp(u->gate[F]);
+    const fraction g = tanh_fraction(u->gate[G]);
+    u->c = u->c_prev / one_by_f + g.above / (one_by_i * g.below);
+    u->gate[O] = one_and_exp(u->gate[O]);
+}
+
+INLINE void quick_result(units *u) {
     const fraction t = tanh_fraction(u->c);
-    u->h = t.above / (o.below * t.below);
+    u->h = t.above / (u->gate[O] * t.below);
 }
 
 /* The outputs of an activation at the clip's two bounds: from there on its gradient is zero. */

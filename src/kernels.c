@@ -38,7 +38,8 @@ INLINE void forward_units(const cell *k, int plain, ptrdiff_t j, ptrdiff_t n, co
     load_peepholes(k, plain, j, n, peephole);
     load_each(u->gate, 4, z, k->hidden, n);
     u->c_prev = load_n(c, n);
-    cell_equations(k, plain, peephole, u);
+    cell_state(k, plain, peephole, u);
+    cell_result(k, plain, u);
     store_n(c, u->c, n);
     store_n(h, u->h, n);
 }
@@ -50,12 +51,15 @@ INLINE void run_vector(const cell *k, int plain, ptrdiff_t row, ptrdiff_t j, ptr
     forward_units(k, plain, j, n, z + row * 4 * k->hidden + j, c + at, h + at, &u);
 }
 
-INLINE void keep(const step_tape *tape, ptrdiff_t row, ptrdiff_t j, ptrdiff_t hidden, ptrdiff_t n,
-                 const units *u) {
-    const ptrdiff_t at = row * tape->c_row + j;
+INLINE void keep_state(const step_tape *tape, ptrdiff_t row, ptrdiff_t j, ptrdiff_t hidden,
+                       ptrdiff_t n, const units *u) {
     store_each((real *)tape->gates + row * tape->gates_row + j, 4, u->gate, hidden, n);
-    store_n((real *)tape->c + at, u->c, n);
-    store_n((real *)tape->tanh_c + at, u->tanh_c, n);
+    store_n((real *)tape->c + row * tape->c_row + j, u->c, n);
+}
+
+INLINE void keep_result(const step_tape *tape, ptrdiff_t row, ptrdiff_t j, ptrdiff_t n,
+                        const units *u) {
+    store_n((real *)tape->tanh_c + row * tape->c_row + j, u->tanh_c, n);
 }
 
 INLINE void forward_vector(const cell *k, int plain, ptrdiff_t row, ptrdiff_t j, ptrdiff_t n,
@@ -64,7 +68,8 @@ INLINE void forward_vector(const cell *k, int plain, ptrdiff_t row, ptrdiff_t j,
     const ptrdiff_t at = row * k->hidden + j;
     const real *z = (real *)tape->gates + row * tape->gates_row + j;
     forward_units(k, plain, j, n, z, c + at, h + at, &u);
-    keep(tape, row, j, k->hidden, n, &u);
+    keep_state(tape, row, j, k->hidden, n, &u);
+    keep_result(tape, row, j, n, &u);
 }
 
 INLINE void backward_vector(const cell *k, int plain, ptrdiff_t row, ptrdiff_t j, ptrdiff_t n,
@@ -146,34 +151,60 @@ static void cell_output(const cell *k, ptrdiff_t n, const step_tape *tape, void 
 }
 
 /* The cell on the sums of some tiles and rows. A function of its own, whatever their number: the
- * product has used up the registers, so that the sums are in memory anyway. */
+ * product has used up the registers, so that the sums are in memory anyway. It takes all units as far
+ * as c, then all to h: from c on the equations are one chain, and few units' fit into the CPU's view
+ * at once. */
 typedef void finish(const cell *k, const packed_step *s, ptrdiff_t tile, int tiles, ptrdiff_t row,
                     int rows, const vec sum[][4]);
 
-INLINE void finish_unit(const cell *k, int plain, int taped, const packed_step *s, ptrdiff_t tile,
-                        ptrdiff_t row, const vec sum[4]) {
-    const ptrdiff_t unit = tile * VLEN, n = k->hidden - unit < VLEN ? k->hidden - unit : VLEN;
+INLINE void finish_state(const cell *k, int plain, int taped, const packed_step *s, ptrdiff_t unit,
+                         ptrdiff_t row, ptrdiff_t n, units *u) {
     real *c = (real *)s->c + row * s->c_row + unit;
-    units u = {.gate = {sum[I], sum[F], sum[G], sum[O]}, .c_prev = load(c)};
     vec peephole[3] = {{0}};
     load_peepholes(k, plain, unit, n, peephole);
+    u->c_prev = load(c);
     if (plain && !taped)
-        plain_cell_output(&u);
+        quick_state(u);
     else
-        cell_equations(k, plain, peephole, &u);
-    store(c, u.c);
-    store((real *)s->h + row * s->h_row + unit, u.h);
-    if (s->y) store_n((real *)s->y + s->y_rows[row] * s->y_row + unit, u.h, n);
-    if (taped) keep(s->tape, row, unit, k->hidden, n, &u);
+        cell_state(k, plain, peephole, u);
+    store(c, u->c);
+    if (taped) keep_state(s->tape, row, unit, k->hidden, n, u);
+}
+
+INLINE void finish_result(const cell *k, int plain, int taped, const packed_step *s, ptrdiff_t unit,
+                          ptrdiff_t row, ptrdiff_t n, units *u) {
+    if (plain && !taped)
+        quick_result(u);
+    else
+        cell_result(k, plain, u);
+    store((real *)s->h + row * s->h_row + unit, u->h);
+    if (s->y) store_n((real *)s->y + s->y_rows[row] * s->y_row + unit, u->h, n);
+    if (taped) keep_result(s->tape, row, unit, n, u);
+}
+
+INLINE ptrdiff_t lanes_at(const cell *k, ptrdiff_t unit) {
+    return k->hidden - unit < VLEN ? k->hidden - unit : VLEN;
 }
 
 #define DEFINE_FINISH(name, plain, taped)                                                         \
     static __attribute__((noinline)) void name(const cell *k, const packed_step *s,               \
                                                ptrdiff_t tile, int tiles, ptrdiff_t row,          \
                                                int rows, const vec sum[][4]) {                    \
+        struct { vec c, o; } half[MOST_ROWS], *at = half;                                         \
         for (int t = 0; t < tiles; t++)                                                           \
-            for (int r = 0; r < rows; r++)                                                        \
-                finish_unit(k, plain, taped, s, tile + t, row + r, *sum++);                       \
+            for (int r = 0; r < rows; r++, sum++, at++) {                                         \
+                const ptrdiff_t unit = (tile + t) * VLEN;                                         \
+                units u = {.gate = {(*sum)[I], (*sum)[F], (*sum)[G], (*sum)[O]}};                 \
+                finish_state(k, plain, taped, s, unit, row + r, lanes_at(k, unit), &u);           \
+                at->c = u.c, at->o = u.gate[O];                                                   \
+            }                                                                                     \
+        at = half;                                                                                \
+        for (int t = 0; t < tiles; t++)                                                           \
+            for (int r = 0; r < rows; r++, at++) {                                                \
+                const ptrdiff_t unit = (tile + t) * VLEN;                                         \
+                units u = {.gate[O] = at->o, .c = at->c};                                         \
+                finish_result(k, plain, taped, s, unit, row + r, lanes_at(k, unit), &u);          \
+            }                                                                                     \
     }
 DEFINE_FINISH(finish_plain, 1, 0)
 DEFINE_FINISH(finish_any, 0, 0)
@@ -204,7 +235,8 @@ INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const 
     if (s->tape) ask_for_tape(k, s->tape, tile, tiles, row, rows);
     accumulate(tiles, rows, w, tile, ahead, (const real *)s->v + row * s->v_row, s->v_row, sum);
     vec gates[MOST_ROWS][4];
-    memcpy(gates, sum, (size_t)(tiles * rows) * sizeof *gates);
+    for (int j = 0; j < tiles * rows; j++)
+        for (int q = 0; q < 4; q++) gates[j][q] = sum[j][q];
     then(k, s, tile, tiles, row, rows, gates);
 }
 

@@ -18,12 +18,22 @@
 
 #define TILE (4 * VLEN)
 
-/* 4 x ROWS accumulators and 4 weights: 32 vector registers with AVX-512 and NEON, else 16. */
+/* 4 x ROWS accumulators: with AVX-512 and NEON there are 32 vector registers, else 16, of which
+ * instructions of two operands need more. ONE_TO_n: X for each number of rows. */
 #if VECTOR_BYTES == 64 || defined(__aarch64__)
 #define MOST_ROWS 6
+#define EACH_ROW_COUNT ONE_TO_6
+#elif VECTOR_BYTES == 32
+#define MOST_ROWS 3
+#define EACH_ROW_COUNT ONE_TO_3
 #else
 #define MOST_ROWS 2
+#define EACH_ROW_COUNT ONE_TO_2
 #endif
+#define ONE_TO_2(X, ...) X(1, __VA_ARGS__) X(2, __VA_ARGS__)
+#define ONE_TO_3(X, ...) ONE_TO_2(X, __VA_ARGS__) X(3, __VA_ARGS__)
+#define ONE_TO_6(X, ...)                                                                          \
+    ONE_TO_3(X, __VA_ARGS__) X(4, __VA_ARGS__) X(5, __VA_ARGS__) X(6, __VA_ARGS__)
 
 /* sum[tile][row][4] += x[row] w[tile][4], for one k. */
 INLINE void accumulate_one(int tiles, int rows, const real *w, ptrdiff_t w_tile, const real *x,
@@ -97,31 +107,25 @@ INLINE const char *share_ahead(const packed_matrix *w, ptrdiff_t tile, int down,
                 const ptrdiff_t row = g * (n) / groups;                                           \
                 const char *ahead = large ? share_ahead(w, tile, down, g) : NULL;                 \
                 switch ((g + 1) * (n) / groups - row) {                                           \
-                    EACH_ROW_COUNT(BODY, tile, row, ahead, w, __VA_ARGS__)                        \
+                    EACH_ROW_COUNT(ROW_COUNT, BODY, tile, row, ahead, w, __VA_ARGS__)             \
                 }                                                                                 \
             }                                                                                     \
         }                                                                                         \
     } while (0)
 
 #define ROW_COUNT(rows, BODY, ...) case rows: BODY(1, rows, __VA_ARGS__); break;
-#if MOST_ROWS == 6
-#define EACH_OUTER(...)                                                                           \
-    OUTER_TILE(1, __VA_ARGS__) OUTER_TILE(2, __VA_ARGS__) OUTER_TILE(3, __VA_ARGS__)              \
-    OUTER_TILE(4, __VA_ARGS__) OUTER_TILE(5, __VA_ARGS__) OUTER_TILE(6, __VA_ARGS__)
-#define EACH_ROW_COUNT(BODY, ...)                                                                 \
-    ROW_COUNT(1, BODY, __VA_ARGS__) ROW_COUNT(2, BODY, __VA_ARGS__)                               \
-    ROW_COUNT(3, BODY, __VA_ARGS__) ROW_COUNT(4, BODY, __VA_ARGS__)                               \
-    ROW_COUNT(5, BODY, __VA_ARGS__) ROW_COUNT(6, BODY, __VA_ARGS__)
-#else
-#define EACH_OUTER(...) OUTER_TILE(1, __VA_ARGS__) OUTER_TILE(2, __VA_ARGS__)
-#define EACH_ROW_COUNT(BODY, ...) ROW_COUNT(1, BODY, __VA_ARGS__) ROW_COUNT(2, BODY, __VA_ARGS__)
-#endif
+
+/* Not by memset, nor are sums copied by memcpy: compilers would keep them in memory, not registers. */
+INLINE void set_zero(int count, vec sum[][4]) {
+    for (int j = 0; j < count; j++)
+        for (int q = 0; q < 4; q++) sum[j][q] = (vec){0};
+}
 
 INLINE void load_bias(int tiles, int rows, const packed_matrix *w, ptrdiff_t tile, vec sum[][4]) {
     if (w->bias)
         load_tile(tiles, rows, (const real *)w->bias + tile * TILE, 0, sum);
     else
-        memset(sum, 0, (size_t)(tiles * rows) * sizeof *sum);
+        set_zero(tiles * rows, sum);
 }
 
 /* z = bias + x w */
@@ -140,7 +144,7 @@ INLINE void multiply_narrow(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, 
                             ptrdiff_t z_row) {
     (void)ahead;
     vec sum[MOST_ROWS][4];
-    memset(sum, 0, (size_t)(tiles * rows) * sizeof *sum);
+    set_zero(tiles * rows, sum);
     const real *weights = (const real *)w->weights + tile * w->tile_step;
     const real *x_k = x + row * x_row;
     for (ptrdiff_t k = 0; k < w->depth; k += 4, x_k += 4, weights += 4 * VLEN)
@@ -216,7 +220,7 @@ static void add_outer(ptrdiff_t rows, ptrdiff_t m, ptrdiff_t n, const void *a,
             const real *group = (const real *)a + i * rows;
             real *to = (real *)c + i * c_row + j;
             switch (m - i < MOST_ROWS ? m - i : MOST_ROWS) {
-                EACH_OUTER(rows, group, tile, to, c_row)
+                EACH_ROW_COUNT(OUTER_TILE, rows, group, tile, to, c_row)
             }
         }
     }
