@@ -118,6 +118,7 @@ def backward(Network net, Py_ssize_t layer, Py_ssize_t direction, x, y, tape, h_
     sizes, offsets = batch.sizes, batch.offsets
     grads = {name: np.zeros(array.shape, array.dtype) for name, array in r.parameters.items()}
     lies.steps, lies.rows, lies.order, lies.begins = batch.steps, batch.rows, NULL, NULL
+    lies.down = False
     lies.sizes = <const Py_ssize_t *> data(sizes)
     if lies.steps < 1 or lies.rows < 1:
         return grads

@@ -40,6 +40,7 @@ cdef struct task:
     packed_matrix weight_ih, weight_hr
     bint fused                       # whether the step takes x's share of the product
     bint projected, reverse, gather
+    bint down                        # in the first step, to go up in the next
     Py_ssize_t itemsize, inputs, hidden, outputs
     Py_ssize_t steps, block          # of time; of them projected at once
     Py_ssize_t rows                  # of the whole batch
@@ -72,10 +73,12 @@ cdef struct layout:
     const Py_ssize_t *sizes
     const Py_ssize_t *order
     const Py_ssize_t *begins  # of each step, in packed rows; NULL where at equal distances
+    bint down                 # whether the first step sweeps the weights from their end
 
 
 cdef class Workspace:
     cdef arena memory
+    cdef bint down   # in the next step; the weights that the last one ended with are in the cache
     cdef bint taken  # by a step under way: another thread's step must find memory of its own
     cdef int grow(self, Py_ssize_t size) except -1
 

@@ -191,7 +191,7 @@ cdef class Network:
         cdef layout lies
         sizes = batch.sizes if batch.ragged else None
         order = batch.order if batch.ragged else None
-        lies.begins = NULL
+        lies.begins, lies.down = NULL, False
         lies.steps, lies.rows = batch.steps, batch.rows
         lies.sizes, lies.order = <const Py_ssize_t *> data(sizes), <const Py_ssize_t *> data(order)
         run_layers(self, None, &lies, first_of(x), x.strides[0], x.strides[1],
@@ -213,7 +213,7 @@ cdef class Network:
         cdef work w
         cdef arena memory, empty
         cdef Recurrence r
-        lies.steps, lies.rows, lies.order = batch.steps, batch.rows, NULL
+        lies.steps, lies.rows, lies.order, lies.down = batch.steps, batch.rows, NULL, False
         sizes, offsets = (batch.sizes, batch.offsets) if batch.ragged else (None, None)
         lies.sizes = <const Py_ssize_t *> data(sizes)
         lies.begins = <const Py_ssize_t *> data(offsets)
@@ -265,6 +265,7 @@ cdef class Network:
         if lies.steps < 1 or lies.rows < 1 or lies.steps > INT_MAX // lies.rows:
             return None
         lies.sizes = lies.order = lies.begins = NULL
+        lies.down = False
         wide[0], wide[1] = shape[0], shape[1]
         wide[rank - 1] = self.directions * self.outputs
         h_shape[0] = c_shape[0] = self.states
@@ -301,6 +302,8 @@ cdef class Network:
         rank = cnp.PyArray_NDIM(x)
         lies.steps, lies.rows = 1, cnp.PyArray_DIM(h, 1)
         lies.sizes = lies.order = lies.begins = NULL
+        lies.down = workspace.down
+        workspace.down = not workspace.down
         if lies.rows < 1 or not 1 <= rank <= 2 or cnp.PyArray_DIM(x, rank - 1) != self.inputs:
             return None
         if (cnp.PyArray_DIM(x, 0) if rank == 2 else 1) != lies.rows:
@@ -482,7 +485,7 @@ cdef int add_tasks(work *w, Recurrence r, Packed weights, const layout *b, const
         t.itemsize = 8 if r.is_double else 4
         t.inputs, t.hidden, t.outputs = r.inputs, r.hidden, r.outputs
         t.steps, t.rows, t.most = b.steps, b.rows, share_of(b.rows, share, w.shares)
-        t.begins, t.tape = b.begins, w.tape
+        t.begins, t.tape, t.down = b.begins, w.tape, b.down
         t.order = w.order + first
         first += t.most
         if b.sizes != NULL:
@@ -705,7 +708,7 @@ cdef void run_task(task *t, int member, int team) noexcept nogil:
             if t.tape.gates != NULL:
                 tape = tape_at(t, step)
                 s.tape = &tape
-            s.down = position % 2
+            s.down = t.down ^ (first + position) % 2
             t.kernel.step(t.equations, &t.weights, n, &s, tile, end)
             if t.fused and position + 1 < last - first:
                 take_x(t, step - 1 if t.reverse else step + 1, v_next, member, team)

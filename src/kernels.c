@@ -150,13 +150,6 @@ static void cell_output(const cell *k, ptrdiff_t n, const step_tape *tape, void 
     FOR_EACH_VECTOR(k, n, 0, k->hidden, output_vector, tape, h);
 }
 
-/* The cell on the sums of some tiles and rows. A function of its own, whatever their number: the
- * product has used up the registers, so that the sums are in memory anyway. It takes all units as far
- * as c, then all to h: from c on the equations are one chain, and few units' fit into the CPU's view
- * at once. */
-typedef void finish(const cell *k, const packed_step *s, ptrdiff_t tile, int tiles, ptrdiff_t row,
-                    int rows, const vec sum[][4]);
-
 INLINE void finish_state(const cell *k, int plain, int taped, const packed_step *s, ptrdiff_t unit,
                          ptrdiff_t row, ptrdiff_t n, units *u) {
     real *c = (real *)s->c + row * s->c_row + unit;
@@ -186,25 +179,38 @@ INLINE ptrdiff_t lanes_at(const cell *k, ptrdiff_t unit) {
     return k->hidden - unit < VLEN ? k->hidden - unit : VLEN;
 }
 
+/* The cell on the sums of some tiles and rows. It takes all units as far as c, then all to h: from c
+ * on the equations are one chain, and few units' fit into the CPU's view at once. */
+INLINE void finish_tiles(const cell *k, int plain, int taped, const packed_step *s, ptrdiff_t tile,
+                         int tiles, ptrdiff_t row, int rows, const vec sum[][4]) {
+    struct { vec c, o; } half[MOST_ROWS];
+    for (int t = 0; t < tiles; t++)
+        for (int r = 0; r < rows; r++) {
+            const ptrdiff_t unit = (tile + t) * VLEN;
+            const int j = t * rows + r;
+            units u = {.gate = {sum[j][I], sum[j][F], sum[j][G], sum[j][O]}};
+            finish_state(k, plain, taped, s, unit, row + r, lanes_at(k, unit), &u);
+            half[j].c = u.c, half[j].o = u.gate[O];
+        }
+    for (int t = 0; t < tiles; t++)
+        for (int r = 0; r < rows; r++) {
+            const ptrdiff_t unit = (tile + t) * VLEN;
+            const int j = t * rows + r;
+            units u = {.gate[O] = half[j].o, .c = half[j].c};
+            finish_result(k, plain, taped, s, unit, row + r, lanes_at(k, unit), &u);
+        }
+}
+
+/* As functions of their own, whatever the number of rows: the product has used up the registers, so
+ * that the sums go through memory anyway. */
+typedef void finish(const cell *k, const packed_step *s, ptrdiff_t tile, int tiles, ptrdiff_t row,
+                    int rows, const vec sum[][4]);
+
 #define DEFINE_FINISH(name, plain, taped)                                                         \
     static __attribute__((noinline)) void name(const cell *k, const packed_step *s,               \
                                                ptrdiff_t tile, int tiles, ptrdiff_t row,          \
                                                int rows, const vec sum[][4]) {                    \
-        struct { vec c, o; } half[MOST_ROWS], *at = half;                                         \
-        for (int t = 0; t < tiles; t++)                                                           \
-            for (int r = 0; r < rows; r++, sum++, at++) {                                         \
-                const ptrdiff_t unit = (tile + t) * VLEN;                                         \
-                units u = {.gate = {(*sum)[I], (*sum)[F], (*sum)[G], (*sum)[O]}};                 \
-                finish_state(k, plain, taped, s, unit, row + r, lanes_at(k, unit), &u);           \
-                at->c = u.c, at->o = u.gate[O];                                                   \
-            }                                                                                     \
-        at = half;                                                                                \
-        for (int t = 0; t < tiles; t++)                                                           \
-            for (int r = 0; r < rows; r++, at++) {                                                \
-                const ptrdiff_t unit = (tile + t) * VLEN;                                         \
-                units u = {.gate[O] = at->o, .c = at->c};                                         \
-                finish_result(k, plain, taped, s, unit, row + r, lanes_at(k, unit), &u);          \
-            }                                                                                     \
+        finish_tiles(k, plain, taped, s, tile, tiles, row, rows, sum);                            \
     }
 DEFINE_FINISH(finish_plain, 1, 0)
 DEFINE_FINISH(finish_any, 0, 0)
@@ -224,7 +230,8 @@ INLINE void ask_for_tape(const cell *k, const step_tape *tape, ptrdiff_t tile, i
         }
 }
 
-/* A tile's product, then the cell. */
+/* A tile's product, then the cell. With one row, whose next step waits for it, the sums stay in
+ * registers. */
 INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const char *ahead,
                       const packed_matrix *w, const cell *k, finish *then, const packed_step *s) {
     vec sum[MOST_ROWS][4];
@@ -234,10 +241,14 @@ INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const 
         load_bias(tiles, rows, w, tile, sum);
     if (s->tape) ask_for_tape(k, s->tape, tile, tiles, row, rows);
     accumulate(tiles, rows, w, tile, ahead, (const real *)s->v + row * s->v_row, s->v_row, sum);
-    vec gates[MOST_ROWS][4];
-    for (int j = 0; j < tiles * rows; j++)
-        for (int q = 0; q < 4; q++) gates[j][q] = sum[j][q];
-    then(k, s, tile, tiles, row, rows, gates);
+    if (rows == 1 && then == finish_plain) {
+        finish_tiles(k, 1, 0, s, tile, tiles, row, rows, sum);
+    } else {
+        vec gates[MOST_ROWS][4];
+        for (int j = 0; j < tiles * rows; j++)
+            for (int q = 0; q < 4; q++) gates[j][q] = sum[j][q];
+        then(k, s, tile, tiles, row, rows, gates);
+    }
 }
 
 static void step(const cell *k, const packed_matrix *w, ptrdiff_t n, const packed_step *s,
