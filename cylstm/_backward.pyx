@@ -30,7 +30,6 @@ from cylstm._inference cimport (
     counter,
     cylstm_next,
     divide,
-    first_of,
     layout,
     packed,
     row_width,
@@ -38,12 +37,13 @@ from cylstm._inference cimport (
     share_of,
     take,
     tape_from,
+    tape_of,
     useful_threads,
     wait_for_team,
     work,
 )
 from cylstm._kernels cimport cell, kernels, packed_matrix, step_gradients, step_tape
-from cylstm._sequence cimport Recurrence, data
+from cylstm._sequence cimport Recurrence, first_of
 
 cdef enum:
     BLOCK_ROWS = 192  # at most, but a step's
@@ -68,8 +68,9 @@ cdef struct passing:
     packed_matrix weight_ih, weight_hh, weight_hr  # transposed
     bint projected, reverse, adds   # adds: grad_x is added to, not written
     Py_ssize_t itemsize, inputs, hidden, outputs, steps
-    const Py_ssize_t *sizes
-    const Py_ssize_t *offsets
+    Py_ssize_t batch                # N
+    const Py_ssize_t *sizes         # of the steps; NULL where they are N
+    const Py_ssize_t *offsets       # their sums
     const char *x                   # [S, I]
     const char *y                   # [S, R]
     const char *h_0                 # [N, R]
@@ -114,12 +115,13 @@ def backward(Network net, Py_ssize_t layer, Py_ssize_t direction, x, y, tape, h_
         Recurrence r = net.layers[layer][direction]
         Packed weights = packed(r, True)
         task *tasks
+        Py_ssize_t rows
         int threads
-    sizes, offsets = batch.sizes, batch.offsets
+    sizes, offsets = (batch.sizes, batch.offsets) if batch.ragged else (None, None)
     grads = {name: np.zeros(array.shape, array.dtype) for name, array in r.parameters.items()}
     lies.steps, lies.rows, lies.order, lies.begins = batch.steps, batch.rows, NULL, NULL
     lies.down = False
-    lies.sizes = <const Py_ssize_t *> data(sizes)
+    lies.sizes = <const Py_ssize_t *> first_of(sizes)
     if lies.steps < 1 or lies.rows < 1:
         return grads
     memset(&p, 0, sizeof(passing))
@@ -127,12 +129,12 @@ def backward(Network net, Py_ssize_t layer, Py_ssize_t direction, x, y, tape, h_
     p.weight_ih, p.weight_hh, p.weight_hr = weights.weight_ih, weights.weight_hh, weights.weight_hr
     p.projected, p.reverse, p.adds = r.weight_hr != NULL, r.reverse, adds
     p.itemsize, p.inputs, p.hidden, p.outputs = net.itemsize, r.inputs, r.hidden, r.outputs
-    p.steps, p.sizes, p.offsets = lies.steps, lies.sizes, <const Py_ssize_t *> data(offsets)
+    p.steps, p.batch = lies.steps, lies.rows
+    p.sizes, p.offsets = lies.sizes, <const Py_ssize_t *> first_of(offsets)
     p.x, p.y, p.y_row = first_of(x), first_of(y), y.strides[0]
     p.h_0, p.c_0 = first_of(h_0), first_of(c_0)
     p.grad_y, p.grad_y_row = first_of(grad_y), grad_y.strides[0]
-    p.tape.gates, p.tape.c, p.tape.tanh_c = first_of(tape[0]), first_of(tape[1]), first_of(tape[2])
-    p.tape.gates_row, p.tape.c_row = 4 * r.hidden, r.hidden
+    p.tape = tape_of(r, tape, batch.count)
     p.grad_h, p.grad_c, p.grad_x = first_of(grad_h), first_of(grad_c), first_of(grad_x)
     p.grad_bias, p.grad_peephole = sum_of(grads, "bias"), sum_of(grads, "weight_p")
     memset(&empty, 0, sizeof(arena))
@@ -140,8 +142,9 @@ def backward(Network net, Py_ssize_t layer, Py_ssize_t direction, x, y, tape, h_
     memory, w.memory = empty, &memory
     try:
         divide(net, &lies, 1, &w)
-        threads = useful_threads(8.0 * r.hidden * (r.inputs + r.outputs) * p.offsets[p.steps])
-        add_block(&p, grads, min(p.offsets[p.steps], max(BLOCK_ROWS, lies.rows)), threads, &memory)
+        rows = offset_of(&p, p.steps)
+        threads = useful_threads(8.0 * r.hidden * (r.inputs + r.outputs) * rows)
+        add_block(&p, grads, min(rows, max(BLOCK_ROWS, p.batch)), threads, &memory)
         tasks = new_tasks(&p, lies.rows, w.shares, &memory)
         with nogil:
             run_blocks(&p, tasks, w.shares, w.threads, threads)
@@ -308,7 +311,7 @@ cdef void next_block(passing *p) noexcept nogil:
     while p.first > 0 and (p.rows == 0 or p.rows + size_at(p, p.first - 1) <= BLOCK_ROWS):
         p.first -= 1
         p.rows += size_at(p, p.first)
-    p.row = p.offsets[time_of(p, p.last - 1 if p.reverse else p.first)]
+    p.row = row_at(p, p.last - 1 if p.reverse else p.first)
 
 
 cdef inline Py_ssize_t columns_of(const passing *p, const packed_matrix *w) noexcept nogil:
@@ -321,12 +324,16 @@ cdef inline Py_ssize_t time_of(const passing *p, Py_ssize_t position) noexcept n
 
 
 cdef inline Py_ssize_t size_at(const passing *p, Py_ssize_t position) noexcept nogil:
-    return p.sizes[time_of(p, position)]
+    return p.batch if p.sizes == NULL else p.sizes[time_of(p, position)]
 
 
 cdef inline Py_ssize_t row_at(const passing *p, Py_ssize_t position) noexcept nogil:
     """Where in packed rows a step begins."""
-    return p.offsets[time_of(p, position)]
+    return offset_of(p, time_of(p, position))
+
+
+cdef inline Py_ssize_t offset_of(const passing *p, Py_ssize_t step) noexcept nogil:
+    return step * p.batch if p.offsets == NULL else p.offsets[step]
 
 
 cdef inline Py_ssize_t carried_at(const passing *p, Py_ssize_t position) noexcept nogil:

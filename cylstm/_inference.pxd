@@ -106,12 +106,12 @@ cdef struct work:
 
 cdef Packed packed(Recurrence r, bint transposed)
 cdef char *take(arena *memory, Py_ssize_t size) except NULL
+cdef step_tape tape_of(Recurrence r, array, Py_ssize_t rows) noexcept
 cdef int divide(Network net, const layout *b, Py_ssize_t directions, work *w) except -1
 cdef inline Py_ssize_t share_of(Py_ssize_t rows, Py_ssize_t share,
                                 Py_ssize_t shares) noexcept nogil:
     return rows if shares == 1 else (rows - share + shares - 1) // shares
 cdef Py_ssize_t row_width(Py_ssize_t width, Py_ssize_t size) noexcept
-cdef char *first_of(array) noexcept
 cdef int useful_threads(double total) noexcept
 cdef void run_team(int most, manner how, member_work work, void *arg) noexcept nogil
 cdef void wait_for_team(barrier *b, int size) noexcept nogil

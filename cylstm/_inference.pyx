@@ -26,7 +26,7 @@ from libc.string cimport memcpy, memset
 from posix.stdlib cimport posix_memalign
 
 from cylstm._kernels cimport packed_matrix, packed_step, packing, step_tape
-from cylstm._sequence cimport Recurrence, data
+from cylstm._sequence cimport Recurrence, first_of
 
 from cylstm._sequence import aligned_empty
 
@@ -80,7 +80,7 @@ cdef Packed new_packed(Recurrence r):
     made.equations = r.equations
     if r.equations.peephole != NULL:
         made.memory.append(r.parameters["weight_p"].copy())
-        made.equations.peephole = data(made.memory[0])
+        made.equations.peephole = first_of(made.memory[0])
     return made
 
 
@@ -133,7 +133,7 @@ cdef int new_matrix(Recurrence r, list memory, const packing *how, packed_matrix
     weights = aligned_empty(to.tiles * to.tile_step, dtype)
     bias = None if how.narrow else aligned_empty(to.tiles * tile, dtype)
     memory += [weights, bias]
-    to.weights, to.bias = data(weights), data(bias)
+    to.weights, to.bias = first_of(weights), first_of(bias)
     return 0
 
 
@@ -193,7 +193,8 @@ cdef class Network:
         order = batch.order if batch.ragged else None
         lies.begins, lies.down = NULL, False
         lies.steps, lies.rows = batch.steps, batch.rows
-        lies.sizes, lies.order = <const Py_ssize_t *> data(sizes), <const Py_ssize_t *> data(order)
+        lies.sizes = <const Py_ssize_t *> first_of(sizes)
+        lies.order = <const Py_ssize_t *> first_of(order)
         run_layers(self, None, &lies, first_of(x), x.strides[0], x.strides[1],
                    first_of(y), y.strides[0], y.strides[1], first_of(h), first_of(c))
 
@@ -204,9 +205,8 @@ cdef class Network:
         ----------
         h, c : array
             Of the layer's directions; as in `run`.
-        tapes : list of tuple of array
-            Each direction's to write: gates (S, 4H), c (S, H) and its output activation (S, H). A
-            direction without is not run.
+        tapes : list of array
+            Each direction's to write, from `Recurrence.new_tape`. A direction without is not run.
         """
         cdef layout lies
         cdef Py_ssize_t d, width = self.outputs * self.itemsize
@@ -215,8 +215,8 @@ cdef class Network:
         cdef Recurrence r
         lies.steps, lies.rows, lies.order, lies.down = batch.steps, batch.rows, NULL, False
         sizes, offsets = (batch.sizes, batch.offsets) if batch.ragged else (None, None)
-        lies.sizes = <const Py_ssize_t *> data(sizes)
-        lies.begins = <const Py_ssize_t *> data(offsets)
+        lies.sizes = <const Py_ssize_t *> first_of(sizes)
+        lies.begins = <const Py_ssize_t *> first_of(offsets)
         if lies.steps < 1 or lies.rows < 1:
             return
         memset(&empty, 0, sizeof(arena))
@@ -229,7 +229,7 @@ cdef class Network:
                 if tapes[d] is None:
                     continue
                 r = self.layers[layer][d]
-                w.tape = tape_of(r, tapes[d])
+                w.tape = tape_of(r, tapes[d], batch.count)
                 add_tasks(&w, r, weights[d], &lies, first_of(x), lies.rows * x.strides[0],
                           x.strides[0], first_of(y) + d * width, lies.rows * y.strides[0],
                           y.strides[0], first_of(h[d]), first_of(c[d]))
@@ -334,11 +334,6 @@ cdef inline bint overlap(a, b) noexcept:
     return first < second + cnp.PyArray_NBYTES(b) and second < first + cnp.PyArray_NBYTES(a)
 
 
-cdef char *first_of(array) noexcept:
-    """Where an array of any strides begins."""
-    return cnp.PyArray_BYTES(array)
-
-
 cdef int run_layers(Network net, Workspace workspace, const layout *b, const char *x,
                     Py_ssize_t x_step, Py_ssize_t x_row, char *y, Py_ssize_t y_step,
                     Py_ssize_t y_row, char *h, char *c) except -1:
@@ -408,10 +403,12 @@ cdef int run_layers_in(arena *memory, Network net, const layout *b, const char *
     return 0
 
 
-cdef step_tape tape_of(Recurrence r, tuple arrays) except *:
+cdef step_tape tape_of(Recurrence r, array, Py_ssize_t rows) noexcept:
+    """A tape's arrays, from the first row on."""
     cdef step_tape tape
-    gates, c, tanh_c = arrays
-    tape.gates, tape.c, tape.tanh_c = <void *> data(gates), <void *> data(c), <void *> data(tanh_c)
+    cdef Py_ssize_t size = rows * r.hidden * (8 if r.is_double else 4)
+    tape.gates = first_of(array)
+    tape.c, tape.tanh_c = <char *> tape.gates + 4 * size, <char *> tape.gates + 5 * size
     tape.gates_row, tape.c_row = 4 * r.hidden, r.hidden
     return tape
 

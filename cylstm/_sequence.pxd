@@ -16,4 +16,4 @@ cdef class Recurrence:
     cdef dict packed          # parameters as `cylstm._inference` packs them, once they were used
     cdef Py_ssize_t changes   # of the parameters, so far
 
-cdef const void *data(array) except? NULL
+cdef char *first_of(array) noexcept

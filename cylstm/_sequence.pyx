@@ -14,6 +14,7 @@ A step is (gate order i, f, g, o; for the gate equations see ``src/cell.h``)::
 The pass runs over positions 0, 1, ... in the order of processing; `time_of` gives the step.
 """
 
+cimport numpy as cnp
 from cython cimport floating
 from libc.string cimport memcpy
 
@@ -24,6 +25,8 @@ from cylstm._kernels cimport as_activation, step_gradients, step_tape, table
 
 from cylstm._kernels import ISA
 
+cnp.import_array()
+
 cdef enum:
     BLOCK_BYTES = 262144  # of pre-activations that `run` projects at once: a part of the L2 cache
 
@@ -31,7 +34,7 @@ cdef enum:
 def aligned_empty(Py_ssize_t size, dtype):
     """An array that starts where a cache line does, as vectors of any width want."""
     memory = np.empty(size + 64 // dtype.itemsize, dtype)
-    cdef Py_ssize_t start = (-<Py_ssize_t> data(memory) & 63) // dtype.itemsize
+    cdef Py_ssize_t start = (-<Py_ssize_t> first_of(memory) & 63) // dtype.itemsize
     return memory[start : start + size]
 
 
@@ -59,14 +62,14 @@ cdef class Recurrence:
         self.inputs, self.outputs = weight_ih.shape[1], weight_hh.shape[1]
         self.hidden = weight_ih.shape[0] // 4
         self.kernel = table(isa, self.is_double)
-        self.weight_ih = data(weight_ih)
-        self.weight_hh = data(weight_hh)
-        self.weight_hr = data(parameters.get("weight_hr"))
-        self.bias = data(parameters.get("bias"))
+        self.weight_ih = first_of(weight_ih)
+        self.weight_hh = first_of(weight_hh)
+        self.weight_hr = first_of(parameters.get("weight_hr"))
+        self.bias = first_of(parameters.get("bias"))
         self.equations.hidden = self.hidden
         self.equations.coupled = coupled
         self.equations.clip = clip
-        self.equations.peephole = data(parameters.get("weight_p"))
+        self.equations.peephole = first_of(parameters.get("weight_p"))
         gates, candidate, output = activations
         self.equations.gates = as_activation(gates)
         self.equations.candidate = as_activation(candidate)
@@ -96,18 +99,23 @@ cdef class Recurrence:
 
     def new_tape(self, Py_ssize_t rows):
         """Memory for the activated gates (S, 4H), c (S, H) and its output activation (S, H)."""
-        cdef Py_ssize_t size = rows * self.hidden
-        memory = aligned_empty(6 * size, self.parameters["weight_ih"].dtype)
-        return (memory[: 4 * size].reshape(rows, 4 * self.hidden),
-                memory[4 * size : 5 * size].reshape(rows, self.hidden),
-                memory[5 * size :].reshape(rows, self.hidden))
+        return aligned_empty(6 * rows * self.hidden, self.parameters["weight_ih"].dtype)
+
+    def parts_of(self, tape):
+        """The three as arrays."""
+        cdef Py_ssize_t size = len(tape) // 6
+        return (tape[: 4 * size].reshape(-1, 4 * self.hidden),
+                tape[4 * size : 5 * size].reshape(-1, self.hidden),
+                tape[5 * size :].reshape(-1, self.hidden))
 
     def forward(self, x, y, h, c, batch, tape):
         """Forward with a tape by BLAS, over packed rows: x (S, I), y (S, R); h, c as in `run`."""
         if self.is_double:
-            _forward_arrays[double](self, x, y, h, c, batch.sizes, batch.offsets, *tape)
+            _forward_arrays[double](self, x, y, h, c, batch.sizes, batch.offsets,
+                                    *self.parts_of(tape))
         else:
-            _forward_arrays[float](self, x, y, h, c, batch.sizes, batch.offsets, *tape)
+            _forward_arrays[float](self, x, y, h, c, batch.sizes, batch.offsets,
+                                   *self.parts_of(tape))
 
     def backward(self, x, y, tape, h_0, c_0, batch, grad_y, grad_h, grad_c, grad_x, adds):
         """The backward pass by BLAS.
@@ -116,8 +124,8 @@ cdef class Recurrence:
         ----------
         x, y : array, (S, I) and (S, R)
             In packed rows; y's may lie apart, as grad_y's.
-        tape : tuple of array
-            From `forward`.
+        tape : array
+            As `forward` wrote it.
         h_0, c_0 : array, (N, R) and (N, H)
             The initial state, in the sorted order.
         batch : Batch
@@ -141,13 +149,9 @@ cdef class Recurrence:
                                        grad_y, grad_h, grad_c, grad_x)
 
 
-cdef const void *data(array) except? NULL:
-    """Where a contiguous array begins; NULL of None."""
-    cdef const char[::1] view
-    if array is None:
-        return NULL
-    view = array.reshape(-1).view(np.int8)
-    return &view[0]
+cdef char *first_of(array) noexcept:
+    """Where an array begins; NULL of None."""
+    return NULL if array is None else cnp.PyArray_BYTES(array)
 
 
 # The time loops. No Python from here to the end of the section.
@@ -402,12 +406,12 @@ cdef int _forward_arrays(Recurrence r, const floating[:, ::1] x, floating[:, :] 
 
 
 cdef dict _backward_arrays(Recurrence r, const floating[:, ::1] x, const floating[:, :] y,
-                           tuple tape, const floating[:, ::1] h_0, const floating[:, ::1] c_0,
+                           tape, const floating[:, ::1] h_0, const floating[:, ::1] c_0,
                            const Py_ssize_t[::1] sizes, const Py_ssize_t[::1] offsets,
                            const floating[:, :] grad_y, floating[:, ::1] grad_h,
                            floating[:, ::1] grad_c, floating[:, ::1] grad_x):
     cdef:
-        const floating[:, ::1] gates = tape[0], cells = tape[1], tanh_cells = tape[2]
+        const floating[:, ::1] gates, cells, tanh_cells
         Py_ssize_t steps = sizes.shape[0], batch = c_0.shape[0], rows = x.shape[0]
         floating[:, ::1] grad_z, grad_outputs, grad_cell_h = grad_h, c_prev
         floating one = 1
@@ -415,6 +419,7 @@ cdef dict _backward_arrays(Recurrence r, const floating[:, ::1] x, const floatin
     grads = {name: np.zeros_like(array) for name, array in r.parameters.items()}
     if rows == 0:
         return grads
+    gates, cells, tanh_cells = r.parts_of(tape)
     dtype = np.float64 if floating is double else np.float32
     grad_z = np.empty((rows, 4 * r.hidden), dtype)
     grad_outputs = np.empty((rows, r.outputs if r.weight_hr != NULL else 0), dtype)

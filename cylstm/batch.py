@@ -40,8 +40,11 @@ class Batch:
             ends = np.bincount(lengths, minlength=steps + 1)
             self.steps = int(lengths.max())
             self.sizes = (size - np.cumsum(ends))[: self.steps]
-        else:
-            self.order = np.arange(size)
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """Of a full batch."""
+        return np.arange(self.rows)
 
     @cached_property
     def sizes(self) -> np.ndarray:

@@ -91,14 +91,18 @@ def array(name: str, value: Any, dtype: np.dtype, shape: tuple[int | str, ...]) 
     already is so, else copied.
     """
     given = is_array(name, value)
-    if given.dtype.newbyteorder("=") != dtype:
+    if given.dtype != dtype and given.dtype.newbyteorder("=") != dtype:
         raise TypeError(f"{name}: expected dtype {dtype}, got {given.dtype}")
-    sizes = zip(given.shape, shape, strict=False)
-    if given.ndim != len(shape) or any(
-        isinstance(want, int) and came != want for came, want in sizes
-    ):
+    if given.shape != shape and not fits(given.shape, shape):
         raise ValueError(f"{name}: expected shape {shape_text(shape)}, got {given.shape}")
     return given if is_regular(given, dtype) else np.array(given, dtype, order="C")
+
+
+def fits(came: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
+    """Whether a shape is as wanted, where letters are free."""
+    return len(came) == len(wanted) and all(
+        isinstance(size, str) or size == n for n, size in zip(came, wanted, strict=True)
+    )
 
 
 def is_regular(given: np.ndarray, dtype: np.dtype) -> bool:
@@ -107,7 +111,7 @@ def is_regular(given: np.ndarray, dtype: np.dtype) -> bool:
         given.dtype == dtype
         and given.flags.aligned
         and (given.shape[-1] < 2 or given.strides[-1] == given.itemsize)
-        and not any(stride % given.itemsize for stride in given.strides)
+        and math.gcd(given.itemsize, *given.strides) == given.itemsize
     )
 
 

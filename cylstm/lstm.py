@@ -648,7 +648,9 @@ class LSTM:
         grads: dict[str, np.ndarray] = {}
         parts = tape.parts[:: 1 if self._layers[layer][direction].reverse else -1]
         for (rows, batch), start in zip(parts, kept.starts[direction][::-1], strict=True):
-            own = start.tape or self._taped_again(layer, direction, kept, rows, batch, start)
+            own = start.tape
+            if own is None:
+                own = self._taped_again(layer, direction, kept, rows, batch, start)
             arrays = (kept.x[rows], kept.y[rows, part], own, start.h, start.c, batch,
                       grad_y[rows, part], grad_h, grad_c, grad_x[rows], direction > 0)  # fmt: skip
             if PRODUCT == "packed":
@@ -733,7 +735,8 @@ class LSTM:
         widths = self._options.output_size, self.hidden_size
         count, size = self.num_layers * self._options.directions, batch.shape[1]
         if state is None:
-            return tuple(np.zeros((count, size, width), self.dtype) for width in widths)
+            h, c = (np.zeros((count, size, width), self.dtype) for width in widths)
+            return h, c
         names = f"{before}h{after}", f"{before}c{after}"
         expected = f"{name}: expected a pair ({names[0]}, {names[1]})"
         if not isinstance(state, (tuple, list)):
@@ -792,7 +795,7 @@ class Start:
 
     h: np.ndarray  # (N, R), in the sorted order
     c: np.ndarray  # (N, H)
-    tape: tuple[np.ndarray, np.ndarray, np.ndarray] | None
+    tape: np.ndarray | None
 
 
 @dataclass(eq=False, slots=True)
