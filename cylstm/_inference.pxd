@@ -10,6 +10,8 @@ cdef extern from "team.h" nogil:
         pass
     ctypedef struct counter:
         pass
+    ctypedef struct progress:
+        pass
     int cylstm_next(counter *c)
     ctypedef enum manner:
         TAKE
@@ -64,6 +66,8 @@ cdef struct task:
     Py_ssize_t h_at                  # where in a row of v its h begins
     Py_ssize_t z_width, v_width, c_width
     barrier meeting
+    progress finished                # of the steps
+    progress *source                 # of the task that writes x; NULL where x is there
 
 
 # How the sequences of a batch lie: `cylstm.batch.Batch` in C. Without sizes it is a full batch,
@@ -96,6 +100,7 @@ cdef struct work:
     step_tape tape            # for the next tasks; NULL gates for none
     Py_ssize_t shares, count
     int threads
+    Py_ssize_t block          # of steps, after which the next layer follows; 0: layer after layer
     counter next              # of the tasks, that a thread takes
     bint small                # so short that giving the GIL away would cost more
     Py_ssize_t *sizes         # [shares, steps] and

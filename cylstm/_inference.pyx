@@ -12,8 +12,9 @@ taken out of the loop, where a block of steps shares the weights::
     h_t, c_t = step(z_t, h_{t-1})
 
 A task is one layer and direction for some of the batch's sequences. Threads take tasks each for
-itself, or all work on one, where each has some of the hidden units and all meet after every step.
-Neither changes an output's sum, so the bits do not depend on it.
+itself, a layer's close behind those of the layer before where there are too few in one; or all work
+on one, where each has some of the hidden units and all meet after every step. None of it changes an
+output's sum, so the bits do not depend on it.
 """
 
 import os
@@ -34,6 +35,8 @@ from cylstm._sequence import aligned_empty
 cdef extern from "team.h" nogil:
     void cylstm_run(int most, manner how, member_work work, void *arg)
     void cylstm_wait(barrier *b, int size)
+    void cylstm_advance(progress *p, int done)
+    void cylstm_await(progress *p, int least)
     void cylstm_watch_forks()
 
 cnp.import_array()
@@ -378,6 +381,8 @@ cdef int run_layers_in(arena *memory, Network net, const layout *b, const char *
     memset(&w, 0, sizeof(work))
     w.memory = memory
     divide(net, b, net.directions, &w)
+    chain_layers(net, b, &w)
+    weights = []  # kept until the tasks are done
     if net.directions > 1 and layers > 1:
         spare = take(memory, b.steps * b.rows * spare_row)
     before = memory[0]
@@ -385,18 +390,20 @@ cdef int run_layers_in(arena *memory, Network net, const layout *b, const char *
         to, to_step, to_row = y, y_step, y_row
         if spare != NULL and (layers - 1 - layer) % 2:
             to, to_step, to_row = spare, b.rows * spare_row, spare_row
-        weights = [packed(r, False) for r in net.layers[layer]]  # kept until the tasks are done
         for d in range(net.directions):
             r = net.layers[layer][d]
             k = layer * net.directions + d
-            add_tasks(&w, r, weights[d], b, x, x_step, x_row, to + d * width, to_step, to_row,
+            weights.append(packed(r, False))
+            add_tasks(&w, r, weights[k], b, x, x_step, x_row, to + d * width, to_step, to_row,
                       h + k * h_size, c + k * c_size)
+        x, x_step, x_row = to, to_step, to_row
+        if layer + 1 < layers and w.block > 0:
+            continue
         if w.small:
             run_tasks(&w)
         else:
             with nogil:
                 run_tasks(&w)
-        x, x_step, x_row = to, to_step, to_row
         w.count = 0
         if layer + 1 < layers:
             arena_return(memory, &before)
@@ -426,6 +433,8 @@ cdef enum:
     ENOUGH_IN_A_STEP = 80_000   # that are worth a meeting after each step
     MOST_FOR_A_CPU = 4          # threads
     ROWS_OF_ONE = 4             # as many sequences keep a thread busy without sharing units
+    CHAIN_STEPS = 8             # after which the next layer follows; more in longer sequences,
+    CHAIN_PARTS = 16            # of which it waits for such a part
 
 
 cdef int divide(Network net, const layout *b, Py_ssize_t directions, work *w) except -1:
@@ -465,6 +474,22 @@ cdef int divide(Network net, const layout *b, Py_ssize_t directions, work *w) ex
     return 0
 
 
+cdef int chain_layers(Network net, const layout *b, work *w) except -1:
+    """Let each layer follow the one before, a few steps behind, where threads lack work."""
+    cdef:
+        Recurrence r = net.layers[0][0]
+        Py_ssize_t layers = len(net.layers)
+        double total = 4.0 * r.hidden * (r.hidden + r.outputs) * b.steps * b.rows * layers
+        int threads = <int> min(useful_threads(total), w.shares * layers)
+    if net.directions > 1 or layers == 1 or b.steps < 2 * CHAIN_STEPS:
+        return 0
+    if w.threads > w.shares or threads <= w.threads:
+        return 0
+    w.threads, w.block = threads, max(CHAIN_STEPS, b.steps // CHAIN_PARTS)
+    w.tasks = <task *> take(w.memory, w.shares * layers * sizeof(task))
+    return 0
+
+
 cdef int add_tasks(work *w, Recurrence r, Packed weights, const layout *b, const char *x,
                    Py_ssize_t x_step, Py_ssize_t x_row, char *y, Py_ssize_t y_step,
                    Py_ssize_t y_row, char *h, char *c) except -1:
@@ -493,7 +518,10 @@ cdef int add_tasks(work *w, Recurrence r, Packed weights, const layout *b, const
         t.h_row = w.shares * r.outputs * t.itemsize
         t.c_row = w.shares * r.hidden * t.itemsize
         t.h, t.c = h + share * t.h_row // w.shares, c + share * t.c_row // w.shares
-        t.fused = is_fused(t)
+        t.fused = w.block == 0 and is_fused(t)
+        t.block = w.block
+        if w.block > 0 and w.count > w.shares:
+            t.source = &(t - w.shares).finished
         if not t.fused:
             t.weights = weights.weight_hh
         # Rows of x at equal distances through all steps are read where they lie.
@@ -521,8 +549,9 @@ cdef int add_workspace(task *t, arena *memory) except -1:
     t.c_width = row_width(tiles * width, size)
     t.h_at = (t.inputs + width - 1) // width * width if t.fused else 0
     t.v_width = row_width(t.h_at + max(tiles, 4 * t.weight_hr.tiles) * width, size)
-    t.block = max(LEAST_BLOCK // t.most, BLOCK_BYTES // (t.z_width * size * t.most))
-    t.block = t.steps if t.fused else max(1, min(t.steps, t.block))
+    if t.block == 0:
+        t.block = max(LEAST_BLOCK // t.most, BLOCK_BYTES // (t.z_width * size * t.most), 1)
+    t.block = t.steps if t.fused else min(t.steps, t.block)
     rows = 0 if t.fused else t.block * t.most
     state = t.most * (2 * t.v_width + 2 * t.c_width)
     t.v_now = take(
@@ -677,6 +706,8 @@ cdef void run_task(task *t, int member, int team) noexcept nogil:
     for number in range((t.steps + t.block - 1) // t.block):
         first = number * t.block
         last = min(first + t.block, t.steps)
+        if t.source != NULL:
+            cylstm_await(t.source, last)
         if t.reverse:
             first, last = t.steps - last, t.steps - first
         if not t.fused:
@@ -717,6 +748,8 @@ cdef void run_task(task *t, int member, int team) noexcept nogil:
                     scatter_rows(t, n, v_next + h_at, t.v_width * size, y)
                 cylstm_wait(&t.meeting, team)
             v_now, v_next = v_next, v_now
+        if team == 1:
+            cylstm_advance(&t.finished, t.steps - first if t.reverse else last)
     if member == 0:
         change_running(t, running, 0, v_now)
 

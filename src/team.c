@@ -91,6 +91,16 @@ void cylstm_wait(barrier *b, int size) {
     atomic_fetch_add(&lost_us, now_us() - began);
 }
 
+void cylstm_advance(progress *p, int done) {
+    atomic_store(&p->done, done);
+    wake(&p->done, &p->asleep);
+}
+
+void cylstm_await(progress *p, int least) {
+    for (int done; (done = atomic_load(&p->done)) < least;)
+        wait_while(&p->done, done, &p->asleep);
+}
+
 /* A thread for others' work. There is no end to it, nor to its memory: a team may find it free. */
 typedef struct worker {
     atomic_int state, asleep;

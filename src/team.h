@@ -24,6 +24,13 @@ typedef struct {
 } barrier;
 void cylstm_wait(barrier *b, int size);
 
+/* How far a thread's work has come, for another that follows it. Zero to begin with. */
+typedef struct {
+    atomic_int done, asleep;
+} progress;
+void cylstm_advance(progress *p, int done);
+void cylstm_await(progress *p, int least); /* returns when as much is done */
+
 /* Numbers 0, 1, ... for a team's members to take. Zero to begin with. */
 typedef struct {
     atomic_int taken;

@@ -118,6 +118,33 @@ def test_layers_in_one_memory_with_threads(rng, hidden, threads):
         assert_same_bits(case.lstm(case.x), expected)
 
 
+@pytest.mark.parametrize("threads", [2, 3, 7])
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize(
+    "options", [{}, {"reverse": True}, {"proj_size": 7}, {"peephole": True, "dtype": "float64"}]
+)
+def test_layers_that_follow_each_other(rng, batch, threads, options):
+    """Threads that find too little in a layer take the next, a few steps behind."""
+    config = {"input_size": 20, "hidden_size": 40, "num_layers": 4, "dtype": "float32"} | options
+    lengths = rng.integers(0, 301, batch)
+    lengths[0] = 300
+    case = random_case(rng, 300, batch, lengths, **config)
+    cylstm.set_num_threads(1)
+    expected = case.lstm(*case.inputs), case.lstm(case.x)
+    cylstm.set_num_threads(threads)
+    for _ in range(5):
+        assert_same_bits((case.lstm(*case.inputs), case.lstm(case.x)), expected)
+
+
+def test_layers_that_follow_each_other_where_x_is(rng):
+    config = {"input_size": 40, "hidden_size": 40, "num_layers": 3, "dtype": "float32"}
+    case = random_case(rng, 200, 1, **config)
+    expected = case.lstm(case.x)
+    cylstm.set_num_threads(3)
+    x = case.x.copy()
+    assert_same_bits(case.lstm(x, out=x), expected)
+
+
 def test_stream_whose_output_overlaps_its_input(rng):
     case = random_case(rng, 1, 64, input_size=64, hidden_size=64, dtype="float32")
     expected = case.lstm.stream(64).step(case.x[0])
