@@ -92,6 +92,7 @@ cdef class Network:
     cdef bint batch_first
     cdef int typenum
     cdef Py_ssize_t itemsize, inputs, hidden, outputs, directions, states
+    cpdef bint is_input(self, x)
 
 
 # The tasks of a layer. Shares of a batch are every `shares`-th of the sorted rows: equal work.

@@ -241,6 +241,17 @@ cdef class Network:
         finally:
             arena_return(&memory, &empty)
 
+    cpdef bint is_input(self, x):
+        """Whether x is an array (T, N, I), (N, T, I) or (T, I) that needs no conversion."""
+        cdef int rank
+        if not is_plain(x, self.typenum):
+            return False
+        rank = cnp.PyArray_NDIM(x)
+        return (2 <= rank <= 3 and cnp.PyArray_DIM(x, rank - 1) == self.inputs
+                and (rank == 2 or cnp.PyArray_DIM(x, 1) == 0
+                     or cnp.PyArray_DIM(x, 0) <= INT_MAX // cnp.PyArray_DIM(x, 1))
+                and cnp.PyArray_DIM(x, 0) <= INT_MAX)
+
     def call(self, x):
         """The commonest case of all, fast: `x` an array that needs no conversion, zero states.
 
@@ -257,15 +268,13 @@ cdef class Network:
         cdef int rank
         cdef Py_ssize_t x_row = self.inputs * self.itemsize
         cdef Py_ssize_t y_row = self.directions * self.outputs * self.itemsize
-        if not is_plain(x, self.typenum):
+        if not self.is_input(x):
             return None
         rank, shape = cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x)
-        if not 2 <= rank <= 3 or shape[rank - 1] != self.inputs:
-            return None
         lies.steps, lies.rows = shape[0], shape[1] if rank == 3 else 1
         if self.batch_first and rank == 3:
             lies.steps, lies.rows = lies.rows, lies.steps
-        if lies.steps < 1 or lies.rows < 1 or lies.steps > INT_MAX // lies.rows:
+        if lies.steps < 1 or lies.rows < 1:
             return None
         lies.sizes = lies.order = lies.begins = NULL
         lies.down = False

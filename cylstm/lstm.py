@@ -521,9 +521,7 @@ class LSTM:
             self._forward_layer(layer, kept, h[own], c[own], tape.parts)
             tape.layers.append(kept)
             rows = kept.y
-        y = self._empty_output(*batch.shape)
-        batch.unpack(rows, y)
-        given = self._as_given(y, unbatched)
+        given = self._given_rows(batch, rows, unbatched, kept=True)
         return given, self._given_state(batch, h, c, unbatched), tape
 
     def _forward_layer(
@@ -621,12 +619,7 @@ class LSTM:
             for k, ending in enumerate(endings)
             for name, grad in by_cell[k].items()
         }
-        if batch.ragged or self.batch_first:
-            grad_x = self._empty(steps, size, self.input_size)
-            batch.unpack(grad_rows, grad_x)
-        else:
-            grad_x = grad_rows.reshape(steps, size, self.input_size)
-        given = self._as_given(grad_x, unbatched)
+        given = self._given_rows(batch, grad_rows, unbatched, kept=False)
         return given, self._given_state(batch, grad_h, grad_c, unbatched), grads
 
     def _backward_direction(
@@ -702,15 +695,28 @@ class LSTM:
         """(T, N, F), contiguous in the caller's order."""
         return self._time_major(np.empty(self._given_shape(steps, size, width, False), self.dtype))
 
+    def _given_rows(
+        self, batch: Batch, rows: np.ndarray, unbatched: bool, kept: bool
+    ) -> np.ndarray:
+        """Packed rows (S, F) as the caller wants them: a copy, if they are kept."""
+        steps, size = batch.shape
+        if batch.ragged or self.batch_first:
+            x = self._empty(steps, size, rows.shape[1])
+            batch.unpack(rows, x)
+        else:
+            x = (rows.copy() if kept else rows).reshape(steps, size, rows.shape[1])
+        return self._as_given(x, unbatched)
+
     def _empty_output(self, steps: int, size: int) -> np.ndarray:
         return self._empty(steps, size, self._options.directions * self._options.output_size)
 
     def _checked_input(self, x: Any, lengths: Any) -> tuple[np.ndarray, Batch, bool]:
-        x = checks.is_array("x", x)
+        if not self._network.is_input(x):
+            x = checks.is_array("x", x)
+            _check_rows(x)
+            shape = self._given_shape("T", "N", self.input_size, x.ndim == 2)
+            x = checks.array("x", x, self.dtype, shape)
         unbatched = x.ndim == 2
-        _check_rows(x)
-        shape = self._given_shape("T", "N", self.input_size, unbatched)
-        x = checks.array("x", x, self.dtype, shape)
         x = self._time_major(x, unbatched)
         steps, size = x.shape[:2]
         if lengths is not None:
