@@ -528,7 +528,7 @@ cdef int add_tasks(work *w, Recurrence r, Packed weights, const layout *b, const
         t.c_row = w.shares * r.hidden * t.itemsize
         t.h, t.c = h + share * t.h_row // w.shares, c + share * t.c_row // w.shares
         t.fused = w.block == 0 and is_fused(t)
-        t.block = w.block
+        t.block = w.block if w.block > 0 else b.steps
         if w.block > 0 and w.count > w.shares:
             t.source = &(t - w.shares).finished
         if not t.fused:
@@ -558,9 +558,8 @@ cdef int add_workspace(task *t, arena *memory) except -1:
     t.c_width = row_width(tiles * width, size)
     t.h_at = (t.inputs + width - 1) // width * width if t.fused else 0
     t.v_width = row_width(t.h_at + max(tiles, 4 * t.weight_hr.tiles) * width, size)
-    if t.block == 0:
-        t.block = max(LEAST_BLOCK // t.most, BLOCK_BYTES // (t.z_width * size * t.most), 1)
-    t.block = t.steps if t.fused else min(t.steps, t.block)
+    rows = max(LEAST_BLOCK, BLOCK_BYTES // (t.z_width * size))
+    t.block = t.steps if t.fused else max(1, min(t.block, rows // t.most))
     rows = 0 if t.fused else t.block * t.most
     state = t.most * (2 * t.v_width + 2 * t.c_width)
     t.v_now = take(
