@@ -120,8 +120,11 @@ INLINE fraction tanh_fraction(vec x) {
 
 INLINE vec relu(vec x) { return at_least(x, broadcast(0)); }
 
+/* Backward compares with the outputs at the clip's bounds, to the last bit; and a compiler may fuse
+ * the product here, and not there, where it shares x slope and -x slope. */
 INLINE vec hard_sigmoid(vec x, real slope, real offset) {
-    return at_most(at_least(x * slope + offset, broadcast(0)), broadcast(1));
+    const vec line = rounded_product(x, broadcast(slope)) + offset;
+    return at_most(at_least(line, broadcast(0)), broadcast(1));
 }
 
 INLINE vec apply(const activation *a, vec x) {

@@ -89,6 +89,20 @@ def test_all_clipped_has_no_gradient(rng):
     assert not any(gradient.any() for gradient in gradients.values())
 
 
+# Backward knows a clipped gate by the bits of its output.
+@pytest.mark.parametrize("clip", [0.3, 0.7, 1.1])
+@pytest.mark.parametrize("gate", ["sigmoid", "hard_sigmoid"])
+@pytest.mark.parametrize("hidden_size", [4, 37])
+def test_clipped_gates_have_no_gradient(rng, dtype, hidden_size, gate, clip):
+    activations = (gate, "tanh", "tanh")
+    config = {"clip": clip, "activations": activations, "dtype": dtype, "bias": False}
+    case = random_case(rng, 1, 3, hidden_size=hidden_size, **config)
+    case.x *= 1e6
+    gradients = case.gradients()
+    assert gradients.pop("c_0").any()
+    assert not any(gradient.any() for gradient in gradients.values())
+
+
 def test_no_gradient_of_the_state_is_zeros(rng, options):
     case = random_case(rng, 3, 2, **options)
     _, _, tape = case.lstm.forward(*case.inputs)
