@@ -418,7 +418,9 @@ cdef void cell_rows(const passing *p, const task *t, Py_ssize_t position, Py_ssi
     if first < share_of(carried_at(p, position), t.share, t.shares):
         c_prev = <const char *> tape_at(p, row_at(p, position - 1) + at).c
     grad.h = (t.dh_cell if p.projected else t.dh) + first * width * p.itemsize
-    grad.y = NULL if p.projected else p.grad_y + row * p.grad_y_row
+    grad.y = NULL
+    if not p.projected:
+        grad.y = p.grad_y + row * p.grad_y_row
     grad.c = p.grad_c + at * p.hidden * p.itemsize
     grad.z = p.z + (row - p.row) * p.z_row
     grad.h_row, grad.y_row = width, p.grad_y_row // p.itemsize * t.shares

@@ -636,7 +636,7 @@ cdef inline void take_x(const task *t, Py_ssize_t step, char *v, int member,
 cdef void project(const task *t, Py_ssize_t first, Py_ssize_t last, Py_ssize_t tile,
                   Py_ssize_t end) noexcept nogil:
     """z_block := x's share of the pre-activations: steps [first, last), tiles [tile, end)."""
-    cdef const char *x = t.x_block if t.gather else x_at(t, first)
+    cdef const char *x = <const char *> t.x_block if t.gather else x_at(t, first)
     cdef Py_ssize_t x_row = t.inputs if t.gather else t.x_row // t.itemsize
     t.kernel.multiply(&t.weight_ih, rows_between(t, first, last), x, x_row, t.z_block, t.z_width,
                       tile, end, False)

@@ -373,7 +373,8 @@ cdef int _run_arrays(Recurrence r, const floating[:, :, :] x, floating[:, :, :] 
         floating *unused = NULL
     if steps == 0 or batch == 0:
         return 0
-    block = max(1, min(steps, BLOCK_BYTES // (4 * r.hidden * sizeof(floating) * batch)))
+    block = BLOCK_BYTES // (4 * r.hidden * <Py_ssize_t> sizeof(floating) * batch)
+    block = max(1, min(steps, block))
     dtype = np.float64 if floating is double else np.float32
     x_block = np.empty(block * batch * r.inputs, dtype)
     z_block = np.empty(block * batch * 4 * r.hidden, dtype)
