@@ -486,13 +486,17 @@ cdef int divide(Network net, const layout *b, Py_ssize_t directions, work *w) ex
 cdef int chain_layers(Network net, const layout *b, work *w) except -1:
     """Let each layer follow the one before, a few steps behind, where threads lack work."""
     cdef:
-        Recurrence r = net.layers[0][0]
+        Recurrence r
         Py_ssize_t layers = len(net.layers)
-        double total = 4.0 * r.hidden * (r.hidden + r.outputs) * b.steps * b.rows * layers
-        int threads = <int> min(useful_threads(total), w.shares * layers)
-    if net.directions > 1 or layers == 1 or b.steps < 2 * CHAIN_STEPS:
+        int threads
+    if (net.directions > 1 or layers == 1 or b.steps < 2 * CHAIN_STEPS
+            or w.threads > w.shares):
         return 0
-    if w.threads > w.shares or threads <= w.threads:
+    r = net.layers[1][0]
+    threads = useful_threads(
+        4.0 * r.hidden * (r.inputs + r.outputs) * b.steps * b.rows * layers)
+    threads = <int> min(threads, w.shares * layers)
+    if threads <= w.threads:
         return 0
     w.threads, w.block = threads, max(CHAIN_STEPS, b.steps // CHAIN_PARTS)
     w.tasks = <task *> take(w.memory, w.shares * layers * sizeof(task))
@@ -798,10 +802,13 @@ cdef int _num_threads() noexcept:
 
 cdef int useful_threads(double total) noexcept:
     """As many as the work is worth; far more than there are CPUs would only wait for each other."""
-    if total < 2 * ENOUGH:  # before OpenMP asks the system
+    cdef int threads
+    if total < 2 * ENOUGH:
         return 1
-    cdef double most = min(_num_threads(), MOST_FOR_A_CPU * openmp.omp_get_num_procs())
-    return max(1, <int> min(most, total / ENOUGH))
+    threads = _num_threads()
+    if threads > MOST_FOR_A_CPU:  # else no need to ask the system, which takes longer than a step
+        threads = min(threads, MOST_FOR_A_CPU * openmp.omp_get_num_procs())
+    return max(1, <int> min(<double> threads, total / ENOUGH))
 
 
 def _quota():
