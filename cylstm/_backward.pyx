@@ -50,7 +50,7 @@ cdef enum:
     INPUT_ROWS = 96   # of x's gradient at once: they and the weights stay in the L2 cache
 
 
-# The gradient (m, n) of a weight, to which each block adds a' b.
+# The gradient (m, n) of a weight: a' b of the first block, to which the others add theirs.
 cdef struct outer:
     Py_ssize_t m, n
     const void **a            # pointers to the block's rows of (S, m)
@@ -118,7 +118,7 @@ def backward(Network net, Py_ssize_t layer, Py_ssize_t direction, x, y, tape, h_
         Py_ssize_t rows
         int threads
     sizes, offsets = (batch.sizes, batch.offsets) if batch.ragged else (None, None)
-    grads = {name: np.zeros(array.shape, array.dtype) for name, array in r.parameters.items()}
+    grads = new_gradients(r, batch.count)
     lies.steps, lies.rows, lies.order, lies.begins = batch.steps, batch.rows, NULL, NULL
     lies.down = False
     lies.sizes = <const Py_ssize_t *> first_of(sizes)
@@ -151,6 +151,14 @@ def backward(Network net, Py_ssize_t layer, Py_ssize_t direction, x, y, tape, h_
     finally:
         arena_return(&memory, &empty)
     return grads
+
+
+cdef dict new_gradients(Recurrence r, Py_ssize_t rows):
+    """Arrays to fill: the first block writes the matrices' gradients, and adds to the others."""
+    return {
+        name: (np.empty if rows > 0 and array.ndim == 2 else np.zeros)(array.shape, array.dtype)
+        for name, array in r.parameters.items()
+    }
 
 
 cdef char *sum_of(dict grads, str name) noexcept:
@@ -198,14 +206,12 @@ cdef const void **pointers(const char *first, Py_ssize_t row, Py_ssize_t rows,
 
 cdef int new_outer(const passing *p, outer *o, grad, const void **a, const void **b,
                    arena *memory) except -1:
-    cdef Py_ssize_t tile = 4 * p.kernel.width, size
+    cdef Py_ssize_t tile = 4 * p.kernel.width
     o.m, o.n, o.a, o.b, o.sum = grad.shape[0], grad.shape[1], a, b, first_of(grad)
     o.whole = o.n // tile * tile
     o.rest_row = (o.m + tile - 1) // tile * tile
     if o.whole < o.n:
-        size = (o.n - o.whole) * o.rest_row * p.itemsize
-        o.rest = take(memory, size)
-        memset(o.rest, 0, size)
+        o.rest = take(memory, (o.n - o.whole) * o.rest_row * p.itemsize)
     return 0
 
 
@@ -521,6 +527,7 @@ cdef void add_products(const passing *p, const outer *outers, Py_ssize_t count, 
         Py_ssize_t size = p.itemsize, tile = 4 * p.kernel.width, j
         Py_ssize_t begin = share_begin(outers.m, tile, member, team)
         Py_ssize_t n = share_begin(outers.m, tile, member + 1, team) - begin
+        bint adds = p.last < p.steps  # to what later blocks left
         const outer *o
         char *groups = memory + p.rows * tile * size
     if n == 0:
@@ -529,13 +536,13 @@ cdef void add_products(const passing *p, const outer *outers, Py_ssize_t count, 
     for j in range(count):
         o = &outers[j]
         p.kernel.add_outer(p.rows, n, o.whole, groups, o.b, 0, o.sum + begin * o.n * size, o.n,
-                           memory)
+                           adds, memory)
     for j in range(count):
         o = &outers[j]
         if o.whole < o.n:
             p.kernel.pack_columns(p.rows, o.whole, o.n - o.whole, o.b, groups)
             p.kernel.add_outer(p.rows, o.n - o.whole, n, groups, o.a, begin,
-                               o.rest + begin * size, o.rest_row, memory)
+                               o.rest + begin * size, o.rest_row, adds, memory)
 
 
 cdef void end_outer(const passing *p, const outer *o) noexcept nogil:

@@ -93,7 +93,7 @@ cdef extern from "kernels.h" nogil:
         void (*pack_columns)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *const *,
                              void *) noexcept nogil
         void (*add_outer)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, const void *const *,
-                          Py_ssize_t, void *, Py_ssize_t, void *) noexcept nogil
+                          Py_ssize_t, void *, Py_ssize_t, bint, void *) noexcept nogil
         void (*transpose)(Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *,
                           Py_ssize_t) noexcept nogil
         void (*step)(const cell *, const packed_matrix *, Py_ssize_t, const packed_step *,

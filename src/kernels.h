@@ -119,10 +119,11 @@ typedef struct {
     void (*pack_columns)(ptrdiff_t n, ptrdiff_t first, ptrdiff_t m, const void *const *from,
                          void *to);
 
-    /* c[m, n] += a' b over rows, for a's columns as packed and columns [first, first + n) of b. Rows
-       of c are padded to whole tiles of 4 width; `tile` is a workspace of so many for each row. */
+    /* c[m, n] = a' b over rows, or with `adds` +=, for a's columns as packed and columns
+       [first, first + n) of b. Rows of c are padded to whole tiles of 4 width; `tile` is a workspace
+       of so many for each row. */
     void (*add_outer)(ptrdiff_t rows, ptrdiff_t m, ptrdiff_t n, const void *a,
-                      const void *const *b, ptrdiff_t first, void *c, ptrdiff_t c_row,
+                      const void *const *b, ptrdiff_t first, void *c, ptrdiff_t c_row, int adds,
                       void *tile);
 
     /* to[m, n] := from' for from [n, m]. */

@@ -196,12 +196,15 @@ static void copy_tile(ptrdiff_t rows, ptrdiff_t first, ptrdiff_t n, const void *
     }
 }
 
-/* c[columns][TILE] += a[row][columns] b[row][TILE], summed over the rows. The tile of c that is next
- * is asked for meanwhile. */
+/* c[columns][TILE] = or += a[row][columns] b[row][TILE], summed over the rows. The tile of c that is
+ * next is asked for meanwhile. */
 INLINE void outer_tile(int columns, ptrdiff_t rows, const real *a, const real *b, real *c,
-                       ptrdiff_t c_row) {
+                       ptrdiff_t c_row, int adds) {
     vec sum[MOST_ROWS][4];
-    load_tile(1, columns, c, c_row, sum);
+    if (adds)
+        load_tile(1, columns, c, c_row, sum);
+    else
+        set_zero(columns, sum);
     for (ptrdiff_t next = columns; next < 2 * columns; next++)
         for (ptrdiff_t j = 0; j < TILE; j += VLEN) __builtin_prefetch(c + next * c_row + j, 1);
     for (ptrdiff_t row = 0; row < rows; row++)
@@ -212,7 +215,7 @@ INLINE void outer_tile(int columns, ptrdiff_t rows, const real *a, const real *b
 #define OUTER_TILE(columns, ...) case columns: outer_tile(columns, __VA_ARGS__); break;
 
 static void add_outer(ptrdiff_t rows, ptrdiff_t m, ptrdiff_t n, const void *a,
-                      const void *const *b, ptrdiff_t first, void *c, ptrdiff_t c_row,
+                      const void *const *b, ptrdiff_t first, void *c, ptrdiff_t c_row, int adds,
                       void *tile) {
     for (ptrdiff_t j = 0; j < n; j += TILE) {
         copy_tile(rows, first + j, n - j, b, tile);
@@ -220,7 +223,7 @@ static void add_outer(ptrdiff_t rows, ptrdiff_t m, ptrdiff_t n, const void *a,
             const real *group = (const real *)a + i * rows;
             real *to = (real *)c + i * c_row + j;
             switch (m - i < MOST_ROWS ? m - i : MOST_ROWS) {
-                EACH_ROW_COUNT(OUTER_TILE, rows, group, tile, to, c_row)
+                EACH_ROW_COUNT(OUTER_TILE, rows, group, tile, to, c_row, adds)
             }
         }
     }
