@@ -14,8 +14,7 @@ hidden units, where all meet after every step. The sums over rows they share by 
 Neither changes the order of a sum.
 """
 
-import numpy as np
-
+cimport numpy as cnp
 from libc.string cimport memcpy, memset
 
 from cylstm._inference cimport (
@@ -44,6 +43,8 @@ from cylstm._inference cimport (
 )
 from cylstm._kernels cimport cell, kernels, packed_matrix, step_gradients, step_tape
 from cylstm._sequence cimport Recurrence, first_of
+
+cnp.import_array()
 
 cdef enum:
     BLOCK_ROWS = 192  # at most, but a step's
@@ -155,10 +156,15 @@ def backward(Network net, Py_ssize_t layer, Py_ssize_t direction, x, y, tape, h_
 
 cdef dict new_gradients(Recurrence r, Py_ssize_t rows):
     """Arrays to fill: the first block writes the matrices' gradients, and adds to the others."""
-    return {
-        name: (np.empty if rows > 0 and array.ndim == 2 else np.zeros)(array.shape, array.dtype)
-        for name, array in r.parameters.items()
-    }
+    cdef int typenum = cnp.NPY_DOUBLE if r.is_double else cnp.NPY_FLOAT, rank
+    cdef dict grads = {}
+    for name, array in r.parameters.items():
+        rank = cnp.PyArray_NDIM(array)
+        if rows > 0 and rank == 2:
+            grads[name] = cnp.PyArray_EMPTY(rank, cnp.PyArray_DIMS(array), typenum, 0)
+        else:
+            grads[name] = cnp.PyArray_ZEROS(rank, cnp.PyArray_DIMS(array), typenum, 0)
+    return grads
 
 
 cdef char *sum_of(dict grads, str name) noexcept:
@@ -532,7 +538,8 @@ cdef void add_products(const passing *p, const outer *outers, Py_ssize_t count, 
         char *groups = memory + p.rows * tile * size
     if n == 0:
         return
-    p.kernel.pack_columns(p.rows, begin, n, outers.a, groups)
+    if outers[0].whole + outers[count - 1].whole > 0:
+        p.kernel.pack_columns(p.rows, begin, n, outers.a, groups)
     for j in range(count):
         o = &outers[j]
         p.kernel.add_outer(p.rows, n, o.whole, groups, o.b, 0, o.sum + begin * o.n * size, o.n,

@@ -603,7 +603,6 @@ class LSTM:
         grad_h, grad_c = self._initial_state(
             grad_state, batch, unbatched, "grad_state", "grad_", "n"
         )
-        endings = [ending for ending, _, _ in self._options.cells()]
         by_cell = {}
         for layer in reversed(range(self.num_layers)):
             kept = tape.layers[layer]
@@ -616,7 +615,7 @@ class LSTM:
             grad_rows = grad_x if kept.mask is None else grad_x * kept.mask
         grads = {
             name + ending: grad
-            for k, ending in enumerate(endings)
+            for k, ending in enumerate(self._options.endings)
             for name, grad in by_cell[k].items()
         }
         given = self._given_rows(batch, grad_rows, unbatched, kept=False)
@@ -741,8 +740,8 @@ class LSTM:
         widths = self._options.output_size, self.hidden_size
         count, size = self.num_layers * self._options.directions, batch.shape[1]
         if state is None:
-            h, c = (np.zeros((count, size, width), self.dtype) for width in widths)
-            return h, c
+            h, c = ((count, size, width) for width in widths)
+            return np.zeros(h, self.dtype), np.zeros(c, self.dtype)
         names = f"{before}h{after}", f"{before}c{after}"
         expected = f"{name}: expected a pair ({names[0]}, {names[1]})"
         if not isinstance(state, (tuple, list)):

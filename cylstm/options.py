@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,12 +41,12 @@ class Options:
     forget_bias: float = 1.0
     dtype: str = "float32"
 
-    @property
+    @cached_property
     def directions(self) -> int:
         """1 or 2."""
         return 2 if self.bidirectional else 1
 
-    @property
+    @cached_property
     def output_size(self) -> int:
         """R, the width of one direction's h."""
         return self.proj_size or self.hidden_size
@@ -81,6 +82,11 @@ class Options:
         for layer in range(self.num_layers):
             for direction in range(self.directions):
                 yield f"_l{layer}{'_reverse' if direction else ''}", layer, direction
+
+    @cached_property
+    def endings(self) -> tuple[str, ...]:
+        """The names' endings."""
+        return tuple(ending for ending, _, _ in self.cells())
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Every parameter's name and shape, in PyTorch's order."""

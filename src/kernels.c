@@ -217,7 +217,8 @@ DEFINE_FINISH(finish_any, 0, 0)
 DEFINE_FINISH(finish_plain_taped, 1, 1)
 DEFINE_FINISH(finish_any_taped, 0, 1)
 
-/* Asks for the lines of the tape that the cell will write, from far away, while the product runs. */
+/* Asks for the lines of the tape that the cell will write, from far away, while the product runs.
+ * (With one row they follow each other, and the CPU asks by itself.) */
 INLINE void ask_for_tape(const cell *k, const step_tape *tape, ptrdiff_t tile, int tiles,
                          ptrdiff_t row, int rows) {
     for (int r = 0; r < rows; r++)
@@ -239,10 +240,12 @@ INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const 
         load_tile(tiles, rows, (const real *)s->z + row * s->z_row + tile * TILE, s->z_row, sum);
     else
         load_bias(tiles, rows, w, tile, sum);
-    if (s->tape) ask_for_tape(k, s->tape, tile, tiles, row, rows);
+    if (s->tape && rows > 1) ask_for_tape(k, s->tape, tile, tiles, row, rows);
     accumulate(tiles, rows, w, tile, ahead, (const real *)s->v + row * s->v_row, s->v_row, sum);
     if (rows == 1 && then == finish_plain) {
         finish_tiles(k, 1, 0, s, tile, tiles, row, rows, sum);
+    } else if (rows == 1 && then == finish_plain_taped) {
+        finish_tiles(k, 1, 1, s, tile, tiles, row, rows, sum);
     } else {
         vec gates[MOST_ROWS][4];
         for (int j = 0; j < tiles * rows; j++)

@@ -243,7 +243,7 @@ def weights_for_keras(lstm: LSTM) -> Arrays:
     if missing:
         raise ValueError(f"{', '.join(missing)}: expected an LSTM as Keras has it, got {lstm}")
     arrays = []
-    for ending, _, _ in lstm._options.cells():
+    for ending in lstm._options.endings:
         arrays += [getattr(lstm, f"weight_ih{ending}").T.copy()]
         arrays += [getattr(lstm, f"weight_hh{ending}").T.copy()]
         arrays += [getattr(lstm, f"bias{ending}").copy()] if lstm.bias else []

@@ -84,7 +84,7 @@ def assemble(cells: Sequence[Cell], forget_bias: float = 0.0, **options: Any) ->
     )
     state = {
         name + ending: array
-        for (ending, _, _), cell in zip(described.cells(), cells, strict=True)
+        for ending, cell in zip(described.endings, cells, strict=True)
         for name, array in cell.arrays.items()
     }
     try:
