@@ -29,6 +29,7 @@ from cylstm._inference cimport (
     counter,
     cylstm_next,
     divide,
+    full_batch,
     layout,
     packed,
     row_width,
@@ -112,16 +113,14 @@ def backward(Network net, Py_ssize_t layer, Py_ssize_t direction, x, y, tape, h_
         passing p
         work w
         arena memory, empty
-        layout lies
+        layout lies = full_batch(batch.steps, batch.rows)
         Recurrence r = net.layers[layer][direction]
         Packed weights = packed(r, True)
         task *tasks
-        Py_ssize_t rows
+        Py_ssize_t rows = batch.count
         int threads
     sizes, offsets = (batch.sizes, batch.offsets) if batch.ragged else (None, None)
-    grads = new_gradients(r, batch.count)
-    lies.steps, lies.rows, lies.order, lies.begins = batch.steps, batch.rows, NULL, NULL
-    lies.down = False
+    grads = new_gradients(net, r, rows)
     lies.sizes = <const Py_ssize_t *> first_of(sizes)
     if lies.steps < 1 or lies.rows < 1:
         return grads
@@ -135,7 +134,7 @@ def backward(Network net, Py_ssize_t layer, Py_ssize_t direction, x, y, tape, h_
     p.x, p.y, p.y_row = first_of(x), first_of(y), y.strides[0]
     p.h_0, p.c_0 = first_of(h_0), first_of(c_0)
     p.grad_y, p.grad_y_row = first_of(grad_y), grad_y.strides[0]
-    p.tape = tape_of(r, tape, batch.count)
+    p.tape = tape_of(r, tape, rows)
     p.grad_h, p.grad_c, p.grad_x = first_of(grad_h), first_of(grad_c), first_of(grad_x)
     p.grad_bias, p.grad_peephole = sum_of(grads, "bias"), sum_of(grads, "weight_p")
     memset(&empty, 0, sizeof(arena))
@@ -143,7 +142,6 @@ def backward(Network net, Py_ssize_t layer, Py_ssize_t direction, x, y, tape, h_
     memory, w.memory = empty, &memory
     try:
         divide(net, &lies, 1, &w)
-        rows = offset_of(&p, p.steps)
         threads = useful_threads(8.0 * r.hidden * (r.inputs + r.outputs) * rows)
         add_block(&p, grads, min(rows, max(BLOCK_ROWS, p.batch)), threads, &memory)
         tasks = new_tasks(&p, lies.rows, w.shares, &memory)
@@ -154,16 +152,16 @@ def backward(Network net, Py_ssize_t layer, Py_ssize_t direction, x, y, tape, h_
     return grads
 
 
-cdef dict new_gradients(Recurrence r, Py_ssize_t rows):
+cdef dict new_gradients(Network net, Recurrence r, Py_ssize_t rows):
     """Arrays to fill: the first block writes the matrices' gradients, and adds to the others."""
-    cdef int typenum = cnp.NPY_DOUBLE if r.is_double else cnp.NPY_FLOAT, rank
+    cdef int rank
     cdef dict grads = {}
     for name, array in r.parameters.items():
         rank = cnp.PyArray_NDIM(array)
         if rows > 0 and rank == 2:
-            grads[name] = cnp.PyArray_EMPTY(rank, cnp.PyArray_DIMS(array), typenum, 0)
+            grads[name] = cnp.PyArray_EMPTY(rank, cnp.PyArray_DIMS(array), net.typenum, 0)
         else:
-            grads[name] = cnp.PyArray_ZEROS(rank, cnp.PyArray_DIMS(array), typenum, 0)
+            grads[name] = cnp.PyArray_ZEROS(rank, cnp.PyArray_DIMS(array), net.typenum, 0)
     return grads
 
 
@@ -341,10 +339,7 @@ cdef inline Py_ssize_t size_at(const passing *p, Py_ssize_t position) noexcept n
 
 cdef inline Py_ssize_t row_at(const passing *p, Py_ssize_t position) noexcept nogil:
     """Where in packed rows a step begins."""
-    return offset_of(p, time_of(p, position))
-
-
-cdef inline Py_ssize_t offset_of(const passing *p, Py_ssize_t step) noexcept nogil:
+    cdef Py_ssize_t step = time_of(p, position)
     return step * p.batch if p.offsets == NULL else p.offsets[step]
 
 
@@ -533,12 +528,15 @@ cdef void add_products(const passing *p, const outer *outers, Py_ssize_t count, 
         Py_ssize_t size = p.itemsize, tile = 4 * p.kernel.width, j
         Py_ssize_t begin = share_begin(outers.m, tile, member, team)
         Py_ssize_t n = share_begin(outers.m, tile, member + 1, team) - begin
+        Py_ssize_t whole = 0
         bint adds = p.last < p.steps  # to what later blocks left
         const outer *o
         char *groups = memory + p.rows * tile * size
     if n == 0:
         return
-    if outers[0].whole + outers[count - 1].whole > 0:
+    for j in range(count):
+        whole += outers[j].whole
+    if whole > 0:
         p.kernel.pack_columns(p.rows, begin, n, outers.a, groups)
     for j in range(count):
         o = &outers[j]

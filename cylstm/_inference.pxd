@@ -1,6 +1,6 @@
 # Packed weights, the workspace of a call and its division among threads.
 
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from cylstm._kernels cimport cell, kernels, packed_matrix, step_tape
 from cylstm._sequence cimport Recurrence
@@ -66,7 +66,8 @@ cdef struct task:
     Py_ssize_t h_at                  # where in a row of v its h begins
     Py_ssize_t z_width, v_width, c_width
     barrier meeting
-    progress finished                # of the steps
+    bint followed                    # whether another task waits for
+    progress finished                # how many of the steps are
     progress *source                 # of the task that writes x; NULL where x is there
 
 
@@ -78,6 +79,13 @@ cdef struct layout:
     const Py_ssize_t *order
     const Py_ssize_t *begins  # of each step, in packed rows; NULL where at equal distances
     bint down                 # whether the first step sweeps the weights from their end
+
+
+cdef inline layout full_batch(Py_ssize_t steps, Py_ssize_t rows) noexcept:
+    cdef layout lies
+    memset(&lies, 0, sizeof(layout))
+    lies.steps, lies.rows = steps, rows
+    return lies
 
 
 cdef class Workspace:
@@ -100,6 +108,7 @@ cdef struct work:
     arena *memory
     step_tape tape            # for the next tasks; NULL gates for none
     Py_ssize_t shares, count
+    double total              # multiply-adds of a layer
     int threads
     Py_ssize_t block          # of steps, after which the next layer follows; 0: layer after layer
     counter next              # of the tasks, that a thread takes

@@ -191,11 +191,8 @@ cdef class Network:
             The state in the order of `batch`: the initial one going in, the last coming out.
         batch : Batch
         """
-        cdef layout lies
-        sizes = batch.sizes if batch.ragged else None
-        order = batch.order if batch.ragged else None
-        lies.begins, lies.down = NULL, False
-        lies.steps, lies.rows = batch.steps, batch.rows
+        cdef layout lies = full_batch(batch.steps, batch.rows)
+        sizes, order = (batch.sizes, batch.order) if batch.ragged else (None, None)
         lies.sizes = <const Py_ssize_t *> first_of(sizes)
         lies.order = <const Py_ssize_t *> first_of(order)
         run_layers(self, None, &lies, first_of(x), x.strides[0], x.strides[1],
@@ -211,12 +208,11 @@ cdef class Network:
         tapes : list of array
             Each direction's to write, from `Recurrence.new_tape`. A direction without is not run.
         """
-        cdef layout lies
+        cdef layout lies = full_batch(batch.steps, batch.rows)
         cdef Py_ssize_t d, width = self.outputs * self.itemsize
         cdef work w
         cdef arena memory, empty
         cdef Recurrence r
-        lies.steps, lies.rows, lies.order, lies.down = batch.steps, batch.rows, NULL, False
         sizes, offsets = (batch.sizes, batch.offsets) if batch.ragged else (None, None)
         lies.sizes = <const Py_ssize_t *> first_of(sizes)
         lies.begins = <const Py_ssize_t *> first_of(offsets)
@@ -227,12 +223,12 @@ cdef class Network:
         memory, w.memory = empty, &memory
         try:
             divide(self, &lies, self.directions, &w)
-            weights = [packed(r, False) for r in self.layers[layer]]
+            weights, rows = [packed(r, False) for r in self.layers[layer]], batch.count
             for d in range(self.directions):
                 if tapes[d] is None:
                     continue
                 r = self.layers[layer][d]
-                w.tape = tape_of(r, tapes[d], batch.count)
+                w.tape = tape_of(r, tapes[d], rows)
                 add_tasks(&w, r, weights[d], &lies, first_of(x), lies.rows * x.strides[0],
                           x.strides[0], first_of(y) + d * width, lies.rows * y.strides[0],
                           y.strides[0], first_of(h[d]), first_of(c[d]))
@@ -248,9 +244,7 @@ cdef class Network:
             return False
         rank = cnp.PyArray_NDIM(x)
         return (2 <= rank <= 3 and cnp.PyArray_DIM(x, rank - 1) == self.inputs
-                and (rank == 2 or cnp.PyArray_DIM(x, 1) == 0
-                     or cnp.PyArray_DIM(x, 0) <= INT_MAX // cnp.PyArray_DIM(x, 1))
-                and cnp.PyArray_DIM(x, 0) <= INT_MAX)
+                and cnp.PyArray_SIZE(x) // self.inputs <= INT_MAX)
 
     def call(self, x):
         """The commonest case of all, fast: `x` an array that needs no conversion, zero states.
@@ -271,13 +265,11 @@ cdef class Network:
         if not self.is_input(x):
             return None
         rank, shape = cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x)
-        lies.steps, lies.rows = shape[0], shape[1] if rank == 3 else 1
+        lies = full_batch(shape[0], shape[1] if rank == 3 else 1)
         if self.batch_first and rank == 3:
             lies.steps, lies.rows = lies.rows, lies.steps
         if lies.steps < 1 or lies.rows < 1:
             return None
-        lies.sizes = lies.order = lies.begins = NULL
-        lies.down = False
         wide[0], wide[1] = shape[0], shape[1]
         wide[rank - 1] = self.directions * self.outputs
         h_shape[0] = c_shape[0] = self.states
@@ -312,10 +304,7 @@ cdef class Network:
         if not is_plain(x, self.typenum):
             return None
         rank = cnp.PyArray_NDIM(x)
-        lies.steps, lies.rows = 1, cnp.PyArray_DIM(h, 1)
-        lies.sizes = lies.order = lies.begins = NULL
-        lies.down = workspace.down
-        workspace.down = not workspace.down
+        lies = full_batch(1, cnp.PyArray_DIM(h, 1))
         if lies.rows < 1 or not 1 <= rank <= 2 or cnp.PyArray_DIM(x, rank - 1) != self.inputs:
             return None
         if (cnp.PyArray_DIM(x, 0) if rank == 2 else 1) != lies.rows:
@@ -327,6 +316,8 @@ cdef class Network:
                   and cnp.PyArray_NDIM(out) == rank and not overlap(x, out)
                   and cnp.PyArray_CompareLists(cnp.PyArray_DIMS(out), wide, rank)):
             return None
+        lies.down = workspace.down
+        workspace.down = not workspace.down
         run_layers(self, workspace, &lies, cnp.PyArray_BYTES(x), 0, self.inputs * self.itemsize,
                    cnp.PyArray_BYTES(out), 0, self.outputs * self.itemsize,
                    cnp.PyArray_BYTES(h), cnp.PyArray_BYTES(c))
@@ -450,11 +441,11 @@ cdef int divide(Network net, const layout *b, Py_ssize_t directions, work *w) ex
     """How many threads and shares, by the work of a layer; and the shares' rows."""
     cdef:
         Recurrence r = net.layers[len(net.layers) - 1][0]
-        double step = 4.0 * r.hidden * (r.inputs + r.outputs), total
+        double step = 4.0 * r.hidden * (r.inputs + r.outputs)
         Py_ssize_t share, t, j, n, at = 0
-    total = step * b.steps * b.rows * directions
-    w.threads = useful_threads(total)
-    w.small = total * len(net.layers) < SMALL
+    w.total = step * b.steps * b.rows * directions
+    w.threads = useful_threads(w.total)
+    w.small = w.total * len(net.layers) < SMALL
     w.shares = 1
     if w.threads > directions and (b.rows >= ROWS_OF_ONE * w.threads
                                    or step * b.rows < ENOUGH_IN_A_STEP):
@@ -485,17 +476,12 @@ cdef int divide(Network net, const layout *b, Py_ssize_t directions, work *w) ex
 
 cdef int chain_layers(Network net, const layout *b, work *w) except -1:
     """Let each layer follow the one before, a few steps behind, where threads lack work."""
-    cdef:
-        Recurrence r
-        Py_ssize_t layers = len(net.layers)
-        int threads
+    cdef Py_ssize_t layers = len(net.layers)
+    cdef int threads
     if (net.directions > 1 or layers == 1 or b.steps < 2 * CHAIN_STEPS
             or w.threads > w.shares):
         return 0
-    r = net.layers[1][0]
-    threads = useful_threads(
-        4.0 * r.hidden * (r.inputs + r.outputs) * b.steps * b.rows * layers)
-    threads = <int> min(threads, w.shares * layers)
+    threads = <int> min(useful_threads(w.total * layers), w.shares * layers)
     if threads <= w.threads:
         return 0
     w.threads, w.block = threads, max(CHAIN_STEPS, b.steps // CHAIN_PARTS)
@@ -531,10 +517,11 @@ cdef int add_tasks(work *w, Recurrence r, Packed weights, const layout *b, const
         t.h_row = w.shares * r.outputs * t.itemsize
         t.c_row = w.shares * r.hidden * t.itemsize
         t.h, t.c = h + share * t.h_row // w.shares, c + share * t.c_row // w.shares
-        t.fused = w.block == 0 and is_fused(t)
-        t.block = w.block if w.block > 0 else b.steps
-        if w.block > 0 and w.count > w.shares:
+        t.followed = w.block > 0
+        t.block = w.block if t.followed else b.steps
+        if t.followed and w.count > w.shares:
             t.source = &(t - w.shares).finished
+        t.fused = not t.followed and is_fused(t)
         if not t.fused:
             t.weights = weights.weight_hh
         # Rows of x at equal distances through all steps are read where they lie.
@@ -557,13 +544,13 @@ cdef bint is_fused(const task *t) noexcept nogil:
 cdef int add_workspace(task *t, arena *memory) except -1:
     cdef:
         Py_ssize_t width = t.kernel.width, tiles = t.weights.tiles, size = t.itemsize
-        Py_ssize_t rows, state
+        Py_ssize_t most, rows, state
     t.z_width = row_width(4 * tiles * width, size)
     t.c_width = row_width(tiles * width, size)
     t.h_at = (t.inputs + width - 1) // width * width if t.fused else 0
     t.v_width = row_width(t.h_at + max(tiles, 4 * t.weight_hr.tiles) * width, size)
-    rows = max(LEAST_BLOCK, BLOCK_BYTES // (t.z_width * size))
-    t.block = t.steps if t.fused else max(1, min(t.block, rows // t.most))
+    most = max(LEAST_BLOCK, BLOCK_BYTES // (t.z_width * size))
+    t.block = t.steps if t.fused else max(1, min(t.block, most // t.most))
     rows = 0 if t.fused else t.block * t.most
     state = t.most * (2 * t.v_width + 2 * t.c_width)
     t.v_now = take(
@@ -760,7 +747,7 @@ cdef void run_task(task *t, int member, int team) noexcept nogil:
                     scatter_rows(t, n, v_next + h_at, t.v_width * size, y)
                 cylstm_wait(&t.meeting, team)
             v_now, v_next = v_next, v_now
-        if team == 1:
+        if t.followed:
             cylstm_advance(&t.finished, t.steps - first if t.reverse else last)
     if member == 0:
         change_running(t, running, 0, v_now)

@@ -740,8 +740,7 @@ class LSTM:
         widths = self._options.output_size, self.hidden_size
         count, size = self.num_layers * self._options.directions, batch.shape[1]
         if state is None:
-            h, c = ((count, size, width) for width in widths)
-            return np.zeros(h, self.dtype), np.zeros(c, self.dtype)
+            return tuple(np.zeros((count, size, width), self.dtype) for width in widths)
         names = f"{before}h{after}", f"{before}c{after}"
         expected = f"{name}: expected a pair ({names[0]}, {names[1]})"
         if not isinstance(state, (tuple, list)):

@@ -111,6 +111,8 @@ typedef struct {
     vec above, below;
 } fraction;
 
+INLINE vec quotient(fraction q) { return q.above / q.below; }
+
 INLINE fraction tanh_fraction(vec x) {
     vec scale;
     const vec q = quick_expm1(2 * LOG2_E, within(-TANH_MOST / 2, x, TANH_MOST / 2), &scale);

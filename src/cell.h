@@ -25,8 +25,6 @@ INLINE int is_plain(const cell *k) {
            !k->coupled && !k->peephole && k->clip == __builtin_inf();
 }
 
-INLINE vec quotient(fraction q) { return q.above / q.below; }
-
 INLINE vec gate_activation(const cell *k, const activation *a, int plain, vec z) {
     if (plain && a != &k->candidate) return 1 / one_and_exp(z);
     if (plain) return quotient(tanh_fraction(z));

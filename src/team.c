@@ -48,12 +48,14 @@ static void wait_while(atomic_int *value, int old, atomic_int *asleep) {
     if (!changes_soon(value, old)) sleep_while(value, old, asleep);
 }
 
-/* Who is about to sleep has said so before it looks at the value for the last time. */
-static void wake(atomic_int *value, atomic_int *asleep) {
+/* Sets *value, for those that wait. Who is about to sleep has said so before it looks at the value for
+ * the last time. */
+static void tell(atomic_int *value, int now, atomic_int *asleep) {
+    atomic_store(value, now);
 #if defined(__linux__)
     if (atomic_load(asleep)) syscall(SYS_futex, value, FUTEX_WAKE_PRIVATE, 1 << 30, NULL, NULL, 0);
 #else
-    (void)value, (void)asleep;
+    (void)asleep;
 #endif
 }
 
@@ -80,8 +82,7 @@ void cylstm_wait(barrier *b, int size) {
     const int round = atomic_load_explicit(&b->round, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&b->waiting, 1, memory_order_acq_rel) == size - 1) {
         atomic_store_explicit(&b->waiting, 0, memory_order_relaxed);
-        atomic_store(&b->round, round + 1);
-        wake(&b->round, &b->asleep);
+        tell(&b->round, round + 1, &b->asleep);
         return;
     }
     if (changes_soon(&b->round, round)) return;
@@ -91,10 +92,7 @@ void cylstm_wait(barrier *b, int size) {
     atomic_fetch_add(&lost_us, now_us() - began);
 }
 
-void cylstm_advance(progress *p, int done) {
-    atomic_store(&p->done, done);
-    wake(&p->done, &p->asleep);
-}
+void cylstm_advance(progress *p, int done) { tell(&p->done, done, &p->asleep); }
 
 void cylstm_await(progress *p, int least) {
     for (int done; (done = atomic_load(&p->done)) < least;)
@@ -122,10 +120,7 @@ static int moves(worker *w, int from, int to) {
     return atomic_compare_exchange_strong(&w->state, &from, to);
 }
 
-static void set_state(worker *w, int state) {
-    atomic_store(&w->state, state);
-    wake(&w->state, &w->asleep);
-}
+static void set_state(worker *w, int state) { tell(&w->state, state, &w->asleep); }
 
 static void *run_worker(void *given) {
     worker *w = given;
