@@ -48,8 +48,10 @@ from cylstm._sequence cimport Recurrence, first_of
 cnp.import_array()
 
 cdef enum:
-    BLOCK_ROWS = 192  # at most, but a step's
-    INPUT_ROWS = 96   # of x's gradient at once: they and the weights stay in the L2 cache
+    BLOCK_ROWS = 192   # at most, but a step's
+    INPUT_ROWS = 96    # of x's gradient at once, and
+    INPUT_DEPTH = 256  # rows of W_ih: they stay in the L2 cache, as do
+    OUTER_ROWS = 384   # rows of a weight's gradient: a multiple of tiles and of groups
 
 
 # The gradient (m, n) of a weight: a' b of the first block, to which the others add theirs.
@@ -191,7 +193,7 @@ cdef int add_block(passing *p, dict grads, Py_ssize_t rows, int threads, arena *
         sums = take(memory, 4 * p.hidden * size)
         memset(sums, 0, 4 * p.hidden * size)
         p.grad_bias = sums
-    columns = max(4 * p.hidden, p.outputs, tile) + p.kernel.group  # at most, in groups
+    columns = min(OUTER_ROWS, max(4 * p.hidden, p.outputs, tile)) + p.kernel.group  # in groups
     p.memory_each = max(rows * (tile + columns), INPUT_ROWS * columns_of(p, &p.weight_ih)) * size
     p.memory_each = (p.memory_each + 63) // 64 * 64
     p.memory = take(memory, threads * p.memory_each)
@@ -386,14 +388,14 @@ cdef void run_task(const passing *p, task *t, int member, int team) noexcept nog
             wait_for_team(&t.meeting, team)
             p.kernel.multiply(&p.weight_hr, n, p.out + row * p.outputs * p.itemsize,
                               p.outputs * t.shares, t.dh_cell, t.dh_cell_width, tile, end,
-                              position % 2)
+                              position % 2, False)
         if begin < units:
             carried = share_of(carried_at(p, position), t.share, t.shares)
             cell_rows(p, t, position, 0, carried, begin, units)
             cell_rows(p, t, position, carried, n, begin, units)
         wait_for_team(&t.meeting, team)
         p.kernel.multiply(&p.weight_hh, n, p.z + row * p.z_row, z_row, t.dh, t.dh_width, out,
-                          out_end, position % 2)
+                          out_end, position % 2, False)
         if p.projected:  # else a member's outputs are its own units
             wait_for_team(&t.meeting, team)
 
@@ -482,19 +484,33 @@ cdef void input_gradient(const passing *p, Py_ssize_t first, Py_ssize_t last,
     cdef:
         Py_ssize_t size = p.itemsize, row = p.inputs * size, j, n
         Py_ssize_t width = columns_of(p, &p.weight_ih)
-        bint direct = width == p.inputs and not p.adds
         char *x
     while first < last:
         n = min(INPUT_ROWS, last - first)
         x = p.grad_x + (p.row + first) * row
-        p.kernel.multiply(&p.weight_ih, n, p.z + first * p.z_row, p.z_row // size,
-                          x if direct else block, width, 0, p.weight_ih.tiles, False)
-        if p.adds:
-            for j in range(n):
-                p.kernel.add(p.inputs, block + j * width * size, x + j * row)
-        elif not direct:
-            copy_rows(n, row, block, width * size, x, row)
+        if width == p.inputs:
+            multiply_z(p, first, n, x, width, p.adds)
+        else:
+            multiply_z(p, first, n, block, width, False)
+            if p.adds:
+                for j in range(n):
+                    p.kernel.add(p.inputs, block + j * width * size, x + j * row)
+            else:
+                copy_rows(n, row, block, width * size, x, row)
         first += n
+
+
+cdef void multiply_z(const passing *p, Py_ssize_t first, Py_ssize_t n, char *to, Py_ssize_t width,
+                     bint adds) noexcept nogil:
+    """`to` := dz W_ih, or +=, of n rows; by few of W_ih's rows at once, which lie far apart."""
+    cdef Py_ssize_t k = 0, size = p.itemsize
+    cdef packed_matrix part = p.weight_ih
+    while k < p.weight_ih.depth:
+        part.weights = <const char *> p.weight_ih.weights + k * part.k_step * size
+        part.depth = min(INPUT_DEPTH, p.weight_ih.depth - k)
+        p.kernel.multiply(&part, n, p.z + first * p.z_row + k * size, p.z_row // size, to, width,
+                          0, part.tiles, False, adds or k > 0)
+        k += part.depth
 
 
 cdef void add_units(const passing *p, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
@@ -524,30 +540,35 @@ cdef void add_step_units(const passing *p, Py_ssize_t row, Py_ssize_t n, const c
 cdef void add_products(const passing *p, const outer *outers, Py_ssize_t count, Py_ssize_t member,
                        Py_ssize_t team, char *memory) noexcept nogil:
     """A member's rows of gradients that have a in common."""
+    cdef Py_ssize_t tile = 4 * p.kernel.width, first = share_begin(outers.m, tile, member, team)
+    cdef Py_ssize_t last = share_begin(outers.m, tile, member + 1, team), n
+    while first < last:
+        n = min(OUTER_ROWS, last - first)
+        add_rows(p, outers, count, first, n, memory)
+        first += n
+
+
+cdef void add_rows(const passing *p, const outer *outers, Py_ssize_t count, Py_ssize_t first,
+                   Py_ssize_t n, char *memory) noexcept nogil:
     cdef:
-        Py_ssize_t size = p.itemsize, tile = 4 * p.kernel.width, j
-        Py_ssize_t begin = share_begin(outers.m, tile, member, team)
-        Py_ssize_t n = share_begin(outers.m, tile, member + 1, team) - begin
-        Py_ssize_t whole = 0
+        Py_ssize_t size = p.itemsize, j, whole = 0
         bint adds = p.last < p.steps  # to what later blocks left
         const outer *o
-        char *groups = memory + p.rows * tile * size
-    if n == 0:
-        return
+        char *groups = memory + p.rows * 4 * p.kernel.width * size
     for j in range(count):
         whole += outers[j].whole
     if whole > 0:
-        p.kernel.pack_columns(p.rows, begin, n, outers.a, groups)
+        p.kernel.pack_columns(p.rows, first, n, outers.a, groups)
     for j in range(count):
         o = &outers[j]
-        p.kernel.add_outer(p.rows, n, o.whole, groups, o.b, 0, o.sum + begin * o.n * size, o.n,
+        p.kernel.add_outer(p.rows, n, o.whole, groups, o.b, 0, o.sum + first * o.n * size, o.n,
                            adds, memory)
     for j in range(count):
         o = &outers[j]
         if o.whole < o.n:
             p.kernel.pack_columns(p.rows, o.whole, o.n - o.whole, o.b, groups)
-            p.kernel.add_outer(p.rows, o.n - o.whole, n, groups, o.a, begin,
-                               o.rest + begin * size, o.rest_row, adds, memory)
+            p.kernel.add_outer(p.rows, o.n - o.whole, n, groups, o.a, first,
+                               o.rest + first * size, o.rest_row, adds, memory)
 
 
 cdef void end_outer(const passing *p, const outer *o) noexcept nogil:

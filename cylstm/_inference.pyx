@@ -52,6 +52,7 @@ cdef enum:
     LOCAL_BYTES = 16384   # of workspace that a small call has on the stack
     FUSED_ROWS = 4        # from which on a step takes x's share too, where for each row there are
     FUSED_BYTES = 524288  # at most so many bytes of weights, which come from far at each step
+    IN_PLACE_BYTES = 2097152  # of W_ih, that backward takes as it is; more miss the cache too often
 
 
 cdef class Packed:
@@ -109,10 +110,16 @@ cdef Packed _pack(Recurrence r):
 
 
 cdef Packed _pack_transposes(Recurrence r):
-    """For dz W_ih, dz W_hh and dh W_hr."""
+    """For dz W_ih, dz W_hh and dh W_hr. W_ih serves as it is, if of whole tiles and not large:
+    it is read for many rows at once."""
     cdef Packed made = new_packed(r)
-    _pack_transpose(r, made.memory, r.weight_ih, 4 * r.hidden, r.inputs, &made.weight_ih)
-    _pack_transpose(r, made.memory, r.weight_hh, 4 * r.hidden, r.outputs, &made.weight_hh)
+    cdef Py_ssize_t tile = 4 * r.kernel.width, depth = 4 * r.hidden
+    if r.inputs % tile == 0 and r.parameters["weight_ih"].nbytes <= IN_PLACE_BYTES:
+        made.weight_ih = packed_matrix(False, r.inputs // tile, depth, tile, r.inputs, r.weight_ih,
+                                       NULL)
+    else:
+        _pack_transpose(r, made.memory, r.weight_ih, depth, r.inputs, &made.weight_ih)
+    _pack_transpose(r, made.memory, r.weight_hh, depth, r.outputs, &made.weight_hh)
     if r.weight_hr != NULL:
         _pack_transpose(r, made.memory, r.weight_hr, r.outputs, r.hidden, &made.weight_hr)
     return made
@@ -128,13 +135,13 @@ cdef int _pack_transpose(Recurrence r, list memory, const void *matrix, Py_ssize
 
 
 cdef int new_matrix(Recurrence r, list memory, const packing *how, packed_matrix *to) except -1:
-    """Memory for packed weights, and a bias unless they are narrow."""
+    """Memory for packed weights, and for gates a bias."""
     cdef Py_ssize_t tile = (1 if how.narrow else 4) * r.kernel.width
     dtype = r.parameters["weight_ih"].dtype
     to.narrow, to.tiles, to.depth = how.narrow, r.kernel.packed_tiles(how), how.depth
-    to.tile_step = how.depth * tile
+    to.tile_step, to.k_step = how.depth * tile, tile
     weights = aligned_empty(to.tiles * to.tile_step, dtype)
-    bias = None if how.narrow else aligned_empty(to.tiles * tile, dtype)
+    bias = aligned_empty(to.tiles * tile, dtype) if how.gated else None
     memory += [weights, bias]
     to.weights, to.bias = first_of(weights), first_of(bias)
     return 0
@@ -630,7 +637,7 @@ cdef void project(const task *t, Py_ssize_t first, Py_ssize_t last, Py_ssize_t t
     cdef const char *x = <const char *> t.x_block if t.gather else x_at(t, first)
     cdef Py_ssize_t x_row = t.inputs if t.gather else t.x_row // t.itemsize
     t.kernel.multiply(&t.weight_ih, rows_between(t, first, last), x, x_row, t.z_block, t.z_width,
-                      tile, end, False)
+                      tile, end, False, False)
 
 
 cdef void change_running(const task *t, Py_ssize_t running, Py_ssize_t n,
@@ -743,7 +750,7 @@ cdef void run_task(task *t, int member, int team) noexcept nogil:
             if t.projected:
                 if member == 0:
                     t.kernel.multiply(&t.weight_hr, n, t.unprojected, t.c_width, v_next + h_at,
-                                      t.v_width, 0, t.weight_hr.tiles, s.down)
+                                      t.v_width, 0, t.weight_hr.tiles, s.down, False)
                     scatter_rows(t, n, v_next + h_at, t.v_width * size, y)
                 cylstm_wait(&t.meeting, team)
             v_now, v_next = v_next, v_now

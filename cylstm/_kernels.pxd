@@ -51,6 +51,7 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t tiles
         Py_ssize_t depth
         Py_ssize_t tile_step
+        Py_ssize_t k_step
         const void *weights
         const void *bias
 
@@ -89,7 +90,7 @@ cdef extern from "kernels.h" nogil:
         void (*pack)(const packing *, const void *, const void *,
                      const packed_matrix *) noexcept nogil
         void (*multiply)(const packed_matrix *, Py_ssize_t, const void *, Py_ssize_t, void *,
-                         Py_ssize_t, Py_ssize_t, Py_ssize_t, bint) noexcept nogil
+                         Py_ssize_t, Py_ssize_t, Py_ssize_t, bint, bint) noexcept nogil
         void (*pack_columns)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *const *,
                              void *) noexcept nogil
         void (*add_outer)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, const void *const *,

@@ -1,10 +1,10 @@
 from collections.abc import Sequence
 
-from numpy import ndarray
+from numpy import dtype, ndarray
 
 from cylstm.batch import Batch
 
-Tape = tuple[ndarray, ndarray, ndarray]
+def aligned_empty(size: int, dtype: dtype) -> ndarray: ...
 
 class Recurrence:
     parameters: dict[str, ndarray]
@@ -23,15 +23,15 @@ class Recurrence:
     def run(
         self, x: ndarray, y: ndarray, h: ndarray, c: ndarray, sizes: ndarray, order: ndarray
     ) -> None: ...
-    def new_tape(self, rows: int) -> Tape: ...
+    def new_tape(self, rows: int) -> ndarray: ...
     def forward(
-        self, x: ndarray, y: ndarray, h: ndarray, c: ndarray, batch: Batch, tape: Tape
+        self, x: ndarray, y: ndarray, h: ndarray, c: ndarray, batch: Batch, tape: ndarray
     ) -> None: ...
     def backward(
         self,
         x: ndarray,
         y: ndarray,
-        tape: Tape,
+        tape: ndarray,
         h_0: ndarray,
         c_0: ndarray,
         batch: Batch,

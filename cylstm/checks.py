@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from cylstm._sequence import aligned_empty
+
 LARGEST = 2**31 - 1  # BLAS takes 32-bit sizes
 
 
@@ -60,10 +62,10 @@ def floating(name: str, value: Any) -> np.dtype:
 
 
 def memory(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array to fill; MemoryError also for what no address space could hold."""
+    """An array to fill, aligned as vectors are; MemoryError for what there is no memory for."""
     try:
-        return np.empty(shape, dtype)
-    except ValueError:
+        return aligned_empty(math.prod(shape), dtype).reshape(shape)
+    except (MemoryError, OverflowError, ValueError):
         raise MemoryError(f"no memory for an array of shape {shape}") from None
 
 

@@ -143,7 +143,7 @@ class LSTM:
     def _build(self, options: Options) -> None:
         """Everything but the parameters' values."""
         self._options = options
-        self._version = 0  # counts the changes of parameters
+        self._version = 0  # of the parameters; odd while they change
         dtype = np.dtype(options.dtype)
         self._parameters = {
             name: checks.memory(shape, dtype) for name, shape in options.parameter_shapes().items()
@@ -229,11 +229,14 @@ class LSTM:
         return given
 
     def _assign(self, values: Mapping[str, np.ndarray]) -> None:
-        for name, value in values.items():
-            self._parameters[name][...] = value
         self._version += 1
-        for recurrence in itertools.chain.from_iterable(self._layers):
-            recurrence.parameters_changed()
+        try:
+            for name, value in values.items():
+                self._parameters[name][...] = value
+        finally:
+            for recurrence in itertools.chain.from_iterable(self._layers):
+                recurrence.parameters_changed()
+            self._version += 1
 
     def state_dict(self, *, torch: bool = False) -> dict[str, np.ndarray]:
         """Copies of the parameters, by name.
@@ -618,6 +621,7 @@ class LSTM:
             for k, ending in enumerate(self._options.endings)
             for name, grad in by_cell[k].items()
         }
+        self._check_tape(tape)  # another thread may have changed the parameters meanwhile
         given = self._given_rows(batch, grad_rows, unbatched, kept=False)
         return given, self._given_state(batch, grad_h, grad_c, unbatched), grads
 
@@ -668,7 +672,7 @@ class LSTM:
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
         if tape.lstm is not self:
             raise ValueError("tape: expected one of this LSTM's, got another's")
-        if tape.version != self._version:
+        if tape.version != self._version or tape.version % 2:
             raise ValueError("tape: the parameters have changed since forward; run it again")
 
     # Shapes. Within, everything is (T, N, F); outside it is as the caller gave it.

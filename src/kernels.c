@@ -241,7 +241,7 @@ INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const 
     else
         load_bias(tiles, rows, w, tile, sum);
     if (s->tape && rows > 1) ask_for_tape(k, s->tape, tile, tiles, row, rows);
-    accumulate(tiles, rows, w, tile, ahead, (const real *)s->v + row * s->v_row, s->v_row, sum);
+    accumulate(tiles, rows, w, TILE, tile, ahead, (const real *)s->v + row * s->v_row, s->v_row, sum);
     if (rows == 1 && then == finish_plain) {
         finish_tiles(k, 1, 0, s, tile, tiles, row, rows, sum);
     } else if (rows == 1 && then == finish_plain_taped) {

@@ -53,8 +53,9 @@ typedef struct {
 typedef struct {
     int narrow;
     ptrdiff_t tiles, depth;
-    ptrdiff_t tile_step;           /* reals from a tile to the next: those of its weights, or more */
-    const void *weights;           /* [tiles, depth, 4 or 1, width], aligned as vectors are */
+    ptrdiff_t tile_step, k_step;   /* reals from a tile to the next, and from a k: a matrix
+                                      [depth, outputs] of whole tiles can be taken as it lies */
+    const void *weights;           /* [tiles, depth, 4 or 1, width], better aligned as vectors are */
     const void *bias;              /* [tiles, 4, width], or NULL for zero; narrow ones have none */
 } packed_matrix;
 
@@ -109,10 +110,10 @@ typedef struct {
     void (*pack)(const packing *p, const void *matrix, const void *bias,
                  const packed_matrix *to);
 
-    /* z[n, tiles, 4 or 1, width] = bias + x[n, depth] w, for tiles [from, to), in one order or, with
-       `down`, in the other. */
+    /* z[n, tiles, 4 or 1, width] = bias + x[n, depth] w or, with `adds`, += x w, for tiles [from, to),
+       in one order or, with `down`, in the other. */
     void (*multiply)(const packed_matrix *w, ptrdiff_t n, const void *x, ptrdiff_t x_row, void *z,
-                     ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to, int down);
+                     ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to, int down, int adds);
 
     /* Columns [first, first + m) of a matrix, by pointers to its n rows, in groups of `group` columns,
        the last perhaps smaller: to[groups, n, group]. */
@@ -130,7 +131,7 @@ typedef struct {
     void (*transpose)(ptrdiff_t n, ptrdiff_t m, const void *from, ptrdiff_t from_row, void *to,
                       ptrdiff_t to_row);
 
-    /* One step for the hidden units of tiles [from, to): v w, then the cell. */
+    /* One step for the hidden units of tiles [from, to): v w, then the cell. The weights are packed. */
     void (*step)(const cell *k, const packed_matrix *w, ptrdiff_t n, const packed_step *s,
                  ptrdiff_t from, ptrdiff_t to);
 } kernels;

@@ -47,19 +47,20 @@ INLINE void accumulate_one(int tiles, int rows, const real *w, ptrdiff_t w_tile,
         }
 }
 
-/* sum[tile][row][4] += x[row][k] w[tile][k][4], for all k; tiles and rows are constants. A line of
- * the weights `ahead`, wanted soon, is asked for at each k; NULL for none. */
-INLINE void accumulate(int tiles, int rows, const packed_matrix *w, ptrdiff_t tile,
+/* sum[tile][row][4] += x[row][k] w[tile][k][4], for all k; tiles and rows are constants, and with one
+ * row w's k_step should be. A line of the weights `ahead`, wanted soon, is asked for at each k; NULL
+ * for none. */
+INLINE void accumulate(int tiles, int rows, const packed_matrix *w, ptrdiff_t k_step, ptrdiff_t tile,
                        const char *ahead, const real *x, ptrdiff_t x_row, vec sum[][4]) {
     const real *weights = (const real *)w->weights + tile * w->tile_step;
     if (ahead)
         for (ptrdiff_t k = 0; k < w->depth; k++) {
             __builtin_prefetch(ahead + k * 64, 0, 2);
-            accumulate_one(tiles, rows, weights + k * TILE, w->tile_step, x + k, x_row, sum);
+            accumulate_one(tiles, rows, weights + k * k_step, w->tile_step, x + k, x_row, sum);
         }
     else
         for (ptrdiff_t k = 0; k < w->depth; k++)
-            accumulate_one(tiles, rows, weights + k * TILE, w->tile_step, x + k, x_row, sum);
+            accumulate_one(tiles, rows, weights + k * k_step, w->tile_step, x + k, x_row, sum);
 }
 
 INLINE void load_tile(int tiles, int rows, const real *z, ptrdiff_t z_row, vec sum[][4]) {
@@ -76,7 +77,7 @@ INLINE void store_tile(int tiles, int rows, real *z, ptrdiff_t z_row, vec sum[][
                 store(z + r * z_row + t * TILE + q * VLEN, sum[t * rows + r][q]);
 }
 
-/* Whether the weights come from beyond the L2 cache at each step. */
+/* Whether packed weights come from beyond the L2 cache at each step. */
 INLINE int is_large(const packed_matrix *w) {
     return w->tiles * w->depth * TILE * (ptrdiff_t)sizeof(real) > 1 << 22;
 }
@@ -128,45 +129,50 @@ INLINE void load_bias(int tiles, int rows, const packed_matrix *w, ptrdiff_t til
         set_zero(tiles * rows, sum);
 }
 
-/* z = bias + x w */
+/* z = bias + x w, or += x w */
 INLINE void multiply_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const char *ahead,
                           const packed_matrix *w, const real *x, ptrdiff_t x_row, real *z,
-                          ptrdiff_t z_row) {
+                          ptrdiff_t z_row, int adds) {
     vec sum[MOST_ROWS][4];
-    load_bias(tiles, rows, w, tile, sum);
-    accumulate(tiles, rows, w, tile, ahead, x + row * x_row, x_row, sum);
+    if (adds)
+        load_tile(tiles, rows, z + row * z_row + tile * TILE, z_row, sum);
+    else
+        load_bias(tiles, rows, w, tile, sum);
+    accumulate(tiles, rows, w, w->k_step, tile, ahead, x + row * x_row, x_row, sum);
     store_tile(tiles, rows, z + row * z_row + tile * TILE, z_row, sum);
 }
 
-/* z = x w for tiles of one vector, in four sums over every fourth k: as many as with four vectors. */
+/* The same for tiles of one vector, in four sums over every fourth k: as many as with four vectors. */
 INLINE void multiply_narrow(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const char *ahead,
                             const packed_matrix *w, const real *x, ptrdiff_t x_row, real *z,
-                            ptrdiff_t z_row) {
+                            ptrdiff_t z_row, int adds) {
     (void)ahead;
     vec sum[MOST_ROWS][4];
     set_zero(tiles * rows, sum);
     const real *weights = (const real *)w->weights + tile * w->tile_step;
     const real *x_k = x + row * x_row;
-    for (ptrdiff_t k = 0; k < w->depth; k += 4, x_k += 4, weights += 4 * VLEN)
+    for (ptrdiff_t k = 0; k < w->depth; k += 4, x_k += 4, weights += 4 * w->k_step)
         for (int t = 0; t < tiles; t++)
             for (int q = 0; q < 4; q++) {
-                const vec w_k = load(weights + t * w->tile_step + q * VLEN);
+                const vec w_k = load(weights + t * w->tile_step + q * w->k_step);
                 for (int r = 0; r < rows; r++)
                     sum[t * rows + r][q] += w_k * broadcast(x_k[r * x_row + q]);
             }
     for (int t = 0; t < tiles; t++)
         for (int r = 0; r < rows; r++) {
             const vec *s = sum[t * rows + r];
-            store(z + (row + r) * z_row + (tile + t) * VLEN, (s[0] + s[1]) + (s[2] + s[3]));
+            real *to = z + (row + r) * z_row + (tile + t) * VLEN;
+            const vec total = (s[0] + s[1]) + (s[2] + s[3]);
+            store(to, adds ? load(to) + total : total);
         }
 }
 
 static void multiply(const packed_matrix *w, ptrdiff_t n, const void *x, ptrdiff_t x_row, void *z,
-                     ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to, int down) {
+                     ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to, int down, int adds) {
     if (w->narrow)
-        COVER(from, to, down, n, w, multiply_narrow, (const real *)x, x_row, (real *)z, z_row);
+        COVER(from, to, down, n, w, multiply_narrow, (const real *)x, x_row, (real *)z, z_row, adds);
     else
-        COVER(from, to, down, n, w, multiply_tile, (const real *)x, x_row, (real *)z, z_row);
+        COVER(from, to, down, n, w, multiply_tile, (const real *)x, x_row, (real *)z, z_row, adds);
 }
 
 /* to[group][row][MOST_ROWS] := columns [first, first + m), so that a group's follow each other. */

@@ -433,6 +433,15 @@ def test_kill_minus_nine_costs_no_bit(tmp_path):
 # Interruption and divergence ----------------------------------------------------------------------
 
 
+@pytest.fixture
+def ctrl_c():
+    """Python's own handler, which a process that was started in the background lacks."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_waits_for_the_step_to_end():
     """A signal amid the optimizer's step: parameters and slots are those of a whole step."""
 

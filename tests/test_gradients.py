@@ -191,6 +191,39 @@ def test_tape_of_old_parameters(rng, change):
         case.lstm.backward(tape, case.grad_y)
 
 
+def test_parameters_that_change_during_backward(rng, monkeypatch):
+    case = random_case(rng, 3, 2)
+    _, _, tape = case.lstm.forward(*case.inputs)
+    direction = case.lstm._backward_direction
+
+    def changed_meanwhile(*arguments):
+        assign(case.lstm)
+        return direction(*arguments)
+
+    monkeypatch.setattr(case.lstm, "_backward_direction", changed_meanwhile)
+    with pytest.raises(ValueError, match="tape"):
+        case.lstm.backward(tape, case.grad_y)
+
+
+def test_forward_while_parameters_change(rng):
+    case = random_case(rng, 3, 2)
+    tapes = []
+
+    class Late:
+        """A value that another thread's forward and backward come before."""
+
+        def __array__(self, dtype=None, copy=None):
+            tapes.append(case.lstm.forward(case.x)[2])
+            with pytest.raises(ValueError, match="tape"):
+                case.lstm.backward(tapes[0], case.grad_y)
+            return np.ones(case.lstm.weight_hh_l0.shape, dtype)
+
+    case.lstm._assign({"weight_hh_l0": Late()})
+    assert tapes
+    with pytest.raises(ValueError, match="tape"):
+        case.lstm.backward(tapes[0], case.grad_y)
+
+
 def test_changes_take_effect_when_edit_ends(rng):
     case = random_case(rng, 3, 2)
     _, _, tape = case.lstm.forward(*case.inputs)

@@ -125,6 +125,18 @@ def test_lstm_on_each_isa(rng, options, dtype, hidden):
     assert_gradients_close(case.gradients(), exact_case.gradients(), GRADIENTS_OF_DTYPE[dtype])
 
 
+@pytest.mark.usefixtures("on_isa")
+@pytest.mark.parametrize("inputs", [64, 65, 640])
+def test_wide_layers_on_each_isa(rng, monkeypatch, dtype, inputs):
+    """Sizes at which backward takes W_ih as it is, a product in parts, gradients by some rows."""
+    config = {"input_size": inputs, "hidden_size": 128, "num_layers": 2, "bidirectional": True}
+    case = random_case(rng, 3, 4, [3, 1, 2, 3], dtype=dtype, **config)
+    monkeypatch.setattr("cylstm.lstm.PRODUCT", "blas")
+    expected = case.astype("float64").gradients()
+    monkeypatch.setattr("cylstm.lstm.PRODUCT", "packed")
+    assert_gradients_close(case.gradients(), expected, GRADIENTS_OF_DTYPE[dtype])
+
+
 def test_gradients_agree_between_isas(rng, monkeypatch, options):
     found = []
     for isa in _kernels.ISAS:
