@@ -1,16 +1,16 @@
 from numpy import ndarray
 
 from cylstm._inference import Network
-from cylstm._sequence import Tape
 from cylstm.batch import Batch
 
 def backward(
     net: Network,
     layer: int,
     direction: int,
+    first: int,
     x: ndarray,
     y: ndarray,
-    tape: Tape,
+    tape: ndarray,
     h_0: ndarray,
     c_0: ndarray,
     batch: Batch,
@@ -18,5 +18,4 @@ def backward(
     grad_h: ndarray,
     grad_c: ndarray,
     grad_x: ndarray,
-    adds: bool,
 ) -> dict[str, ndarray]: ...

@@ -108,9 +108,24 @@ cdef struct task:
     barrier meeting
 
 
-def backward(Network net, Py_ssize_t layer, Py_ssize_t direction, x, y, tape, h_0, c_0, batch,
-             grad_y, grad_h, grad_c, grad_x, bint adds):
-    """The backward pass of a layer and direction; the rest is as of `Recurrence.backward`."""
+def backward(Network net, Py_ssize_t layer, Py_ssize_t direction, Py_ssize_t first, x, y, tape, h_0,
+             c_0, batch, grad_y, grad_h, grad_c, grad_x):
+    """The backward pass of a layer and direction, over some steps' rows from `first` on.
+
+    Parameters
+    ----------
+    x, y, grad_y, grad_x : array, (S', D' R) or (S', D R)
+        Of all rows, and both directions; the second adds to grad_x.
+    grad_h, grad_c : array, (L D, N, R) and (L D, N, H)
+        Of all layers and directions.
+    tape, h_0, c_0, batch
+        Of these rows, as of `Recurrence.backward`.
+
+    Returns
+    -------
+    grads : dict of str to array
+        For each of the parameters.
+    """
     cdef:
         passing p
         work w
@@ -119,7 +134,8 @@ def backward(Network net, Py_ssize_t layer, Py_ssize_t direction, x, y, tape, h_
         Recurrence r = net.layers[layer][direction]
         Packed weights = packed(r, True)
         task *tasks
-        Py_ssize_t rows = batch.count
+        Py_ssize_t rows = batch.count, size = net.itemsize, k = layer * net.directions + direction
+        Py_ssize_t column = direction * net.outputs * size  # of y, and its gradient
         int threads
     sizes, offsets = (batch.sizes, batch.offsets) if batch.ragged else (None, None)
     grads = new_gradients(net, r, rows)
@@ -129,15 +145,19 @@ def backward(Network net, Py_ssize_t layer, Py_ssize_t direction, x, y, tape, h_
     memset(&p, 0, sizeof(passing))
     p.equations, p.kernel = &weights.equations, r.kernel
     p.weight_ih, p.weight_hh, p.weight_hr = weights.weight_ih, weights.weight_hh, weights.weight_hr
-    p.projected, p.reverse, p.adds = r.weight_hr != NULL, r.reverse, adds
-    p.itemsize, p.inputs, p.hidden, p.outputs = net.itemsize, r.inputs, r.hidden, r.outputs
+    p.projected, p.reverse, p.adds = r.weight_hr != NULL, r.reverse, direction > 0
+    p.itemsize, p.inputs, p.hidden, p.outputs = size, r.inputs, r.hidden, r.outputs
     p.steps, p.batch = lies.steps, lies.rows
     p.sizes, p.offsets = lies.sizes, <const Py_ssize_t *> first_of(offsets)
-    p.x, p.y, p.y_row = first_of(x), first_of(y), y.strides[0]
+    p.y_row = p.grad_y_row = net.directions * net.outputs * size
+    p.x = first_of(x) + first * r.inputs * size
+    p.grad_x = first_of(grad_x) + first * r.inputs * size
+    p.y = first_of(y) + first * p.y_row + column
+    p.grad_y = first_of(grad_y) + first * p.y_row + column
     p.h_0, p.c_0 = first_of(h_0), first_of(c_0)
-    p.grad_y, p.grad_y_row = first_of(grad_y), grad_y.strides[0]
+    p.grad_h = first_of(grad_h) + k * p.batch * p.outputs * size
+    p.grad_c = first_of(grad_c) + k * p.batch * p.hidden * size
     p.tape = tape_of(r, tape, rows)
-    p.grad_h, p.grad_c, p.grad_x = first_of(grad_h), first_of(grad_c), first_of(grad_x)
     p.grad_bias, p.grad_peephole = sum_of(grads, "bias"), sum_of(grads, "weight_p")
     memset(&empty, 0, sizeof(arena))
     memset(&w, 0, sizeof(work))

@@ -100,6 +100,7 @@ cdef class Network:
     cdef bint batch_first
     cdef int typenum
     cdef Py_ssize_t itemsize, inputs, hidden, outputs, directions, states
+    cpdef tuple zero_state(self, Py_ssize_t rows, int rank=*)
     cpdef bint is_input(self, x)
 
 

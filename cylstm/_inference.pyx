@@ -244,6 +244,15 @@ cdef class Network:
         finally:
             arena_return(&memory, &empty)
 
+    cpdef tuple zero_state(self, Py_ssize_t rows, int rank=3):
+        """h (L D, N, R) and c (L D, N, H); of rank 2 they are without N."""
+        cdef cnp.npy_intp shape[3]
+        shape[0], shape[1] = self.states, rows
+        shape[rank - 1] = self.outputs
+        h = cnp.PyArray_ZEROS(rank, shape, self.typenum, 0)
+        shape[rank - 1] = self.hidden
+        return h, cnp.PyArray_ZEROS(rank, shape, self.typenum, 0)
+
     cpdef bint is_input(self, x):
         """Whether x is an array (T, N, I), (N, T, I) or (T, I) that needs no conversion."""
         cdef int rank
@@ -264,8 +273,6 @@ cdef class Network:
         cdef layout lies
         cdef cnp.npy_intp *shape
         cdef cnp.npy_intp wide[3]
-        cdef cnp.npy_intp h_shape[3]
-        cdef cnp.npy_intp c_shape[3]
         cdef int rank
         cdef Py_ssize_t x_row = self.inputs * self.itemsize
         cdef Py_ssize_t y_row = self.directions * self.outputs * self.itemsize
@@ -279,12 +286,9 @@ cdef class Network:
             return None
         wide[0], wide[1] = shape[0], shape[1]
         wide[rank - 1] = self.directions * self.outputs
-        h_shape[0] = c_shape[0] = self.states
-        h_shape[1] = c_shape[1] = lies.rows
-        h_shape[rank - 1], c_shape[rank - 1] = self.outputs, self.hidden
         y = cnp.PyArray_EMPTY(rank, wide, self.typenum, 0)
-        h = cnp.PyArray_ZEROS(rank, h_shape, self.typenum, 0)
-        c = cnp.PyArray_ZEROS(rank, c_shape, self.typenum, 0)
+        state = self.zero_state(lies.rows, rank)
+        h, c = state
         if self.batch_first and rank == 3:
             run_layers(self, None, &lies, cnp.PyArray_BYTES(x), x_row, x_row * lies.steps,
                        cnp.PyArray_BYTES(y), y_row, y_row * lies.steps,
@@ -293,7 +297,7 @@ cdef class Network:
             run_layers(self, None, &lies, cnp.PyArray_BYTES(x), x_row * lies.rows, x_row,
                        cnp.PyArray_BYTES(y), y_row * lies.rows, y_row,
                        cnp.PyArray_BYTES(h), cnp.PyArray_BYTES(c))
-        return y, (h, c)
+        return y, state
 
     def step(self, x, out, h, c, Workspace workspace):
         """One step of a stream, fast: x (N, I), or (I,) where N is 1; h, c as in `run`.

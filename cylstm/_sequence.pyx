@@ -33,8 +33,10 @@ cdef enum:
 
 def aligned_empty(Py_ssize_t size, dtype):
     """An array that starts where a cache line does, as vectors of any width want."""
-    memory = np.empty(size + 64 // dtype.itemsize, dtype)
-    cdef Py_ssize_t start = (-<Py_ssize_t> first_of(memory) & 63) // dtype.itemsize
+    cdef Py_ssize_t itemsize = dtype.itemsize
+    cdef cnp.npy_intp length = size + 64 // itemsize
+    memory = cnp.PyArray_EMPTY(1, &length, dtype.num, 0)
+    cdef Py_ssize_t start = (-<Py_ssize_t> first_of(memory) & 63) // itemsize
     return memory[start : start + size]
 
 

@@ -66,7 +66,7 @@ class Batch:
     def parts(self, steps: int | None) -> list[tuple[slice, Batch]]:
         """The packed rows of so many steps after each other, and all the sequences there."""
         if steps is None or steps >= self.steps:
-            return [(slice(0, self.count), self)]
+            return [(slice(0, None), self)]
         return [self._part(t, min(t + steps, self.steps)) for t in range(0, self.steps, steps)]
 
     def _part(self, first: int, last: int) -> tuple[slice, Batch]:

@@ -109,10 +109,11 @@ def fits(came: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
 
 def is_regular(given: np.ndarray, dtype: np.dtype) -> bool:
     """Whether rows can be read through a pointer and strides of whole items."""
-    return (
-        given.dtype == dtype
-        and given.flags.aligned
-        and (given.shape[-1] < 2 or given.strides[-1] == given.itemsize)
+    flags = given.flags
+    if given.dtype != dtype or not flags.aligned:
+        return False
+    return flags.c_contiguous or (
+        (given.shape[-1] < 2 or given.strides[-1] == given.itemsize)
         and math.gcd(given.itemsize, *given.strides) == given.itemsize
     )
 

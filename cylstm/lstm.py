@@ -611,9 +611,8 @@ class LSTM:
             kept = tape.layers[layer]
             grad_x = np.empty_like(kept.x)
             for direction in range(directions):
-                k = layer * directions + direction
-                by_cell[k] = self._backward_direction(
-                    tape, layer, direction, grad_rows, grad_h[k], grad_c[k], grad_x
+                by_cell[layer * directions + direction] = self._backward_direction(
+                    tape, layer, direction, grad_rows, grad_h, grad_c, grad_x
                 )
             grad_rows = grad_x if kept.mask is None else grad_x * kept.mask
         grads = {
@@ -635,26 +634,30 @@ class LSTM:
         grad_c: np.ndarray,
         grad_x: np.ndarray,
     ) -> dict[str, np.ndarray]:
-        """The parameters' gradients; grad_h and grad_c become h_0's and c_0's.
+        """The parameters' gradients; of grad_h and grad_c its part becomes h_0's and c_0's.
 
         grad_x is written by the first direction, and added to by the second.
         """
-        kept, width = tape.layers[layer], self._options.output_size
-        part = slice(direction * width, (direction + 1) * width)
+        kept, recurrence = tape.layers[layer], self._layers[layer][direction]
+        k, width = layer * self._options.directions + direction, self._options.output_size
+        own = slice(direction * width, (direction + 1) * width)
         grads: dict[str, np.ndarray] = {}
-        parts = tape.parts[:: 1 if self._layers[layer][direction].reverse else -1]
+        parts = tape.parts[:: 1 if recurrence.reverse else -1]
         for (rows, batch), start in zip(parts, kept.starts[direction][::-1], strict=True):
-            own = start.tape
-            if own is None:
-                own = self._taped_again(layer, direction, kept, rows, batch, start)
-            arrays = (kept.x[rows], kept.y[rows, part], own, start.h, start.c, batch,
-                      grad_y[rows, part], grad_h, grad_c, grad_x[rows], direction > 0)  # fmt: skip
+            gates = start.tape
+            if gates is None:
+                gates = self._taped_again(layer, direction, kept, rows, batch, start)
             if PRODUCT == "packed":
-                more = _backward.backward(self._network, layer, direction, *arrays)
+                more = _backward.backward(
+                    self._network, layer, direction, rows.start, kept.x, kept.y, gates, start.h,
+                    start.c, batch, grad_y, grad_h, grad_c, grad_x,
+                )  # fmt: skip
             else:
-                more = self._layers[layer][direction].backward(*arrays)
-            for name, grad in more.items():
-                grads[name] = grads[name] + grad if name in grads else grad
+                more = recurrence.backward(
+                    kept.x[rows], kept.y[rows, own], gates, start.h, start.c, batch,
+                    grad_y[rows, own], grad_h[k], grad_c[k], grad_x[rows], direction > 0,
+                )  # fmt: skip
+            grads = {name: grads[name] + more[name] for name in more} if grads else more
         return grads
 
     def _taped_again(
@@ -744,7 +747,7 @@ class LSTM:
         widths = self._options.output_size, self.hidden_size
         count, size = self.num_layers * self._options.directions, batch.shape[1]
         if state is None:
-            return tuple(np.zeros((count, size, width), self.dtype) for width in widths)
+            return self._network.zero_state(size)
         names = f"{before}h{after}", f"{before}c{after}"
         expected = f"{name}: expected a pair ({names[0]}, {names[1]})"
         if not isinstance(state, (tuple, list)):

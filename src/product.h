@@ -235,11 +235,23 @@ static void add_outer(ptrdiff_t rows, ptrdiff_t m, ptrdiff_t n, const void *a,
     }
 }
 
+/* to[m, n] := from' for few rows, of whose columns compilers make vectors where n is a constant. */
+INLINE void transpose_rows(ptrdiff_t n, ptrdiff_t m, const real *from, ptrdiff_t from_row, real *to,
+                           ptrdiff_t to_row) {
+    for (ptrdiff_t i = 0; i < m; i++) {
+        real column[VLEN];
+        for (ptrdiff_t j = 0; j < n; j++) column[j] = from[j * from_row + i];
+        memcpy(to + i * to_row, column, (size_t)n * sizeof(real));
+    }
+}
+
 static void transpose(ptrdiff_t n, ptrdiff_t m, const void *from, ptrdiff_t from_row, void *to,
                       ptrdiff_t to_row) {
-    for (ptrdiff_t i = 0; i < m; i++)
-        for (ptrdiff_t j = 0; j < n; j++)
-            ((real *)to)[i * to_row + j] = ((const real *)from)[j * from_row + i];
+    const ptrdiff_t rest = n % (VLEN / 2), whole = n - rest;
+    const real *rows = from;
+    for (ptrdiff_t j = 0; j < whole; j += VLEN / 2)
+        transpose_rows(VLEN / 2, m, rows + j * from_row, from_row, (real *)to + j, to_row);
+    transpose_rows(rest, m, rows + whole * from_row, from_row, (real *)to + whole, to_row);
 }
 
 /* Outputs in a packed tile. */
