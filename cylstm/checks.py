@@ -92,10 +92,12 @@ def array(name: str, value: Any, dtype: np.dtype, shape: tuple[int | str, ...]) 
     It is returned in the machine's byte order, with its last axis contiguous: as it is where it
     already is so, else copied.
     """
+    if isinstance(value, np.ndarray) and value.shape == shape and is_regular(value, dtype):
+        return value
     given = is_array(name, value)
     if given.dtype != dtype and given.dtype.newbyteorder("=") != dtype:
         raise TypeError(f"{name}: expected dtype {dtype}, got {given.dtype}")
-    if given.shape != shape and not fits(given.shape, shape):
+    if not fits(given.shape, shape):
         raise ValueError(f"{name}: expected shape {shape_text(shape)}, got {given.shape}")
     return given if is_regular(given, dtype) else np.array(given, dtype, order="C")
 

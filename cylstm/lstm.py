@@ -744,22 +744,21 @@ class LSTM:
         name: str = "state", before: str = "", after: str = "_0",
     ) -> State:  # fmt: skip
         """Sorted copies of (L D, N, R) and (L D, N, H)."""
-        widths = self._options.output_size, self.hidden_size
         count, size = self.num_layers * self._options.directions, batch.shape[1]
         if state is None:
             return self._network.zero_state(size)
         names = f"{before}h{after}", f"{before}c{after}"
-        expected = f"{name}: expected a pair ({names[0]}, {names[1]})"
-        if not isinstance(state, (tuple, list)):
+        if not isinstance(state, (tuple, list)) or len(state) != 2:
+            expected = f"{name}: expected a pair ({names[0]}, {names[1]})"
+            if isinstance(state, (tuple, list)):
+                raise ValueError(f"{expected}, got {len(state)}")
             raise TypeError(f"{expected}, got {type(state).__name__}")
-        if len(state) != 2:
-            raise ValueError(f"{expected}, got {len(state)}")
-        sorted_pair = []
-        for part, part_name, width in zip(state, names, widths, strict=True):
-            shape = (count, width) if unbatched else (count, size, width)
-            given = checks.array(part_name, part, self.dtype, shape)
-            sorted_pair.append(batch.sort(given[:, None] if unbatched else given))
-        return tuple(sorted_pair)
+        sizes = (count,) if unbatched else (count, size)
+        h = checks.array(names[0], state[0], self.dtype, (*sizes, self._options.output_size))
+        c = checks.array(names[1], state[1], self.dtype, (*sizes, self.hidden_size))
+        if unbatched:
+            h, c = h[:, None], c[:, None]
+        return batch.sort(h), batch.sort(c)
 
     def _given_state(self, batch: Batch, h: np.ndarray, c: np.ndarray, unbatched: bool) -> State:
         h, c = batch.unsort(h), batch.unsort(c)

@@ -24,7 +24,7 @@ sys.modules["benchmarks"] = importlib.util.module_from_spec(spec)
 
 from benchmarks.benchmarks import common, limit, reference  # noqa: E402
 from benchmarks.benchmarks.common import Shape, make_problem  # noqa: E402
-from benchmarks.peers import contest, environment, report  # noqa: E402
+from benchmarks.peers import contest, environment, memory, report  # noqa: E402
 from benchmarks.peers.libraries import OURS, reordered  # noqa: E402
 
 # A kilobyte can be read in a microsecond, more of it ten times slower; 4 FLOPs a nanosecond.
@@ -226,6 +226,15 @@ def test_the_tables_hold_every_cell(run, tmp_path):
     assert "## Training: forward and backward, 1 thread" in text
     assert "Absent: Keras" in text
     assert (tmp_path / "peers.svg").read_text().count("<svg") == 1
+
+
+def test_the_memory_of_a_step_is_told(run, tmp_path):
+    shape = Shape(20, 3, 5, 40)
+    found = memory.peaks(shape, {OURS: sys.executable}, 2)
+    assert found[OURS] > 4 * 20 * 3 * 6 * 40  # the tape
+    rows = [{"cell": str(shape), "bytes": found | {"pytorch": 2 * found[OURS]}}]
+    report.write([run, report.new_run() | {"memory": rows}], tmp_path)
+    assert "| 0.50 |" in (tmp_path / "peers.md").read_text().replace("  ", "")
 
 
 def test_the_readme_is_rewritten_between_its_marks(run, tmp_path):

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime, timezone
 from itertools import groupby
+from math import nan
 from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
@@ -143,6 +144,19 @@ def short_table(rows: list[Row]) -> str:
     return as_markdown(table, ["cell", "cylstm", "fastest peer", "", "ratio", "of the limit"])
 
 
+def memory_table(rows: list[Row]) -> str:
+    """Megabytes of every library, and ours as a share of each peer's."""
+    libraries = [name for name in NAMES if any(name in row["bytes"] for row in rows)]
+    table = []
+    for row in rows:
+        ours, *theirs = (row["bytes"].get(library, nan) for library in libraries)
+        sizes = [f"{size / 1e6:.2f}" for size in (ours, *theirs)]
+        table.append([row["cell"], *sizes, *(f"{ours / size:.2f}" for size in theirs)])
+    names = [NAMES[library] for library in libraries]
+    headers = ["cell", *(f"{name}, MB" for name in names), *(f"of {name}'s" for name in names[1:])]
+    return as_markdown(table, headers)
+
+
 def as_markdown(table: list[list[str]], headers: list[str]) -> str:
     align = ["left", *["right"] * (len(headers) - 1)]
     return tabulate(table, headers, tablefmt="github", colalign=align, disable_numparse=True)
@@ -187,6 +201,9 @@ def write(runs: list[dict], folder: Path) -> None:
     ]
     for training, threads, rows in grouped(runs):
         parts += [f"## {title(training, threads)}", full_table(rows)]
+    for run in runs:
+        if run.get("memory"):
+            parts += ["## The most memory of a training step", memory_table(run["memory"])]
     parts += ["## Where and when", *map(provenance, runs)]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "peers.md").write_text("\n\n".join(parts) + "\n")

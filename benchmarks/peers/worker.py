@@ -9,22 +9,25 @@ import ctypes
 import gc
 import importlib
 import platform
+import re
 import signal
 import statistics
 import sys
 import timeit
 from importlib.metadata import version
 from multiprocessing.connection import Connection
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from benchmarks.benchmarks.common import Problem
+from benchmarks.benchmarks.common import Problem, Shape, make_problem
 from benchmarks.peers.libraries import OURS, Way
 
 SAMPLE_SECONDS = 5e-4  # shorter calls are timed several at once
 STREAMED_STEPS = 3  # of a stream that are compared
+TINY = Shape(2, 1, 4, 4)
 PR_SET_PDEATHSIG = 1
 
 
@@ -89,6 +92,25 @@ class Worker:
         """Minimum and median of a burst."""
         samples = self.burst(name, seconds)
         return min(samples), statistics.median(samples)
+
+    def peak(self, problem: Problem) -> int:
+        """The most bytes that the process grows by in its first training step of these sizes."""
+        self.prepare(make_problem(TINY, training=True), True)  # what a library sets up once for all
+        (maker,) = self.library.training(problem).values()
+        way = maker()
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is the present size
+        before = status_bytes("VmRSS")
+        with way.within():
+            way.call()
+        return status_bytes("VmHWM") - before
+
+
+def status_bytes(name: str) -> int:
+    """A size of this process, as Linux tells."""
+    (line,) = re.findall(rf"^{name}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
+    return 1024 * int(line)
 
 
 def results(way: Way, streamed: bool) -> dict[str, np.ndarray]:
