@@ -132,7 +132,7 @@ def backward(Network net, Py_ssize_t layer, Py_ssize_t direction, Py_ssize_t fir
         arena memory, empty
         layout lies = full_batch(batch.steps, batch.rows)
         Recurrence r = net.layers[layer][direction]
-        Packed weights = packed(r, True)
+        Packed weights = packed(net, r, True)
         task *tasks
         Py_ssize_t rows = batch.count, size = net.itemsize, k = layer * net.directions + direction
         Py_ssize_t column = direction * net.outputs * size  # of y, and its gradient

@@ -32,6 +32,7 @@ cdef class Packed:
     cdef packed_matrix weight_ih, weight_hh  # its two parts in the same memory
     cdef packed_matrix weight_hr
     cdef list memory                         # what they point to
+    cdef Py_ssize_t changes                  # of the network when they were packed
 
 
 # What a task computes with; distances are in bytes.
@@ -97,6 +98,7 @@ cdef class Workspace:
 
 cdef class Network:
     cdef list layers
+    cdef public Py_ssize_t changes  # of the parameters; odd while there is one
     cdef bint batch_first
     cdef int typenum
     cdef Py_ssize_t itemsize, inputs, hidden, outputs, directions, states
@@ -120,7 +122,7 @@ cdef struct work:
     task *tasks
 
 
-cdef Packed packed(Recurrence r, bint transposed)
+cdef Packed packed(Network net, Recurrence r, bint transposed)
 cdef char *take(arena *memory, Py_ssize_t size) except NULL
 cdef step_tape tape_of(Recurrence r, array, Py_ssize_t rows) noexcept
 cdef int divide(Network net, const layout *b, Py_ssize_t directions, work *w) except -1

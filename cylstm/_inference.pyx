@@ -26,11 +26,16 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 from posix.stdlib cimport posix_memalign
 
+import numpy as np
+
 from cylstm._kernels cimport packed_matrix, packed_step, packing, step_tape
 from cylstm._sequence cimport Recurrence, first_of
 
 from cylstm._sequence import aligned_empty
 
+
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(object o)
 
 cdef extern from "team.h" nogil:
     void cylstm_run(int most, manner how, member_work work, void *arg)
@@ -56,81 +61,92 @@ cdef enum:
 
 
 cdef class Packed:
-    """A copy of a `Recurrence`'s parameters, packed. Nothing in it changes once it is made."""
+    """A copy of a `Recurrence`'s parameters, packed. Nothing in it changes while a call has it."""
 
 
-cdef Packed packed(Recurrence r, bint transposed):
-    """Made at the first use, then shared by all threads and streams.
+cdef Packed packed(Network net, Recurrence r, bint transposed):
+    """Made at the first use, then shared by all threads and streams; made again, in the same memory
+    if no call has it any more, when the parameters have changed. While they do, those of before are
+    used.
 
     There is no lock that a fork could leave locked: threads that come at once may each make one.
-    A copy during which the parameters changed is made again.
     """
-    cdef Py_ssize_t changes
-    cdef dict kept
-    while True:
-        changes, kept = r.changes, r.packed
-        made = kept.get(transposed)
-        if made is None:
-            made = _pack_transposes(r) if transposed else _pack(r)
-            if r.changes != changes:
-                continue
-            kept[transposed] = made
+    cdef Packed made = r.packed.get(transposed)
+    if made is not None and made.changes == net.changes // 2 * 2:
         return made
-
-
-cdef Packed new_packed(Recurrence r):
-    cdef Packed made = Packed()
-    made.memory = []
-    made.equations = r.equations
-    if r.equations.peephole != NULL:
-        made.memory.append(r.parameters["weight_p"].copy())
-        made.equations.peephole = first_of(made.memory[0])
+    made = r.packed.pop(transposed, None)  # from here on no other thread finds it
+    if made is None or Py_REFCNT(made) > 1:
+        made = Packed()
+        made.memory = []
+    made.changes = net.changes
+    copy_equations(r, made)
+    if transposed:
+        pack_transposes(r, made)
+    else:
+        pack_weights(r, made)
+    r.packed[transposed] = made
     return made
 
 
-cdef Packed _pack(Recurrence r):
+cdef int copy_equations(Recurrence r, Packed made) except -1:
+    """With peepholes of its own, the first of its memory."""
+    made.equations = r.equations
+    if r.equations.peephole != NULL:
+        peephole = r.parameters["weight_p"]
+        if not made.memory:
+            made.memory.append(np.empty_like(peephole))
+        memcpy(first_of(made.memory[0]), first_of(peephole), cnp.PyArray_NBYTES(peephole))
+        made.equations.peephole = first_of(made.memory[0])
+    return 0
+
+
+cdef int pack_weights(Recurrence r, Packed made) except -1:
     """For x W_ih', h W_hh' and h W_hr'."""
-    cdef Packed made = new_packed(r)
     cdef packing how = packing(True, False, r.hidden, r.inputs, r.inputs, 1)
     cdef packing both = packing(True, False, r.hidden, r.inputs + r.outputs, 0, 0)
-    new_matrix(r, made.memory, &both, &made.weights)
-    made.weight_ih = made.weight_hh = made.weights
-    made.weight_ih.depth, made.weight_hh.depth = r.inputs, r.outputs
-    made.weight_hh.bias = NULL
-    made.weight_hh.weights = (
-        <char *> made.weights.weights + r.inputs * 4 * r.kernel.width * (8 if r.is_double else 4))
+    if made.weights.weights == NULL:
+        new_matrix(r, made.memory, &both, &made.weights)
+        made.weight_ih = made.weight_hh = made.weights
+        made.weight_ih.depth, made.weight_hh.depth = r.inputs, r.outputs
+        made.weight_hh.bias = NULL
+        made.weight_hh.weights = (<char *> made.weights.weights
+                                  + r.inputs * made.weights.k_step * (8 if r.is_double else 4))
     r.kernel.pack(&how, r.weight_ih, r.bias, &made.weight_ih)
     how.depth = how.row_step = r.outputs
     r.kernel.pack(&how, r.weight_hh, NULL, &made.weight_hh)
     if r.weight_hr != NULL:
         how = packing(False, False, r.outputs, r.hidden, r.hidden, 1)
-        new_matrix(r, made.memory, &how, &made.weight_hr)
-        r.kernel.pack(&how, r.weight_hr, NULL, &made.weight_hr)
-    return made
+        pack_matrix(r, made.memory, r.weight_hr, &how, &made.weight_hr)
+    return 0
 
 
-cdef Packed _pack_transposes(Recurrence r):
+cdef int pack_transposes(Recurrence r, Packed made) except -1:
     """For dz W_ih, dz W_hh and dh W_hr. W_ih serves as it is, if of whole tiles and not large:
     it is read for many rows at once."""
-    cdef Packed made = new_packed(r)
     cdef Py_ssize_t tile = 4 * r.kernel.width, depth = 4 * r.hidden
     if r.inputs % tile == 0 and r.parameters["weight_ih"].nbytes <= IN_PLACE_BYTES:
         made.weight_ih = packed_matrix(False, r.inputs // tile, depth, tile, r.inputs, r.weight_ih,
                                        NULL)
     else:
-        _pack_transpose(r, made.memory, r.weight_ih, depth, r.inputs, &made.weight_ih)
-    _pack_transpose(r, made.memory, r.weight_hh, depth, r.outputs, &made.weight_hh)
+        pack_transpose(r, made.memory, r.weight_ih, depth, r.inputs, &made.weight_ih)
+    pack_transpose(r, made.memory, r.weight_hh, depth, r.outputs, &made.weight_hh)
     if r.weight_hr != NULL:
-        _pack_transpose(r, made.memory, r.weight_hr, r.outputs, r.hidden, &made.weight_hr)
-    return made
+        pack_transpose(r, made.memory, r.weight_hr, r.outputs, r.hidden, &made.weight_hr)
+    return 0
 
 
-cdef int _pack_transpose(Recurrence r, list memory, const void *matrix, Py_ssize_t rows,
-                         Py_ssize_t columns, packed_matrix *to) except -1:
+cdef int pack_transpose(Recurrence r, list memory, const void *matrix, Py_ssize_t rows,
+                        Py_ssize_t columns, packed_matrix *to) except -1:
     cdef bint narrow = columns <= 2 * r.kernel.width and rows % 4 == 0
     cdef packing how = packing(False, narrow, columns, rows, 1, columns)
-    new_matrix(r, memory, &how, to)
-    r.kernel.pack(&how, matrix, NULL, to)
+    return pack_matrix(r, memory, matrix, &how, to)
+
+
+cdef int pack_matrix(Recurrence r, list memory, const void *matrix, const packing *how,
+                     packed_matrix *to) except -1:
+    if to.weights == NULL:
+        new_matrix(r, memory, how, to)
+    r.kernel.pack(how, matrix, NULL, to)
     return 0
 
 
@@ -230,7 +246,7 @@ cdef class Network:
         memory, w.memory = empty, &memory
         try:
             divide(self, &lies, self.directions, &w)
-            weights, rows = [packed(r, False) for r in self.layers[layer]], batch.count
+            weights, rows = [packed(self, r, False) for r in self.layers[layer]], batch.count
             for d in range(self.directions):
                 if tapes[d] is None:
                     continue
@@ -393,7 +409,7 @@ cdef int run_layers_in(arena *memory, Network net, const layout *b, const char *
     w.memory = memory
     divide(net, b, net.directions, &w)
     chain_layers(net, b, &w)
-    weights = []  # kept until the tasks are done
+    weights = [packed(net, r, False) for directions in net.layers for r in directions]
     if net.directions > 1 and layers > 1:
         spare = take(memory, b.steps * b.rows * spare_row)
     before = memory[0]
@@ -404,7 +420,6 @@ cdef int run_layers_in(arena *memory, Network net, const layout *b, const char *
         for d in range(net.directions):
             r = net.layers[layer][d]
             k = layer * net.directions + d
-            weights.append(packed(r, False))
             add_tasks(&w, r, weights[k], b, x, x_step, x_row, to + d * width, to_step, to_row,
                       h + k * h_size, c + k * c_size)
         x, x_step, x_row = to, to_step, to_row

@@ -14,6 +14,5 @@ cdef class Recurrence:
     cdef const void *weight_hr
     cdef const void *bias
     cdef dict packed          # parameters as `cylstm._inference` packs them, once they were used
-    cdef Py_ssize_t changes   # of the parameters, so far
 
 cdef char *first_of(array) noexcept

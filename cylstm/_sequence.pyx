@@ -40,6 +40,12 @@ def aligned_empty(Py_ssize_t size, dtype):
     return memory[start : start + size]
 
 
+def copy_all(list targets, list sources):
+    """Copy arrays, C-contiguous and alike, with no other thread's Python in between."""
+    for target, source in zip(targets, sources, strict=True):
+        memcpy(first_of(target), first_of(source), cnp.PyArray_NBYTES(target))
+
+
 cdef class Recurrence:
     """The parameters of one layer and direction, and its passes over a batch.
 
@@ -76,11 +82,6 @@ cdef class Recurrence:
         self.equations.gates = as_activation(gates)
         self.equations.candidate = as_activation(candidate)
         self.equations.output = as_activation(output)
-
-    def parameters_changed(self):
-        """Drop what was packed from the old ones; calls under way keep it to their end."""
-        self.changes += 1
-        self.packed = {}
 
     def run(self, x, y, h, c, sizes, order):
         """Inference by BLAS: keeps nothing, and its workspace does not grow with T.

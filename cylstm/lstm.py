@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ import numpy as np
 
 from cylstm import _backward, checks
 from cylstm._inference import PRODUCT, Network
-from cylstm._sequence import Recurrence
+from cylstm._sequence import Recurrence, copy_all
 from cylstm.batch import Batch
 from cylstm.io.safetensors import load_model, save_model
 from cylstm.options import STANDARD, Options, checked_options, initialise
@@ -143,7 +142,6 @@ class LSTM:
     def _build(self, options: Options) -> None:
         """Everything but the parameters' values."""
         self._options = options
-        self._version = 0  # of the parameters; odd while they change
         dtype = np.dtype(options.dtype)
         self._parameters = {
             name: checks.memory(shape, dtype) for name, shape in options.parameter_shapes().items()
@@ -229,14 +227,21 @@ class LSTM:
         return given
 
     def _assign(self, values: Mapping[str, np.ndarray]) -> None:
-        self._version += 1
+        sources = [np.ascontiguousarray(value, self.dtype) for value in values.values()]
+        with self._in_place() as parameters:
+            copy_all([parameters[name] for name in values], sources)
+
+    @contextmanager
+    def _in_place(self) -> Iterator[dict[str, np.ndarray]]:
+        """Lend the parameters themselves, to code that keeps none of them.
+
+        Calls that begin meanwhile use the weights that were packed last.
+        """
+        self._network.changes += 1
         try:
-            for name, value in values.items():
-                self._parameters[name][...] = value
+            yield dict(self._parameters)
         finally:
-            for recurrence in itertools.chain.from_iterable(self._layers):
-                recurrence.parameters_changed()
-            self._version += 1
+            self._network.changes += 1
 
     def state_dict(self, *, torch: bool = False) -> dict[str, np.ndarray]:
         """Copies of the parameters, by name.
@@ -511,7 +516,7 @@ class LSTM:
         h, c = self._initial_state(state, batch, unbatched)
         if segment is not None:
             segment = checks.whole("segment", segment, 1)
-        tape = Tape(self, self._version, batch, unbatched, batch.parts(segment), [])
+        tape = Tape(self, self._network.changes, batch, unbatched, batch.parts(segment), [])
         rows, directions, width = batch.pack(x), self._options.directions, self._options.output_size
         for layer in range(self.num_layers):
             mask = self._dropout_mask(rows, rng) if layer and self.dropout else None
@@ -675,7 +680,7 @@ class LSTM:
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
         if tape.lstm is not self:
             raise ValueError("tape: expected one of this LSTM's, got another's")
-        if tape.version != self._version or tape.version % 2:
+        if tape.changes != self._network.changes or tape.changes % 2:
             raise ValueError("tape: the parameters have changed since forward; run it again")
 
     # Shapes. Within, everything is (T, N, F); outside it is as the caller gave it.
@@ -823,7 +828,7 @@ class Tape:
     """What `LSTM.forward` keeps for `LSTM.backward`: opaque, and good for that LSTM alone."""
 
     lstm: LSTM
-    version: int
+    changes: int  # of the parameters, until then
     batch: Batch
     unbatched: bool
     parts: Parts

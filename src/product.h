@@ -257,34 +257,37 @@ static void transpose(ptrdiff_t n, ptrdiff_t m, const void *from, ptrdiff_t from
 /* Outputs in a packed tile. */
 INLINE ptrdiff_t packed_tile(const packing *p) { return p->narrow ? VLEN : TILE; }
 
-/* Where output j of a tile lies among the rows of the matrix; -1 for none. */
-INLINE ptrdiff_t packed_row(const packing *p, ptrdiff_t tile, ptrdiff_t j) {
-    const ptrdiff_t unit = p->gated ? tile * VLEN + j % VLEN : tile * packed_tile(p) + j;
-    if (unit >= p->outputs) return -1;
-    return p->gated ? j / VLEN * p->outputs + unit : unit;
-}
-
 static ptrdiff_t packed_tiles(const packing *p) {
     const ptrdiff_t each = p->gated ? VLEN : packed_tile(p);
     return (p->outputs + each - 1) / each;
 }
 
+/* A vector of a tile, for all k: to[k * to_row + j] = from[j * row_step + k * k_step], j < n; then
+ * zeros. */
+static void pack_vector(const packing *p, ptrdiff_t n, const real *from, real *to,
+                        ptrdiff_t to_row) {
+    if (p->k_step == 1)
+        transpose(n, p->depth, from, p->row_step, to, to_row);
+    else
+        for (ptrdiff_t k = 0; k < p->depth; k++)
+            store_n(to + k * to_row, load_n(from + k * p->k_step, n), n);
+    for (ptrdiff_t k = 0; n < VLEN && k < p->depth; k++)
+        memset(to + k * to_row + n, 0, (size_t)(VLEN - n) * sizeof(real));
+}
+
 static void pack(const packing *p, const void *matrix, const void *bias, const packed_matrix *to) {
     const ptrdiff_t outputs = packed_tile(p);
-    for (ptrdiff_t tile = 0; tile < to->tiles; tile++) {
-        real *weights = (real *)to->weights + tile * to->tile_step;
-        real *packed_bias = to->bias ? (real *)to->bias + tile * outputs : NULL;
-        ptrdiff_t row[TILE];
-        for (ptrdiff_t j = 0; j < outputs; j++) {
-            row[j] = packed_row(p, tile, j);
-            if (packed_bias) packed_bias[j] = row[j] < 0 || !bias ? 0 : ((const real *)bias)[row[j]];
+    for (ptrdiff_t tile = 0; tile < to->tiles; tile++)
+        for (ptrdiff_t j = 0; j < outputs; j += VLEN) {
+            const ptrdiff_t unit = p->gated ? tile * VLEN : tile * outputs + j, left = p->outputs - unit;
+            const ptrdiff_t n = left < 0 ? 0 : left < VLEN ? left : VLEN;
+            const ptrdiff_t row = p->gated ? j / VLEN * p->outputs + unit : unit;
+            pack_vector(p, n, (const real *)matrix + row * p->row_step,
+                        (real *)to->weights + tile * to->tile_step + j, outputs);
+            if (to->bias)
+                store((real *)to->bias + tile * outputs + j,
+                      load_n((const real *)bias + row, bias ? n : 0));
         }
-        for (ptrdiff_t k = 0; k < p->depth; k++, weights += outputs) {
-            const real *column = (const real *)matrix + k * p->k_step;
-            for (ptrdiff_t j = 0; j < outputs; j++)
-                weights[j] = row[j] < 0 ? 0 : column[row[j] * p->row_step];
-        }
-    }
 }
 
 #endif

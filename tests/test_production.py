@@ -176,6 +176,22 @@ def test_parameters_assigned_while_others_run(rng):
     assert_same_bits(lstm(x), others[1](x))
 
 
+def test_a_call_keeps_its_packed_weights(rng):
+    """Not even memory is shared between those that it has and those that are packed meanwhile."""
+    lstm, *others = (cylstm.LSTM(64, 256, peephole=True, seed=seed) for seed in range(3))
+    x = rng.standard_normal((400, 1, 64)).astype(np.float32)
+    states = [other.state_dict() for other in others]
+    expected = [other(x)[0] for other in others]
+    with ThreadPoolExecutor(2) as pool:
+        for k in range(30):
+            lstm.load_state_dict(states[k % 2])
+            running = [pool.submit(lstm, x) for _ in range(2)]
+            lstm.load_state_dict(states[1 - k % 2])
+            lstm(x[:1])
+            for y, _ in (future.result() for future in running):
+                assert any((y == right).all() for right in expected)
+
+
 def test_stream_of_no_sequences():
     assert cylstm.LSTM(3, 4).stream(0).step(np.zeros((0, 3), np.float32)).shape == (0, 4)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from reprlib import repr as short
 from typing import Any, ClassVar
@@ -101,6 +101,10 @@ class Layer(ABC):
     def edit(self) -> Iterator[dict[str, Array]]:
         """Lend the parameters by name as arrays to change in place, until the block's end."""
         yield {}
+
+    def _in_place(self) -> AbstractContextManager[dict[str, Array]]:
+        """As `edit`, to code that keeps none of the arrays."""
+        return self.edit()
 
     def state_dict(self) -> dict[str, Array]:
         """Return copies of the parameters by name."""
@@ -761,14 +765,12 @@ class Sequential(Layer):
         for i, layer in enumerate(self._layers):
             yield from _prefixed(i, dict(layer.named_parameters())).items()
 
-    @contextmanager
-    def edit(self) -> Iterator[dict[str, Array]]:
+    def edit(self) -> AbstractContextManager[dict[str, Array]]:
         """Lend the parameters by name as arrays to change in place, until the block's end."""
-        with ExitStack() as stack:
-            parameters = {}
-            for i, layer in enumerate(self._layers):
-                parameters.update(_prefixed(i, stack.enter_context(layer.edit())))
-            yield parameters
+        return _lend_all([layer.edit() for layer in self._layers])
+
+    def _in_place(self) -> AbstractContextManager[dict[str, Array]]:
+        return _lend_all([layer._in_place() for layer in self._layers])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the whole model as one safetensors file.
@@ -894,6 +896,9 @@ class _OutputOf(Layer):
     def edit(self) -> AbstractContextManager[dict[str, Array]]:
         return self.lstm.edit()
 
+    def _in_place(self) -> AbstractContextManager[dict[str, Array]]:
+        return self.lstm._in_place()
+
 
 _SAVED = {
     "LSTM": LSTM,
@@ -973,6 +978,18 @@ def _lend(parameters: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
     finally:
         for view in views.values():
             view.flags.writeable = False
+
+
+@contextmanager
+def _lend_all(
+    lent: Iterable[AbstractContextManager[dict[str, Array]]],
+) -> Iterator[dict[str, Array]]:
+    """Lend what the layers of a model lend, with their numbers in the names."""
+    with ExitStack() as stack:
+        parameters = {}
+        for i, layer in enumerate(lent):
+            parameters.update(_prefixed(i, stack.enter_context(layer)))
+        yield parameters
 
 
 def _check_saved_weight(state: Mapping[str, Array], shape: tuple[Any, Any]) -> None:

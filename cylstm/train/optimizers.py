@@ -100,7 +100,7 @@ class Optimizer(ABC):
         ValueError
             If one has another shape than its parameter. Nothing is changed then.
         """
-        with self._model.edit() as parameters:
+        with getattr(self._model, "_in_place", self._model.edit)() as parameters:
             _check_gradients(parameters, grads)
             self.steps += 1
             for name, parameter in parameters.items():
