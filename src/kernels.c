@@ -176,7 +176,7 @@ INLINE void finish_result(const cell *k, int plain, int taped, const packed_step
 }
 
 INLINE ptrdiff_t lanes_at(const cell *k, ptrdiff_t unit) {
-    return k->hidden - unit < VLEN ? k->hidden - unit : VLEN;
+    return lanes_left(k->hidden - unit, VLEN);
 }
 
 /* The cell on the sums of some tiles and rows. It takes all units as far as c, then all to h: from c

@@ -14,6 +14,7 @@
 #define CYLSTM_PRODUCT_H
 
 #include "kernels.h"
+#include "transpose.h"
 #include "vec.h"
 
 #define TILE (4 * VLEN)
@@ -198,7 +199,7 @@ static void copy_tile(ptrdiff_t rows, ptrdiff_t first, ptrdiff_t n, const void *
             if (n >= TILE)
                 store(tile + j, load(columns + j));
             else
-                store(tile + j, load_n(columns + j, n <= j ? 0 : n - j < VLEN ? n - j : VLEN));
+                store(tile + j, load_n(columns + j, lanes_left(n - j, VLEN)));
     }
 }
 
@@ -235,25 +236,6 @@ static void add_outer(ptrdiff_t rows, ptrdiff_t m, ptrdiff_t n, const void *a,
     }
 }
 
-/* to[m, n] := from' for few rows, of whose columns compilers make vectors where n is a constant. */
-INLINE void transpose_rows(ptrdiff_t n, ptrdiff_t m, const real *from, ptrdiff_t from_row, real *to,
-                           ptrdiff_t to_row) {
-    for (ptrdiff_t i = 0; i < m; i++) {
-        real column[VLEN];
-        for (ptrdiff_t j = 0; j < n; j++) column[j] = from[j * from_row + i];
-        memcpy(to + i * to_row, column, (size_t)n * sizeof(real));
-    }
-}
-
-static void transpose(ptrdiff_t n, ptrdiff_t m, const void *from, ptrdiff_t from_row, void *to,
-                      ptrdiff_t to_row) {
-    const ptrdiff_t rest = n % (VLEN / 2), whole = n - rest;
-    const real *rows = from;
-    for (ptrdiff_t j = 0; j < whole; j += VLEN / 2)
-        transpose_rows(VLEN / 2, m, rows + j * from_row, from_row, (real *)to + j, to_row);
-    transpose_rows(rest, m, rows + whole * from_row, from_row, (real *)to + whole, to_row);
-}
-
 /* Outputs in a packed tile. */
 INLINE ptrdiff_t packed_tile(const packing *p) { return p->narrow ? VLEN : TILE; }
 
@@ -262,30 +244,27 @@ static ptrdiff_t packed_tiles(const packing *p) {
     return (p->outputs + each - 1) / each;
 }
 
-/* A vector of a tile, for all k: to[k * to_row + j] = from[j * row_step + k * k_step], j < n; then
- * zeros. */
-static void pack_vector(const packing *p, ptrdiff_t n, const real *from, real *to,
-                        ptrdiff_t to_row) {
-    if (p->k_step == 1)
-        transpose(n, p->depth, from, p->row_step, to, to_row);
-    else
-        for (ptrdiff_t k = 0; k < p->depth; k++)
-            store_n(to + k * to_row, load_n(from + k * p->k_step, n), n);
-    for (ptrdiff_t k = 0; n < VLEN && k < p->depth; k++)
-        memset(to + k * to_row + n, 0, (size_t)(VLEN - n) * sizeof(real));
+/* Outputs of a tile, as many as `width`, for all k: to[k * to_row + j] = from[j * row_step + k * k_step]
+ * for j < n, then zeros. */
+static void pack_outputs(const packing *p, ptrdiff_t width, ptrdiff_t n, const real *from, real *to,
+                         ptrdiff_t to_row) {
+    if (p->k_step == 1) transpose(n, p->depth, from, p->row_step, to, to_row);
+    for (ptrdiff_t k = 0; k < p->depth; k++, to += to_row, from += p->k_step)
+        for (ptrdiff_t j = p->k_step == 1 ? n : 0; j < width; j += VLEN)
+            store_n(to + j, load_n(from + j, lanes_left(n - j, VLEN)), lanes_left(width - j, VLEN));
 }
 
 static void pack(const packing *p, const void *matrix, const void *bias, const packed_matrix *to) {
-    const ptrdiff_t outputs = packed_tile(p);
-    for (ptrdiff_t tile = 0; tile < to->tiles; tile++)
-        for (ptrdiff_t j = 0; j < outputs; j += VLEN) {
-            const ptrdiff_t unit = p->gated ? tile * VLEN : tile * outputs + j, left = p->outputs - unit;
-            const ptrdiff_t n = left < 0 ? 0 : left < VLEN ? left : VLEN;
+    const ptrdiff_t tile = packed_tile(p), width = p->k_step == 1 ? VLEN : tile;
+    for (ptrdiff_t t = 0; t < to->tiles; t++)
+        for (ptrdiff_t j = 0; j < tile; j += width) {
+            const ptrdiff_t unit = p->gated ? t * VLEN : t * tile + j;
             const ptrdiff_t row = p->gated ? j / VLEN * p->outputs + unit : unit;
-            pack_vector(p, n, (const real *)matrix + row * p->row_step,
-                        (real *)to->weights + tile * to->tile_step + j, outputs);
+            const ptrdiff_t n = lanes_left(p->outputs - unit, width);
+            pack_outputs(p, width, n, (const real *)matrix + row * p->row_step,
+                         (real *)to->weights + t * to->tile_step + j, tile);
             if (to->bias)
-                store((real *)to->bias + tile * outputs + j,
+                store((real *)to->bias + t * tile + j,
                       load_n((const real *)bias + row, bias ? n : 0));
         }
 }

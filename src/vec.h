@@ -46,6 +46,11 @@ INLINE void store_n(real *p, vec v, ptrdiff_t n) {
         memcpy(p, &v, (size_t)n * sizeof(real));
 }
 
+/* Of `left` numbers, which may be past the last, those that come into so many lanes. */
+INLINE ptrdiff_t lanes_left(ptrdiff_t left, ptrdiff_t most) {
+    return left < 0 ? 0 : left < most ? left : most;
+}
+
 /* where ? a : b, lane by lane; comparisons of vectors give `where`. */
 INLINE vec choose(bits where, vec a, vec b) {
     return (vec)((where & (bits)a) | (~where & (bits)b));
