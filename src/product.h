@@ -263,9 +263,9 @@ static void pack(const packing *p, const void *matrix, const void *bias, const p
             const ptrdiff_t n = lanes_left(p->outputs - unit, width);
             pack_outputs(p, width, n, (const real *)matrix + row * p->row_step,
                          (real *)to->weights + t * to->tile_step + j, tile);
-            if (to->bias)
-                store((real *)to->bias + t * tile + j,
-                      load_n((const real *)bias + row, bias ? n : 0));
+            for (ptrdiff_t i = 0; to->bias && i < width; i += VLEN)
+                store((real *)to->bias + t * tile + j + i,
+                      load_n((const real *)bias + row + i, bias ? lanes_left(n - i, VLEN) : 0));
         }
 }
 
