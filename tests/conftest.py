@@ -1,4 +1,5 @@
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +15,13 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 @pytest.fixture
 def rng():
     return np.random.default_rng(20250725)
+
+
+@pytest.fixture(autouse=True)
+def seeded_torch():
+    """What PyTorch draws is the same in every run, where a test has imported it."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(params=["float32", "float64"])

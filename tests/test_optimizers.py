@@ -406,6 +406,17 @@ def test_bad_gradients_change_nothing(grads, message):
         np.testing.assert_array_equal(parameter, before[name])
 
 
+def test_a_refused_step_leaves_tapes_as_good_as_they_were():
+    lstm = cylstm.LSTM(2, 3, seed=0)
+    y, _, tape = lstm.forward(np.ones((4, 1, 2), np.float32))
+    with pytest.raises(KeyError):
+        SGD(lstm).step({})
+    assert lstm.backward(tape, y)[2]
+    SGD(lstm).step(lstm.backward(tape, y)[2])
+    with pytest.raises(ValueError, match="tape"):
+        lstm.backward(tape, y)
+
+
 # Schedules ----------------------------------------------------------------------------------------
 
 

@@ -100,8 +100,8 @@ class Optimizer(ABC):
         ValueError
             If one has another shape than its parameter. Nothing is changed then.
         """
+        _check_gradients(dict(self._model.named_parameters()), grads)
         with getattr(self._model, "_in_place", self._model.edit)() as parameters:
-            _check_gradients(parameters, grads)
             self.steps += 1
             for name, parameter in parameters.items():
                 gradient, rows = _as_rows(grads[name], parameter.dtype)
