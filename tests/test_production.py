@@ -6,15 +6,19 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 import cylstm
+from cylstm._inference import PRODUCT
+from cylstm.train import Adam
 from reference import assert_same_bits, flat, random_case
 
 THREADS = 8
+packed_weights = pytest.mark.skipif(PRODUCT == "blas", reason="BLAS reads the parameters")
 
 
 @pytest.fixture
@@ -176,6 +180,7 @@ def test_parameters_assigned_while_others_run(rng):
     assert_same_bits(lstm(x), others[1](x))
 
 
+@packed_weights
 def test_a_call_keeps_its_packed_weights(rng):
     """Not even memory is shared between those that it has and those that are packed meanwhile."""
     lstm, *others = (cylstm.LSTM(64, 256, peephole=True, seed=seed) for seed in range(3))
@@ -190,6 +195,36 @@ def test_a_call_keeps_its_packed_weights(rng):
             lstm(x[:1])
             for y, _ in (future.result() for future in running):
                 assert any((y == right).all() for right in expected)
+
+
+@packed_weights
+def test_calls_while_another_thread_trains(rng):
+    """Each call is of the parameters as they were after some whole step or assignment."""
+    trained, again = (cylstm.LSTM(64, 192, 2, seed=0) for _ in range(2))
+    x = rng.standard_normal((30, 1, 64)).astype(np.float32)
+    states, outputs = [trained.state_dict()], [trained(x)[0]]
+    adam, ended = Adam(trained, lr=1e-2), threading.Event()
+
+    def serve():
+        while not ended.is_set():
+            outputs.append(trained(x)[0])
+
+    with ThreadPoolExecutor(2) as pool:
+        serving = [pool.submit(serve) for _ in range(2)]
+        for step in range(40):
+            y, _, tape = trained.forward(x)
+            adam.step(trained.backward(tape, y)[2])
+            states.append(trained.state_dict())
+            if step % 8 == 7:
+                trained.load_state_dict(states[step // 2])
+        ended.set()
+        for future in serving:
+            future.result()
+    expected = set()
+    for state in states:
+        again.load_state_dict(state)
+        expected.add(again(x)[0].tobytes())
+    assert {y.tobytes() for y in outputs} <= expected
 
 
 def test_stream_of_no_sequences():
