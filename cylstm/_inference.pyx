@@ -409,6 +409,7 @@ cdef int run_layers_in(arena *memory, Network net, const layout *b, const char *
     w.memory = memory
     divide(net, b, net.directions, &w)
     chain_layers(net, b, &w)
+    # Of one moment, all of them; kept until the tasks are done.
     weights = [packed(net, r, False) for directions in net.layers for r in directions]
     if net.directions > 1 and layers > 1:
         spare = take(memory, b.steps * b.rows * spare_row)
