@@ -265,7 +265,7 @@ static void pack(const packing *p, const void *matrix, const void *bias, const p
                          (real *)to->weights + t * to->tile_step + j, tile);
             for (ptrdiff_t i = 0; to->bias && i < width; i += VLEN)
                 store((real *)to->bias + t * tile + j + i,
-                      load_n((const real *)bias + row + i, bias ? lanes_left(n - i, VLEN) : 0));
+                      bias ? load_n((const real *)bias + row + i, lanes_left(n - i, VLEN)) : (vec){0});
         }
 }
 
