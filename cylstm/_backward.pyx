@@ -25,6 +25,7 @@ from cylstm._inference cimport (
     arena,
     arena_return,
     barrier,
+    check_batch,
     copy_rows,
     counter,
     cylstm_next,
@@ -43,7 +44,7 @@ from cylstm._inference cimport (
     work,
 )
 from cylstm._kernels cimport cell, kernels, packed_matrix, step_gradients, step_tape
-from cylstm._sequence cimport Recurrence, first_of
+from cylstm._sequence cimport Recurrence, check_array, first_of
 
 cnp.import_array()
 
@@ -132,11 +133,22 @@ def backward(Network net, Py_ssize_t layer, Py_ssize_t direction, Py_ssize_t fir
         arena memory, empty
         layout lies = full_batch(batch.steps, batch.rows)
         Recurrence r = net.layers[layer][direction]
-        Packed weights = packed(net, r, True)
+        Packed weights
         task *tasks
         Py_ssize_t rows = batch.count, size = net.itemsize, k = layer * net.directions + direction
         Py_ssize_t column = direction * net.outputs * size  # of y, and its gradient
         int threads
+    check_batch(batch)
+    check_part(x, net.typenum, first, rows, r.inputs)
+    check_part(grad_x, net.typenum, first, rows, r.inputs)
+    check_part(y, net.typenum, first, rows, net.directions * net.outputs)
+    check_part(grad_y, net.typenum, first, rows, net.directions * net.outputs)
+    check_array(tape, net.typenum, 6 * rows * net.hidden)
+    check_array(h_0, net.typenum, lies.rows * net.outputs)
+    check_array(c_0, net.typenum, lies.rows * net.hidden)
+    check_array(grad_h, net.typenum, net.states * lies.rows * net.outputs)
+    check_array(grad_c, net.typenum, net.states * lies.rows * net.hidden)
+    weights = packed(net, r, True)
     sizes, offsets = (batch.sizes, batch.offsets) if batch.ragged else (None, None)
     grads = new_gradients(net, r, rows)
     lies.sizes = <const Py_ssize_t *> first_of(sizes)
@@ -172,6 +184,15 @@ def backward(Network net, Py_ssize_t layer, Py_ssize_t direction, Py_ssize_t fir
     finally:
         arena_return(&memory, &empty)
     return grads
+
+
+cdef int check_part(array, int typenum, Py_ssize_t first, Py_ssize_t rows,
+                    Py_ssize_t width) except -1:
+    """An array (S', F) that has these rows."""
+    check_array(array, typenum, len(array) * width)
+    if first < 0 or first + rows > len(array):
+        raise ValueError(f"expected {first + rows} rows, got {len(array)}")
+    return 0
 
 
 cdef dict new_gradients(Network net, Recurrence r, Py_ssize_t rows):

@@ -3,7 +3,7 @@
 from libc.string cimport memcpy, memset
 
 from cylstm._kernels cimport cell, kernels, packed_matrix, step_tape
-from cylstm._sequence cimport Recurrence
+from cylstm._sequence cimport Recurrence, Version
 
 cdef extern from "team.h" nogil:
     ctypedef struct barrier:
@@ -32,7 +32,7 @@ cdef class Packed:
     cdef packed_matrix weight_ih, weight_hh  # its two parts in the same memory
     cdef packed_matrix weight_hr
     cdef list memory                         # what they point to
-    cdef Py_ssize_t changes                  # of the network when they were packed
+    cdef Py_ssize_t changes                  # of the parameters when they were packed
 
 
 # What a task computes with; distances are in bytes.
@@ -92,13 +92,14 @@ cdef inline layout full_batch(Py_ssize_t steps, Py_ssize_t rows) noexcept:
 cdef class Workspace:
     cdef arena memory
     cdef bint down   # in the next step; the weights that the last one ended with are in the cache
-    cdef bint taken  # by a step under way: another thread's step must find memory of its own
+    cdef int taken   # by a step under way: in which process of a line of forks; 0 for none
     cdef int grow(self, Py_ssize_t size) except -1
 
 
 cdef class Network:
-    cdef list layers
-    cdef public Py_ssize_t changes  # of the parameters; odd while there is one
+    cdef list layers, recurrences  # by layer and direction; all in one
+    cdef object store     # the parameters
+    cdef Version version  # of them
     cdef bint batch_first
     cdef int typenum
     cdef Py_ssize_t itemsize, inputs, hidden, outputs, directions, states
@@ -123,6 +124,7 @@ cdef struct work:
 
 
 cdef Packed packed(Network net, Recurrence r, bint transposed)
+cdef int check_batch(batch) except -1
 cdef char *take(arena *memory, Py_ssize_t size) except NULL
 cdef step_tape tape_of(Recurrence r, array, Py_ssize_t rows) noexcept
 cdef int divide(Network net, const layout *b, Py_ssize_t directions, work *w) except -1

@@ -4,16 +4,21 @@ from numpy import ndarray
 
 from cylstm._sequence import Recurrence
 from cylstm.batch import Batch
+from cylstm.parameters import Parameters
 
 PRODUCT: Final[str]
 
 State = tuple[ndarray, ndarray]
 
-class Workspace: ...
+class Workspace:
+    def begin(self) -> None: ...
+    def end(self) -> None: ...
+    def forget_fork(self) -> None: ...
 
 class Network:
-    changes: int
-    def __init__(self, layers: list[list[Recurrence]], batch_first: bool) -> None: ...
+    def __init__(
+        self, layers: list[list[Recurrence]], batch_first: bool, store: Parameters
+    ) -> None: ...
     def run(self, x: ndarray, y: ndarray, h: ndarray, c: ndarray, batch: Batch) -> None: ...
     def forward(
         self, layer: int, x: ndarray, y: ndarray, h: ndarray, c: ndarray, batch: Batch,

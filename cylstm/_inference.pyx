@@ -29,7 +29,7 @@ from posix.stdlib cimport posix_memalign
 import numpy as np
 
 from cylstm._kernels cimport packed_matrix, packed_step, packing, step_tape
-from cylstm._sequence cimport Recurrence, first_of
+from cylstm._sequence cimport Recurrence, check_array, first_of
 
 from cylstm._sequence import aligned_empty
 
@@ -64,21 +64,38 @@ cdef class Packed:
     """A copy of a `Recurrence`'s parameters, packed. Nothing in it changes while a call has it."""
 
 
+cdef list all_packed(Network net):
+    """The weights for inference, all of one moment: to be kept until the tasks are done. While the
+    parameters change it is the moment before, if they were packed then."""
+    cdef Py_ssize_t whole = net.version.changes // 2 * 2
+    cdef Packed made
+    cdef list all_made = []
+    for recurrence in net.recurrences:
+        made = (<Recurrence> recurrence).packed.get(False)
+        if made is None or made.changes != whole:
+            break
+        all_made.append(made)
+    else:
+        return all_made
+    all_made = made = None  # else their memory could not be used again
+    with net.store.reading():
+        return [packed(net, recurrence, False) for recurrence in net.recurrences]
+
+
 cdef Packed packed(Network net, Recurrence r, bint transposed):
     """Made at the first use, then shared by all threads and streams; made again, in the same memory
-    if no call has it any more, when the parameters have changed. While they do, those of before are
-    used.
+    if no call has it any more, when the parameters have changed. The caller reads the parameters.
 
     There is no lock that a fork could leave locked: threads that come at once may each make one.
     """
     cdef Packed made = r.packed.get(transposed)
-    if made is not None and made.changes == net.changes // 2 * 2:
+    if made is not None and made.changes == net.version.changes:
         return made
     made = r.packed.pop(transposed, None)  # from here on no other thread finds it
     if made is None or Py_REFCNT(made) > 1:
         made = Packed()
         made.memory = []
-    made.changes = net.changes
+    made.changes = net.version.changes
     copy_equations(r, made)
     if transposed:
         pack_transposes(r, made)
@@ -163,8 +180,38 @@ cdef int new_matrix(Recurrence r, list memory, const packing *how, packed_matrix
     return 0
 
 
+cdef int _process = 1  # one more in each child of a fork
+
+
+def _after_in_child():
+    global _process
+    _process += 1
+
+
+os.register_at_fork(after_in_child=_after_in_child)
+
+
 cdef class Workspace:
-    """Memory that a stream's steps compute in, as large as the last one wanted it."""
+    """Memory that a stream's steps compute in, as large as the last one wanted it; and whether one
+    is under way."""
+
+    def begin(self):
+        """Before a step, or what else reads or changes the state."""
+        if self.taken == _process:
+            raise RuntimeError("stream: it is in use by another thread; give each thread its own")
+        if self.taken:
+            raise RuntimeError("stream: the process was forked amid a step, so its state is of "
+                               "none; set it, or reset all of it")
+        self.taken = _process
+
+    def end(self):
+        """After it."""
+        self.taken = 0
+
+    def forget_fork(self):
+        """Before the whole state is set anew."""
+        if self.taken != _process:
+            self.taken = 0
 
     def __dealloc__(self):
         free(self.memory.memory)
@@ -191,11 +238,15 @@ cdef class Network:
     layers : list of list of Recurrence
         By layer and direction.
     batch_first : bool
+    store : Parameters
+        Of all of them.
     """
 
-    def __init__(self, list layers, bint batch_first):
+    def __init__(self, list layers, bint batch_first, store):
         cdef Recurrence r = layers[0][0]
         self.layers, self.batch_first = layers, batch_first
+        self.recurrences = [r for directions in layers for r in directions]
+        self.store, self.version = store, store.version
         self.typenum = cnp.NPY_DOUBLE if r.is_double else cnp.NPY_FLOAT
         self.itemsize = 8 if r.is_double else 4
         self.inputs, self.hidden, self.outputs = r.inputs, r.hidden, r.outputs
@@ -215,6 +266,11 @@ cdef class Network:
         batch : Batch
         """
         cdef layout lies = full_batch(batch.steps, batch.rows)
+        check_batch(batch)
+        check_rows(x, self.typenum, lies.steps, lies.rows, self.inputs)
+        check_rows(y, self.typenum, lies.steps, lies.rows, self.directions * self.outputs)
+        check_array(h, self.typenum, self.states * lies.rows * self.outputs)
+        check_array(c, self.typenum, self.states * lies.rows * self.hidden)
         sizes, order = (batch.sizes, batch.order) if batch.ragged else (None, None)
         lies.sizes = <const Py_ssize_t *> first_of(sizes)
         lies.order = <const Py_ssize_t *> first_of(order)
@@ -235,7 +291,15 @@ cdef class Network:
         cdef Py_ssize_t d, width = self.outputs * self.itemsize
         cdef work w
         cdef arena memory, empty
-        cdef Recurrence r
+        cdef Recurrence r = self.layers[layer][0]
+        check_batch(batch)
+        check_array(x, self.typenum, batch.count * r.inputs)
+        check_array(y, self.typenum, batch.count * self.directions * self.outputs)
+        for d in range(self.directions):
+            if tapes[d] is not None:
+                check_array(tapes[d], self.typenum, 6 * batch.count * self.hidden)
+                check_array(h[d], self.typenum, lies.rows * self.outputs)
+                check_array(c[d], self.typenum, lies.rows * self.hidden)
         sizes, offsets = (batch.sizes, batch.offsets) if batch.ragged else (None, None)
         lies.sizes = <const Py_ssize_t *> first_of(sizes)
         lies.begins = <const Py_ssize_t *> first_of(offsets)
@@ -343,11 +407,17 @@ cdef class Network:
                   and cnp.PyArray_NDIM(out) == rank and not overlap(x, out)
                   and cnp.PyArray_CompareLists(cnp.PyArray_DIMS(out), wide, rank)):
             return None
+        check_array(h, self.typenum, self.states * lies.rows * self.outputs)
+        check_array(c, self.typenum, self.states * lies.rows * self.hidden)
+        workspace.begin()
         lies.down = workspace.down
         workspace.down = not workspace.down
-        run_layers(self, workspace, &lies, cnp.PyArray_BYTES(x), 0, self.inputs * self.itemsize,
-                   cnp.PyArray_BYTES(out), 0, self.outputs * self.itemsize,
-                   cnp.PyArray_BYTES(h), cnp.PyArray_BYTES(c))
+        try:
+            run_layers(self, workspace, &lies, cnp.PyArray_BYTES(x), 0, self.inputs * self.itemsize,
+                       cnp.PyArray_BYTES(out), 0, self.outputs * self.itemsize,
+                       cnp.PyArray_BYTES(h), cnp.PyArray_BYTES(c))
+        finally:
+            workspace.end()
         return out
 
 
@@ -355,6 +425,45 @@ cdef inline bint is_plain(x, int typenum) noexcept:
     """Whether x is an array of this dtype, C-contiguous, aligned and in native byte order."""
     return (cnp.PyArray_CheckExact(x) and cnp.PyArray_TYPE(x) == typenum
             and cnp.PyArray_ISCARRAY_RO(x))
+
+
+cdef int check_rows(array, int typenum, Py_ssize_t steps, Py_ssize_t rows,
+                    Py_ssize_t width) except -1:
+    """As `check_array`, of (T, N, F) in any layout whose rows are contiguous."""
+    if not (isinstance(array, cnp.ndarray) and cnp.PyArray_TYPE(array) == typenum
+            and cnp.PyArray_NDIM(array) == 3 and cnp.PyArray_DIM(array, 0) >= steps
+            and cnp.PyArray_DIM(array, 1) == rows and cnp.PyArray_DIM(array, 2) == width
+            and (width == 1 or cnp.PyArray_SIZE(array) == 0
+                 or cnp.PyArray_STRIDE(array, 2) == cnp.PyArray_ITEMSIZE(array))):
+        raise ValueError(f"expected rows ({steps}, {rows}, {width}) of the LSTM's dtype")
+    return 0
+
+
+cdef int check_batch(batch) except -1:
+    """A ragged batch's sizes fall from at most N, and its order is of N sequences."""
+    cdef Py_ssize_t j, before, rows = batch.rows, steps = batch.steps
+    cdef const Py_ssize_t *sizes
+    cdef const Py_ssize_t *order
+    cdef const Py_ssize_t *offsets
+    if not batch.ragged:
+        return 0
+    check_array(batch.sizes, cnp.NPY_INTP, steps)
+    check_array(batch.order, cnp.NPY_INTP, rows)
+    check_array(batch.offsets, cnp.NPY_INTP, steps + 1)
+    sizes = <const Py_ssize_t *> first_of(batch.sizes)
+    order = <const Py_ssize_t *> first_of(batch.order)
+    offsets = <const Py_ssize_t *> first_of(batch.offsets)
+    before = rows
+    for j in range(steps):
+        if not 0 <= sizes[j] <= before or offsets[j + 1] - offsets[j] != sizes[j]:
+            raise ValueError("batch: expected sizes that fall, and their sums")
+        before = sizes[j]
+    for j in range(rows):
+        if not 0 <= order[j] < rows:
+            raise ValueError(f"batch: expected an order of {rows} sequences")
+    if offsets[0] != 0:
+        raise ValueError("batch: expected offsets from 0")
+    return 0
 
 
 cdef inline bint overlap(a, b) noexcept:
@@ -371,18 +480,16 @@ cdef int run_layers(Network net, Workspace workspace, const layout *b, const cha
     bytes."""
     cdef char local[LOCAL_BYTES + 64]
     cdef arena memory, empty
-    cdef bint lent = workspace is not None and not workspace.taken
     memset(&empty, 0, sizeof(arena))
     memory = empty
-    if lent:
-        memory, workspace.taken = workspace.memory, True
+    if workspace is not None:
+        memory = workspace.memory
     else:
         memory.memory, memory.size = local + (-<Py_ssize_t> local & 63), LOCAL_BYTES
     try:
         return run_layers_in(&memory, net, b, x, x_step, x_row, y, y_step, y_row, h, c)
     finally:
-        if lent:
-            workspace.taken = False
+        if workspace is not None:
             workspace.grow(memory.peak)
         arena_return(&memory, &empty)
 
@@ -409,8 +516,7 @@ cdef int run_layers_in(arena *memory, Network net, const layout *b, const char *
     w.memory = memory
     divide(net, b, net.directions, &w)
     chain_layers(net, b, &w)
-    # Of one moment, all of them; kept until the tasks are done.
-    weights = [packed(net, r, False) for directions in net.layers for r in directions]
+    weights = all_packed(net)
     if net.directions > 1 and layers > 1:
         spare = take(memory, b.steps * b.rows * spare_row)
     before = memory[0]

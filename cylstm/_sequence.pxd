@@ -15,4 +15,8 @@ cdef class Recurrence:
     cdef const void *bias
     cdef dict packed          # parameters as `cylstm._inference` packs them, once they were used
 
+cdef class Version:
+    cdef public Py_ssize_t changes
+
 cdef char *first_of(array) noexcept
+cdef int check_array(array, int typenum, Py_ssize_t size) except -1

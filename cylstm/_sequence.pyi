@@ -7,6 +7,9 @@ from cylstm.batch import Batch
 def aligned_empty(size: int, dtype: dtype) -> ndarray: ...
 def copy_all(targets: list[ndarray], sources: list[ndarray]) -> None: ...
 
+class Version:
+    changes: int
+
 class Recurrence:
     parameters: dict[str, ndarray]
     reverse: bool

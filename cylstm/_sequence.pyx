@@ -40,10 +40,25 @@ def aligned_empty(Py_ssize_t size, dtype):
     return memory[start : start + size]
 
 
+cdef class Version:
+    """How often parameters have changed: odd while they do."""
+
+
 def copy_all(list targets, list sources):
     """Copy arrays, C-contiguous and alike, with no other thread's Python in between."""
     for target, source in zip(targets, sources, strict=True):
+        check_array(target, cnp.PyArray_TYPE(target), cnp.PyArray_SIZE(target))
+        check_array(source, cnp.PyArray_TYPE(target), cnp.PyArray_SIZE(target))
+    for target, source in zip(targets, sources, strict=True):
         memcpy(first_of(target), first_of(source), cnp.PyArray_NBYTES(target))
+
+
+cdef int check_array(array, int typenum, Py_ssize_t size) except -1:
+    """What is read or written through a pointer is what it is said to be, whoever made it."""
+    if not (isinstance(array, cnp.ndarray) and cnp.PyArray_TYPE(array) == typenum
+            and cnp.PyArray_ISCARRAY_RO(array) and cnp.PyArray_SIZE(array) == size):
+        raise ValueError(f"expected a contiguous array of {size} numbers, of its LSTM's dtype")
+    return 0
 
 
 cdef class Recurrence:

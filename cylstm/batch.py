@@ -80,11 +80,12 @@ class Batch:
         step = np.repeat(np.arange(len(self.sizes)), self.sizes)
         return step, self.order[np.arange(self.count) - self.offsets[step]]
 
-    def pack(self, x: np.ndarray) -> np.ndarray:
-        """From (T, N, F) to contiguous rows (S, F); not copied where it lies so already."""
+    def pack(self, x: np.ndarray, own: bool = False) -> np.ndarray:
+        """From (T, N, F) to contiguous rows (S, F); where it lies so already, a copy if `own`."""
         if self.ragged:
             return x[self._places()]
-        return np.ascontiguousarray(x).reshape(-1, x.shape[2])
+        rows = x.copy(order="C") if own else np.ascontiguousarray(x)
+        return rows.reshape(-1, x.shape[2])
 
     def unpack(self, rows: np.ndarray, to: np.ndarray) -> None:
         """From rows (S, F) to (T, N, F); what is past a sequence's end becomes zero."""

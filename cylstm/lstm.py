@@ -6,7 +6,7 @@ import copy
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,10 +14,12 @@ import numpy as np
 
 from cylstm import _backward, checks
 from cylstm._inference import PRODUCT, Network
-from cylstm._sequence import Recurrence, copy_all
+from cylstm._sequence import Recurrence
+from cylstm.access import writing
 from cylstm.batch import Batch
 from cylstm.io.safetensors import load_model, save_model
 from cylstm.options import STANDARD, Options, checked_options, initialise
+from cylstm.parameters import Lent, Parameters
 from cylstm.stream import Stream
 
 State = tuple[np.ndarray, np.ndarray]
@@ -136,25 +138,19 @@ class LSTM:
         given = {name: value for name, value in locals().items() if name not in ("self", "seed")}
         self._build(checked_options(**given))
         self._rng = checks.seeded("seed", seed)
-        for name, parameter in self._parameters.items():
+        for name, parameter in self._store.memory().items():
             initialise(name, parameter, self._options, self._rng)
 
     def _build(self, options: Options) -> None:
         """Everything but the parameters' values."""
         self._options = options
         dtype = np.dtype(options.dtype)
-        self._parameters = {
-            name: checks.memory(shape, dtype) for name, shape in options.parameter_shapes().items()
-        }
-        # Views of a read-only buffer: unlike those of an array, they cannot be made writable.
-        self._views = {
-            name: np.asarray(memoryview(base).toreadonly())
-            for name, base in self._parameters.items()
-        }
-        self.__dict__.update(asdict(options), dtype=dtype, **self._views)
+        self._store = Parameters(options.parameter_shapes(), dtype)
+        self.__dict__.update(asdict(options), dtype=dtype, **self._store.views)
+        parameters = self._store.memory()
         self._layers: list[list[Recurrence]] = [[] for _ in range(options.num_layers)]
         for ending, layer, direction in options.cells():
-            own = {n: self._parameters[n + ending] for n in options.layer_shapes(layer)}
+            own = {n: parameters[n + ending] for n in options.layer_shapes(layer)}
             self._layers[layer].append(
                 Recurrence(
                     own,
@@ -164,7 +160,7 @@ class LSTM:
                     activations=options.activations_of(direction),
                 )
             )
-        self._network = Network(self._layers, options.batch_first)
+        self._network = Network(self._layers, options.batch_first, self._store)
 
     # Parameters
 
@@ -177,7 +173,7 @@ class LSTM:
         >>> cylstm.LSTM(1, 1).num_parameters, cylstm.LSTM(1, 2).num_parameters
         (12, 32)
         """
-        return sum(parameter.size for parameter in self._parameters.values())
+        return sum(parameter.size for parameter in self._store.views.values())
 
     @property
     def config(self) -> dict[str, Any]:
@@ -186,13 +182,14 @@ class LSTM:
 
     def named_parameters(self) -> Iterator[tuple[str, np.ndarray]]:
         """Iterate over the names and (read-only) parameters, in PyTorch's order."""
-        return iter(self._views.items())
+        return iter(self._store.views.items())
 
-    @contextmanager
-    def edit(self) -> Iterator[dict[str, np.ndarray]]:
+    def edit(self) -> AbstractContextManager[Lent]:
         """Lend writable copies of the parameters, by name, that take effect when the block ends.
 
-        If it ends by an exception, nothing is changed. Afterwards the copies are read-only.
+        A name may be given another array instead. If the block ends by an exception, or an array is
+        none of real numbers of the parameter's shape, nothing is changed. Afterwards the copies are
+        read-only.
 
         Examples
         --------
@@ -202,46 +199,24 @@ class LSTM:
         >>> lstm.bias_l0
         array([0.5, 0.5, 1.5, 1.5, 0.5, 0.5, 0.5, 0.5], dtype=float32)
         """
-        lent = self.state_dict()
-        yield dict(lent)
-        self._assign(lent)
-        for parameter in lent.values():
-            parameter.flags.writeable = False
+        return self._store.edit()
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("_"):
             object.__setattr__(self, name, value)
-        elif name in self._parameters:
-            self._assign({name: self._checked_parameter(name, value).copy()})
+        elif name in self._store.views:
+            self._store.assign({name: self._store.checked(name, value)})
         else:
             raise AttributeError(f"{name}: an LSTM's options are set when it is made")
-
-    def _checked_parameter(self, name: str, value: Any) -> np.ndarray:
-        if hasattr(value, "detach"):  # a tensor that may require a gradient
-            value = value.detach()
-        given, shape = checks.is_array(name, value), self._parameters[name].shape
-        if given.dtype.kind != "f":
-            raise TypeError(f"{name}: expected real numbers, got {given.dtype}")
-        if given.shape != shape:
-            raise ValueError(f"{name}: expected shape {shape}, got {given.shape}")
-        return given
-
-    def _assign(self, values: Mapping[str, np.ndarray]) -> None:
-        sources = [np.ascontiguousarray(value, self.dtype) for value in values.values()]
-        with self._in_place() as parameters:
-            copy_all([parameters[name] for name in values], sources)
 
     @contextmanager
     def _in_place(self) -> Iterator[dict[str, np.ndarray]]:
         """Lend the parameters themselves, to code that keeps none of them.
 
-        Calls that begin meanwhile use the weights that were packed last.
+        Calls that begin meanwhile use the weights that were packed last, or wait.
         """
-        self._network.changes += 1
-        try:
-            yield dict(self._parameters)
-        finally:
-            self._network.changes += 1
+        with writing(self._store.alone):
+            yield self._store.memory()
 
     def state_dict(self, *, torch: bool = False) -> dict[str, np.ndarray]:
         """Copies of the parameters, by name.
@@ -253,12 +228,12 @@ class LSTM:
             becomes ``bias_ih``, and ``bias_hh`` is zero.
         """
         state = {}
-        for name, parameter in self._parameters.items():
+        for name, copied in self._store.copies().items():
             if torch and name.startswith("bias_"):
-                state[name.replace("bias_", "bias_ih_")] = parameter.copy()
-                state[name.replace("bias_", "bias_hh_")] = np.zeros_like(parameter)
+                state[name.replace("bias_", "bias_ih_")] = copied
+                state[name.replace("bias_", "bias_hh_")] = np.zeros_like(copied)
             else:
-                state[name] = parameter.copy()
+                state[name] = copied
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -281,17 +256,12 @@ class LSTM:
             Where a value is no array of real numbers.
         """
         given = dict(state_dict)
-        for name in self._parameters:
+        for name in self._store.views:
             pair = [name.replace("bias_", bias) for bias in ("bias_ih_", "bias_hh_")]
             if name.startswith("bias_") and name not in given and all(p in given for p in pair):
-                first, second = (self._checked_parameter(name, given.pop(p)) for p in pair)
+                first, second = (self._store.checked(name, given.pop(p)) for p in pair)
                 given[name] = first + second
-        missing = [name for name in self._parameters if name not in given]
-        unexpected = [name for name in given if name not in self._parameters]
-        if missing or unexpected:
-            raise KeyError(f"state_dict: missing {missing}, unexpected {unexpected}")
-        checked = {name: self._checked_parameter(name, value) for name, value in given.items()}
-        self._assign({name: value.copy() for name, value in checked.items()})  # some may be ours
+        self._store.assign(self._store.checked_all(given, "state_dict"))
 
     # Other frameworks
 
@@ -444,6 +414,12 @@ class LSTM:
         if PRODUCT == "packed":
             self._network.run(x, y, h, c, batch)
             return
+        with self._store.reading():
+            self._run_by_blas(batch, x, y, h, c)
+
+    def _run_by_blas(
+        self, batch: Batch, x: np.ndarray, y: np.ndarray, h: np.ndarray, c: np.ndarray
+    ) -> None:
         directions, width = self._options.directions, self._options.output_size
         for layer, recurrences in enumerate(self._layers):
             target = y if layer == self.num_layers - 1 else np.empty_like(y)
@@ -495,7 +471,7 @@ class LSTM:
         y, (h_n, c_n)
             As for inference.
         tape : Tape
-            For `backward`. It refers to x, which must not change before that.
+            For `backward`.
 
         References
         ----------
@@ -516,8 +492,18 @@ class LSTM:
         h, c = self._initial_state(state, batch, unbatched)
         if segment is not None:
             segment = checks.whole("segment", segment, 1)
-        tape = Tape(self, self._network.changes, batch, unbatched, batch.parts(segment), [])
-        rows, directions, width = batch.pack(x), self._options.directions, self._options.output_size
+        with self._store.reading():
+            changes = self._store.version.changes
+            tape = Tape(self, changes, batch, unbatched, batch.parts(segment), [])
+            rows = self._forward_layers(tape, batch.pack(x, own=True), h, c, rng)
+        given = self._given_rows(batch, rows, unbatched, kept=True)
+        return given, self._given_state(batch, h, c, unbatched), tape
+
+    def _forward_layers(
+        self, tape: Tape, rows: np.ndarray, h: np.ndarray, c: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Run and tape all layers; return the last one's y in packed rows."""
+        directions, width = self._options.directions, self._options.output_size
         for layer in range(self.num_layers):
             mask = self._dropout_mask(rows, rng) if layer and self.dropout else None
             if mask is not None:
@@ -529,8 +515,7 @@ class LSTM:
             self._forward_layer(layer, kept, h[own], c[own], tape.parts)
             tape.layers.append(kept)
             rows = kept.y
-        given = self._given_rows(batch, rows, unbatched, kept=True)
-        return given, self._given_state(batch, h, c, unbatched), tape
+        return rows
 
     def _forward_layer(
         self, layer: int, kept: TapeOfLayer, h: np.ndarray, c: np.ndarray, parts: Parts
@@ -601,6 +586,12 @@ class LSTM:
         ValueError
             If the tape is another LSTM's, or older than a change of the parameters.
         """
+        with self._store.reading():
+            return self._backward(tape, grad_y, grad_state)
+
+    def _backward(
+        self, tape: Tape, grad_y: np.ndarray, grad_state: State | None
+    ) -> tuple[np.ndarray, State, dict[str, np.ndarray]]:
         self._check_tape(tape)
         batch, unbatched = tape.batch, tape.unbatched
         steps, size = batch.shape
@@ -625,7 +616,6 @@ class LSTM:
             for k, ending in enumerate(self._options.endings)
             for name, grad in by_cell[k].items()
         }
-        self._check_tape(tape)  # another thread may have changed the parameters meanwhile
         given = self._given_rows(batch, grad_rows, unbatched, kept=False)
         return given, self._given_state(batch, grad_h, grad_c, unbatched), grads
 
@@ -680,7 +670,7 @@ class LSTM:
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
         if tape.lstm is not self:
             raise ValueError("tape: expected one of this LSTM's, got another's")
-        if tape.changes != self._network.changes or tape.changes % 2:
+        if tape.changes != self._store.version.changes or tape.changes % 2:
             raise ValueError("tape: the parameters have changed since forward; run it again")
 
     # Shapes. Within, everything is (T, N, F); outside it is as the caller gave it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +19,10 @@ if TYPE_CHECKING:
 class Stream:
     """An LSTM's state over N sequences that come step by step; made by `LSTM.stream`.
 
-    A stream is for one thread; one LSTM may have any number of streams. It sees a change of the
-    LSTM's parameters at its next step.
+    A stream is for one thread, and one that comes amid another's step is refused; one LSTM may have
+    any number of streams. It sees a change of the LSTM's parameters at its next step.
+
+    A copy, as `copy.copy` makes it, is a stream of the same LSTM that goes on from the same state.
 
     Attributes
     ----------
@@ -31,9 +35,9 @@ class Stream:
             raise ValueError("stream: a direction that reads from the end cannot be streamed")
         self.batch_size = checks.whole("batch_size", batch_size)
         self._lstm = lstm
-        self._step = Batch(1, batch_size)
+        self._step = Batch(1, self.batch_size)
         self._workspace = Workspace()
-        shape = lstm.num_layers, batch_size
+        shape = lstm.num_layers, self.batch_size
         self._h = np.zeros((*shape, lstm._options.output_size), lstm.dtype)
         self._c = np.zeros((*shape, lstm.hidden_size), lstm.dtype)
 
@@ -50,6 +54,13 @@ class Stream:
         -------
         y : array, (N, R), (R,), (T, N, R) or (N, T, R)
             The last layer's h.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If x or `out` is of the wrong rank, shape or dtype; the state is as before.
+        RuntimeError
+            If another thread uses the stream now, or did when this process was forked.
         """
         lstm = self._lstm
         if PRODUCT == "packed":
@@ -70,7 +81,8 @@ class Stream:
         given = y[0, 0] if single else y[0] if batch is self._step else lstm._as_given(y)
         if out is not None:
             lstm._check_out(out, given)
-        lstm._run(batch, x, y, self._h, self._c)
+        with self._alone():
+            lstm._run(batch, x, y, self._h, self._c)
         if out is None:
             return given
         out[...] = given
@@ -85,18 +97,38 @@ class Stream:
             Which sequences: an integer, a list of integers, a slice or a mask (N,).
         """
         chosen = slice(None) if rows is None else checks.index("rows", rows)
+        if rows is None:
+            self._workspace.forget_fork()
         try:
-            self._h[:, chosen] = 0
-            self._c[:, chosen] = 0
+            with self._alone():
+                self._h[:, chosen] = 0
+                self._c[:, chosen] = 0
         except IndexError as error:
             raise IndexError(f"rows: {error}") from None
 
     @property
     def state(self) -> State:
         """Copies of (h, c): (L, N, R) and (L, N, H). It can be set to such a pair."""
-        return self._h.copy(), self._c.copy()
+        with self._alone():
+            return self._h.copy(), self._c.copy()
 
     @state.setter
     def state(self, state: State) -> None:
         h, c = self._lstm._initial_state(state, self._step, False, "state", after="")
-        self._h[...], self._c[...] = h, c
+        self._workspace.forget_fork()
+        with self._alone():
+            self._h[...], self._c[...] = h, c
+
+    def __copy__(self) -> Stream:
+        stream = Stream(self._lstm, self.batch_size)
+        stream.state = self.state
+        return stream
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Refuse another thread's use meanwhile."""
+        self._workspace.begin()
+        try:
+            yield
+        finally:
+            self._workspace.end()

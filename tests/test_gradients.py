@@ -1,5 +1,7 @@
 """Every gradient against central differences of the reference, and what a tape promises."""
 
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -192,17 +194,31 @@ def test_tape_of_old_parameters(rng, change):
         case.lstm.backward(tape, case.grad_y)
 
 
-def test_parameters_that_change_during_backward(rng, monkeypatch):
+def test_a_change_waits_for_backward(rng, monkeypatch):
     case = random_case(rng, 3, 2)
     _, _, tape = case.lstm.forward(*case.inputs)
+    expected = flat(case.lstm.backward(tape, case.grad_y))
     direction = case.lstm._backward_direction
+    changer = threading.Thread(target=assign, args=[case.lstm])
 
     def changed_meanwhile(*arguments):
-        assign(case.lstm)
+        changer.start()
+        changer.join(0.1)
+        assert changer.is_alive()
         return direction(*arguments)
 
     monkeypatch.setattr(case.lstm, "_backward_direction", changed_meanwhile)
+    assert_same_bits(flat(case.lstm.backward(tape, case.grad_y)), expected)
+    changer.join()
     with pytest.raises(ValueError, match="tape"):
+        case.lstm.backward(tape, case.grad_y)
+
+
+def test_a_call_cannot_change_what_it_uses(rng, monkeypatch):
+    case = random_case(rng, 3, 2)
+    _, _, tape = case.lstm.forward(*case.inputs)
+    monkeypatch.setattr(case.lstm, "_backward_direction", lambda *_: assign(case.lstm))
+    with pytest.raises(RuntimeError, match="cannot change"):
         case.lstm.backward(tape, case.grad_y)
 
 

@@ -189,7 +189,9 @@ def test_a_sequential_gives_its_layers_back():
         ),
         (lambda: Linear(3, 1)(np.float32(1)), ValueError, r"x: expected .* got \(\)"),
         (
-            lambda: Linear(3, 1).backward(np.ones((2, 3), "f4"), np.ones((2, 2), "f4")),
+            lambda: (m := Linear(3, 1)).backward(
+                m.forward(np.ones((2, 3), "f4"))[1], np.ones((2, 2), "f4")
+            ),
             ValueError,
             r"grad_y: expected the output's shape \(2, 1\), got \(2, 2\)",
         ),
@@ -237,7 +239,7 @@ def test_a_sequential_gives_its_layers_back():
             r"state: missing \[\], unexpected \['w'\]",
         ),
         (
-            lambda: Linear(1, 1).load_state_dict({"weight": [1], "bias": [1]}),
+            lambda: Linear(1, 1).load_state_dict({"weight": np.ones(1), "bias": np.ones(1)}),
             ValueError,
             r"weight: expected shape \(1, 1\), got \(1,\)",
         ),

@@ -7,11 +7,12 @@ one layer may serve many threads, and many sequences at once.
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from reprlib import repr as short
 from typing import Any, ClassVar
 
@@ -19,8 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cylstm import checks
+from cylstm.access import reading, writing
 from cylstm.io.safetensors import load_model, save_model
 from cylstm.lstm import LSTM, lstm_from_file
+from cylstm.parameters import Lent, Parameters, checked
 from cylstm.stream import Stream
 from cylstm.train.gradients import Gradient, RowGradient
 
@@ -40,6 +43,7 @@ class Layer(ABC):
     ``run(x)``                  The same beside the state; for layers that train otherwise.
     ``named_parameters()``      Pairs of name and array, the array read-only.
     ``edit()``                  A ``with`` block in which the parameters can be changed.
+    ``stream(batch_size)``      What takes a step at a time; for layers with a state.
     ==========================  ==============================================================
 
     Attributes
@@ -51,13 +55,18 @@ class Layer(ABC):
         By default nothing.
     keeps_time : bool
         Whether the output has a step for each of the input's.
+    steps_alone : bool
+        Whether each step of the output follows from that step of the input alone, so that the layer
+        can be given one step at a time. By default not.
     batch_first : bool, optional
         Whether sequences are (N, T, ...), not (T, N, ...), for layers to which it matters.
     """
 
     takes: ClassVar[frozenset[str]] = frozenset()
     keeps_time: bool = True
+    steps_alone: bool = False
     batch_first: bool | None = None
+    _store: Parameters | None = None  # of the library's own layers
 
     @abstractmethod
     def forward(self, x: Array) -> tuple[Array, Any]:
@@ -95,23 +104,39 @@ class Layer(ABC):
 
     def named_parameters(self) -> Iterator[tuple[str, Array]]:
         """Iterate over pairs of name and array, the array read-only; without override, none."""
-        yield from ()
+        if self._store is not None:
+            yield from self._store.views.items()
+
+    def edit(self) -> AbstractContextManager[Any]:
+        """Lend copies of the parameters by name, which take effect when the block ends.
+
+        A name may be given another array instead. If the block ends by an exception, or an array is
+        none of real numbers of the parameter's shape, nothing is changed.
+        """
+        return nullcontext({}) if self._store is None else self._store.edit()
 
     @contextmanager
-    def edit(self) -> Iterator[dict[str, Array]]:
-        """Lend the parameters by name as arrays to change in place, until the block's end."""
-        yield {}
+    def _in_place(self) -> Iterator[Mapping[str, Array]]:
+        """As `edit`, to code that keeps none of the arrays and leaves none half changed."""
+        with _changing([("", self)]) as parameters:
+            yield parameters
 
-    def _in_place(self) -> AbstractContextManager[dict[str, Array]]:
-        """As `edit`, to code that keeps none of the arrays."""
-        return self.edit()
+    def _leaves(self) -> Iterator[tuple[str, Layer]]:
+        """Iterate over the layers that this one is made of, and what their names begin with."""
+        yield "", self
+
+    @property
+    def _stores(self) -> frozenset[Parameters]:
+        """Where the parameters are, but those of layers that have their own way."""
+        return frozenset(leaf._store for _, leaf in self._leaves() if leaf._store is not None)
 
     def state_dict(self) -> dict[str, Array]:
-        """Return copies of the parameters by name."""
-        return {name: parameter.copy() for name, parameter in self.named_parameters()}
+        """Return copies of the parameters by name, all of one moment."""
+        with reading(self._stores):
+            return {name: parameter.copy() for name, parameter in self.named_parameters()}
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
-        """Set all parameters.
+        """Set all parameters, or none.
 
         Parameters
         ----------
@@ -121,14 +146,41 @@ class Layer(ABC):
         Raises
         ------
         KeyError
-            If a parameter is missing, or unknown. Nothing is changed then.
+            If a parameter is missing, or unknown.
+        TypeError
+            If one is no array of real numbers.
         ValueError
-            If one has another shape. Nothing is changed then.
+            If one has another shape.
         """
         with self.edit() as parameters:
-            _check_state(parameters, state)
-            for name, parameter in parameters.items():
-                parameter[...] = state[name]
+            missing = [name for name in parameters if name not in state]
+            unexpected = [name for name in state if name not in parameters]
+            if missing or unexpected:
+                raise KeyError(f"state: missing {missing}, unexpected {unexpected}")
+            values = {name: checked(name, state[name], parameters[name]) for name in parameters}
+            for name, value in values.items():
+                parameters[name][...] = value
+
+    def stream(self, batch_size: int = 1) -> Any:
+        """Return what advances sequences a step at a time: it has ``step(x)`` and ``reset(rows)``.
+
+        Parameters
+        ----------
+        batch_size : int, default 1
+            N, how many sequences it advances together.
+
+        Raises
+        ------
+        ValueError
+            If the layer does not say how: by `steps_alone`, or a method of its own.
+        """
+        checks.whole("batch_size", batch_size)
+        if not self.steps_alone:
+            raise ValueError(
+                f"stream: {type(self).__name__} does not say how it takes a step at a time; "
+                "it says so by steps_alone = True, or a method stream"
+            )
+        return _StepsAlone(self)
 
     @classmethod
     def from_saved(cls, config: dict[str, Any], state: Mapping[str, Array]) -> Layer:
@@ -201,6 +253,8 @@ class Embedding(Layer):
     (array([2, 5, 7]), array([1., 2., 1.], dtype=float32))
     """
 
+    steps_alone = True
+
     def __init__(
         self,
         num_embeddings: int,
@@ -219,9 +273,11 @@ class Embedding(Layer):
             )
         self.dtype = checks.floating("dtype", dtype)
         shape = self.num_embeddings, self.embedding_dim
-        self._weight = np.random.default_rng(seed).standard_normal(shape, self.dtype)
+        self._store = Parameters({"weight": shape}, self.dtype)
+        weight = self._store.memory()["weight"]
+        checks.seeded("seed", seed).standard_normal(dtype=self.dtype, out=weight)
         if self.padding_idx is not None:
-            self._weight[self.padding_idx] = 0
+            weight[self.padding_idx] = 0
 
     @property
     def config(self) -> dict[str, Any]:
@@ -252,7 +308,7 @@ class Embedding(Layer):
         y : ndarray, (..., D)
             Their vectors.
         tape : ndarray
-            `x` itself, which may not be changed before `backward`.
+            A copy of `x`.
 
         Raises
         ------
@@ -261,14 +317,15 @@ class Embedding(Layer):
         ValueError
             If one of them is out of range.
         """
-        x = checks.is_array("x", x)
+        x = np.array(checks.is_array("x", x))  # the tape, which no one else may change
         if x.dtype.kind not in "iu":
             raise TypeError(f"x: expected integers, got {x.dtype}")
         if x.size and not (x.min() >= 0 and x.max() < self.num_embeddings):
             raise ValueError(
                 f"x: expected 0 to {self.num_embeddings - 1}, got {x.min()} to {x.max()}"
             )
-        return self._weight[x], x
+        with self._store.reading():
+            return self._store.views["weight"][x], x
 
     def backward(
         self, tape: npt.NDArray[np.integer], grad_y: Array
@@ -292,14 +349,6 @@ class Embedding(Layer):
             rows, sums = rows[learns], sums[learns]
         shape = self.num_embeddings, self.embedding_dim
         return None, {"weight": RowGradient(rows.astype(np.intp), sums, shape)}
-
-    def named_parameters(self) -> Iterator[tuple[str, Array]]:
-        """Iterate over pairs of name and array, the array read-only."""
-        yield from _read_only({"weight": self._weight}).items()
-
-    def edit(self) -> AbstractContextManager[dict[str, Array]]:
-        """Lend the parameter by name as an array to change in place, until the block's end."""
-        return _lend({"weight": self._weight})
 
 
 class Linear(Layer):
@@ -338,6 +387,8 @@ class Linear(Layer):
     (5, 4, 2)
     """
 
+    steps_alone = True
+
     def __init__(
         self,
         in_features: int,
@@ -351,14 +402,16 @@ class Linear(Layer):
         self.out_features = checks.whole("out_features", out_features, 1)
         self.bias = checks.is_true_or_false("bias", bias)
         self.dtype = checks.floating("dtype", dtype)
-        self._parameters = {"weight": self._glorot_uniform(np.random.default_rng(seed))}
+        shape = self.out_features, self.in_features
+        shapes = {"weight": shape, "bias": (self.out_features,)}
+        if not self.bias:
+            del shapes["bias"]
+        self._store = Parameters(shapes, self.dtype)
+        limit = math.sqrt(6 / sum(shape))  # Glorot's
+        memory = self._store.memory()
+        memory["weight"][...] = checks.seeded("seed", seed).uniform(-limit, limit, shape)
         if self.bias:
-            self._parameters["bias"] = np.zeros(self.out_features, self.dtype)
-
-    def _glorot_uniform(self, rng: np.random.Generator) -> Array:
-        limit = math.sqrt(6 / (self.in_features + self.out_features))
-        shape = (self.out_features, self.in_features)
-        return rng.uniform(-limit, limit, shape).astype(self.dtype)
+            memory["bias"][...] = 0
 
     @property
     def config(self) -> dict[str, Any]:
@@ -376,7 +429,13 @@ class Linear(Layer):
         _check_saved_weight(state, (config.get("out_features"), config.get("in_features")))
         return super().from_saved(config, state)
 
-    def forward(self, x: Array) -> tuple[Array, Array]:
+    def run(self, x: Array) -> tuple[Array, None]:
+        """Return the map of `x`, and no state."""
+        x = self._checked_input(x)
+        with self._store.reading():
+            return self._map(x), None
+
+    def forward(self, x: Array) -> tuple[Array, tuple[Array, int]]:
         """Return the map of `x`, and the tape.
 
         Parameters
@@ -388,8 +447,8 @@ class Linear(Layer):
         -------
         y : ndarray
             Of shape (..., out_features).
-        tape : ndarray
-            `x` itself: neither it nor the parameters may be changed before `backward`.
+        tape : tuple
+            A copy of `x`, and how often the parameters have changed until now.
 
         Raises
         ------
@@ -398,21 +457,30 @@ class Linear(Layer):
         ValueError
             If its last axis is not `in_features` long.
         """
+        x = self._checked_input(x)
+        with self._store.reading():
+            return self._map(x), (x.copy(), self._store.version.changes)
+
+    def _checked_input(self, x: Array) -> Array:
         x = _as_array("x", x, self.dtype)
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"x: expected shape (..., {self.in_features}), got {x.shape}")
-        # One product over all rows: NumPy would make one for each matrix of a stack.
-        y = x.reshape(-1, self.in_features) @ self._parameters["weight"].T
-        if self.bias:
-            y += self._parameters["bias"]
-        return y.reshape(*x.shape[:-1], self.out_features), x
+        return x
 
-    def backward(self, tape: Array, grad_y: Array) -> tuple[Array, dict[str, Array]]:
+    def _map(self, x: Array) -> Array:
+        # One product over all rows: NumPy would make one for each matrix of a stack.
+        parameters = self._store.views
+        y = x.reshape(-1, self.in_features) @ parameters["weight"].T
+        if self.bias:
+            y += parameters["bias"]
+        return y.reshape(*x.shape[:-1], self.out_features)
+
+    def backward(self, tape: tuple[Array, int], grad_y: Array) -> tuple[Array, dict[str, Array]]:
         """Return the gradients of the input and of the parameters.
 
         Parameters
         ----------
-        tape : ndarray
+        tape : tuple
             What `forward` returned.
         grad_y : ndarray
             The gradient of the output, of shape (..., out_features).
@@ -427,23 +495,20 @@ class Linear(Layer):
         Raises
         ------
         TypeError, ValueError
-            If `grad_y` does not have the output's dtype and shape.
+            If `grad_y` does not have the output's dtype and shape, or the parameters have changed
+            since `forward`.
         """
+        x, changes = tape
         grad_y = _as_array("grad_y", grad_y, self.dtype)
-        _check_gradient(grad_y, (*tape.shape[:-1], self.out_features))
+        _check_gradient(grad_y, (*x.shape[:-1], self.out_features))
         rows = grad_y.reshape(-1, self.out_features)
-        grads = {"weight": rows.T @ tape.reshape(-1, self.in_features)}
+        grads = {"weight": rows.T @ x.reshape(-1, self.in_features)}
         if self.bias:
             grads["bias"] = rows.sum(axis=0)
-        return (rows @ self._parameters["weight"]).reshape(tape.shape), grads
-
-    def named_parameters(self) -> Iterator[tuple[str, Array]]:
-        """Iterate over pairs of name and array, the array read-only."""
-        yield from _read_only(self._parameters).items()
-
-    def edit(self) -> AbstractContextManager[dict[str, Array]]:
-        """Lend the parameters by name as arrays to change in place, until the block's end."""
-        return _lend(self._parameters)
+        with self._store.reading():
+            if changes != self._store.version.changes:
+                raise ValueError("tape: the parameters have changed since forward; run it again")
+            return (rows @ self._store.views["weight"]).reshape(x.shape), grads
 
 
 class Dropout(Layer):
@@ -478,6 +543,7 @@ class Dropout(Layer):
     """
 
     takes = frozenset({"rng"})
+    steps_alone = True
 
     def __init__(self, p: float = 0.5, *, seed: int | np.random.Generator | None = None) -> None:
         self.p = checks.finite("p", p)
@@ -595,6 +661,11 @@ class Last(Layer):
         np.put_along_axis(self._by_time(grad_x), last[None, ..., None], real[None], axis=0)
         return grad_x, {}
 
+    def stream(self, batch_size: int = 1) -> _StepsAlone:
+        """Return what gives each step as it comes: until now it is the last."""
+        checks.whole("batch_size", batch_size)
+        return _StepsAlone(lambda x: x)
+
     def _by_time(self, x: Array) -> Array:
         """Return a view with the axis of time first."""
         return x.swapaxes(0, 1) if self.batch_first and x.ndim == 3 else x
@@ -635,6 +706,11 @@ class Sequential(Layer):
         if len({id(layer) for layer in layers}) < len(layers):
             raise ValueError("layers: expected objects of their own, got one twice")
         self._layers = tuple(as_layer(layer, f"layers[{i}]") for i, layer in enumerate(layers))
+
+    def _leaves(self) -> Iterator[tuple[str, Layer]]:
+        for i, layer in enumerate(self._layers):
+            for prefix, leaf in layer._leaves():
+                yield f"{i}.{prefix}", leaf
 
     def __len__(self) -> int:
         """Return the number of layers."""
@@ -679,6 +755,8 @@ class Sequential(Layer):
     ) -> tuple[Array, list[Any]]:
         """Return the output, and the state after the last step; the layers keep nothing.
 
+        The parameters of all layers are those of one moment.
+
         Parameters
         ----------
         x : ndarray
@@ -689,10 +767,11 @@ class Sequential(Layer):
             Each sequence's own length, for the layers up to one that does not keep time.
         """
         states = []
-        for layer, own in zip(self._layers, self._states(state), strict=True):
-            x, after = layer.run(x, **taken(layer, state=own, lengths=lengths))
-            states.append(after)
-            lengths = lengths if layer.keeps_time else None
+        with reading(self._stores):
+            for layer, own in zip(self._layers, self._states(state), strict=True):
+                x, after = layer.run(x, **taken(layer, state=own, lengths=lengths))
+                states.append(after)
+                lengths = lengths if layer.keeps_time else None
         return x, states
 
     def forward(
@@ -715,11 +794,12 @@ class Sequential(Layer):
             As for `cylstm.LSTM.forward`.
         """
         tapes = []
-        for layer, own in zip(self._layers, self._states(state), strict=True):
-            given = taken(layer, state=own, lengths=lengths, rng=rng, segment=segment)
-            x, tape = layer.forward(x, **given)
-            tapes.append(tape)
-            lengths = lengths if layer.keeps_time else None
+        with reading(self._stores):
+            for layer, own in zip(self._layers, self._states(state), strict=True):
+                given = taken(layer, state=own, lengths=lengths, rng=rng, segment=segment)
+                x, tape = layer.forward(x, **given)
+                tapes.append(tape)
+                lengths = lengths if layer.keeps_time else None
         return x, tapes
 
     def state_after(self, tape: list[Any]) -> list[Any]:
@@ -742,6 +822,12 @@ class Sequential(Layer):
         batch_size : int, default 1
             N, how many sequences it advances together.
 
+        Raises
+        ------
+        ValueError
+            If a layer does not say how it takes a step at a time, or reads from the end, or needs
+            steps after a layer that keeps one of them.
+
         Examples
         --------
         >>> model = Sequential(Embedding(9, 4, seed=0), LSTM(4, 8, seed=0), Linear(8, 9, seed=0))
@@ -750,14 +836,15 @@ class Sequential(Layer):
         >>> logits[0].shape
         (1, 9)
         """
-        return SequentialStream(self._layers, batch_size)
+        return SequentialStream(self._layers, checks.whole("batch_size", batch_size))
 
     def backward(self, tape: list[Any], grad_y: Array) -> tuple[Array, dict[str, Gradient]]:
         """Return the gradient of the input, and the parameters' gradients by name."""
         grads = {}
-        for i, layer in reversed(list(enumerate(self._layers))):
-            grad_y, layer_grads = layer.backward(tape[i], grad_y)
-            grads.update(_prefixed(i, layer_grads))
+        with reading(self._stores):
+            for i, layer in reversed(list(enumerate(self._layers))):
+                grad_y, layer_grads = layer.backward(tape[i], grad_y)
+                grads.update(_prefixed(i, layer_grads))
         return grad_y, grads
 
     def named_parameters(self) -> Iterator[tuple[str, Array]]:
@@ -765,12 +852,28 @@ class Sequential(Layer):
         for i, layer in enumerate(self._layers):
             yield from _prefixed(i, dict(layer.named_parameters())).items()
 
-    def edit(self) -> AbstractContextManager[dict[str, Array]]:
-        """Lend the parameters by name as arrays to change in place, until the block's end."""
-        return _lend_all([layer.edit() for layer in self._layers])
+    @contextmanager
+    def edit(self) -> Iterator[Lent]:
+        """Lend copies of the parameters by name; see `Layer.edit`. All layers change, or none."""
+        lent = Lent(self.state_dict())
+        try:
+            yield lent
+        finally:
+            values = lent.returned()
+        like = dict(self.named_parameters())
+        values = {name: checked(name, values[name], like[name]) for name in like}
+        with self._in_place() as parameters:
+            for name, value in values.items():
+                parameters[name][...] = value
 
-    def _in_place(self) -> AbstractContextManager[dict[str, Array]]:
-        return _lend_all([layer._in_place() for layer in self._layers])
+    @contextmanager
+    def _in_place(self) -> Iterator[Mapping[str, Array]]:
+        with _changing(list(self._leaves())) as parameters:
+            yield parameters
+
+    def __getstate__(self) -> dict[str, Any]:
+        with reading(self._stores):  # between layers pickled one by one a step could come
+            return {"_layers": copy.deepcopy(self._layers)}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the whole model as one safetensors file.
@@ -828,13 +931,23 @@ class Sequential(Layer):
 
 
 class SequentialStream:
-    """A model's state over N sequences that come step by step; made by `Sequential.stream`."""
+    """A model's state over N sequences that come step by step; made by `Sequential.stream`.
+
+    A copy, as `copy.copy` makes it, goes on from the same state.
+    """
 
     def __init__(self, layers: tuple[Layer, ...], batch_size: int) -> None:
+        keeps_time = True
+        for i, layer in enumerate(layers):
+            if not keeps_time and not layer.steps_alone:
+                raise ValueError(
+                    f"layers[{i}]: {type(layer).__name__} cannot be streamed after a layer that "
+                    "keeps one step of all"
+                )
+            keeps_time = keeps_time and layer.keeps_time
+        self._stores = frozenset().union(*(layer._stores for layer in layers))
         self._steps = [
-            layer.lstm.stream(batch_size) if isinstance(layer, _OutputOf) else layer
-            for layer in layers
-            if layer.keeps_time  # else a step is all that it would keep of one
+            _named(f"layers[{i}]", layer.stream, batch_size) for i, layer in enumerate(layers)
         ]
 
     def step(self, x: Array) -> Array:
@@ -849,16 +962,38 @@ class SequentialStream:
         -------
         y : ndarray, (N, ...)
             The model's output at this step.
+
+        Raises
+        ------
+        ValueError
+            If x is not one step.
         """
-        for step in self._steps:
-            x = step.step(x) if isinstance(step, Stream) else step(x)
+        with reading(self._stores):
+            for step in self._steps:
+                if isinstance(step, Stream) and np.ndim(x) > 2:
+                    raise ValueError(f"x: expected one step (N, I), got shape {np.shape(x)}")
+                x = step.step(x)
         return x
 
     def reset(self, rows: Any = None) -> None:
         """Set the state to zero: of all sequences, or of those chosen, as `Stream.reset` does."""
         for step in self._steps:
-            if isinstance(step, Stream):
-                step.reset(rows)
+            step.reset(rows)
+
+    def __copy__(self) -> SequentialStream:
+        stream = SequentialStream.__new__(SequentialStream)
+        stream._stores, stream._steps = self._stores, [copy.copy(step) for step in self._steps]
+        return stream
+
+
+class _StepsAlone:
+    """The steps of a layer that knows no others: it has no state."""
+
+    def __init__(self, step: Callable[[Array], Array]) -> None:
+        self.step = step
+
+    def reset(self, rows: Any = None) -> None:
+        """Nothing to set."""
 
 
 class _OutputOf(Layer):
@@ -890,14 +1025,12 @@ class _OutputOf(Layer):
         grad_x, _, grads = self.lstm.backward(tape[0], grad_y)
         return grad_x, grads
 
-    def named_parameters(self) -> Iterator[tuple[str, Array]]:
-        return self.lstm.named_parameters()
+    @property
+    def _store(self) -> Parameters:  # type: ignore[override]
+        return self.lstm._store
 
-    def edit(self) -> AbstractContextManager[dict[str, Array]]:
-        return self.lstm.edit()
-
-    def _in_place(self) -> AbstractContextManager[dict[str, Array]]:
-        return self.lstm._in_place()
+    def stream(self, batch_size: int = 1) -> Stream:
+        return self.lstm.stream(batch_size)
 
 
 _SAVED = {
@@ -961,54 +1094,36 @@ def _prefixed(index: int, arrays: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{index}.{name}": array for name, array in arrays.items()}
 
 
-def _read_only(parameters: Mapping[str, Array]) -> dict[str, Array]:
-    """Return views that cannot be written to."""
-    views = {name: parameter.view() for name, parameter in parameters.items()}
-    for view in views.values():
-        view.flags.writeable = False
-    return views
-
-
 @contextmanager
-def _lend(parameters: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
-    """Lend views to write to until the block's end."""
-    views = {name: parameter.view() for name, parameter in parameters.items()}
-    try:
-        yield views
-    finally:
-        for view in views.values():
-            view.flags.writeable = False
+def _changing(leaves: Sequence[tuple[str, Layer]]) -> Iterator[dict[str, Array]]:
+    """Lend the parameters of layers, each with what its names begin with, to be changed in place.
 
-
-@contextmanager
-def _lend_all(
-    lent: Iterable[AbstractContextManager[dict[str, Array]]],
-) -> Iterator[dict[str, Array]]:
-    """Lend what the layers of a model lend, with their numbers in the names."""
+    No other thread sees the half of it; those of layers with a way of their own, as these promise.
+    """
+    own = {prefix: leaf._store for prefix, leaf in leaves if leaf._store is not None}
     with ExitStack() as stack:
-        parameters = {}
-        for i, layer in enumerate(lent):
-            parameters.update(_prefixed(i, stack.enter_context(layer)))
-        yield parameters
+        lent = {
+            prefix: stack.enter_context(leaf.edit())
+            for prefix, leaf in leaves
+            if leaf._store is None
+        }
+        stack.enter_context(writing(frozenset(own.values())))
+        lent.update({prefix: store.memory() for prefix, store in own.items()})
+        yield {prefix + name: array for prefix, _ in leaves for name, array in lent[prefix].items()}
+
+
+def _named(where: str, function: Callable[..., Any], *given: Any) -> Any:
+    """Call a function; a ValueError says where."""
+    try:
+        return function(*given)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _check_saved_weight(state: Mapping[str, Array], shape: tuple[Any, Any]) -> None:
     """Before a size that a file claims takes memory that its tensors do not."""
     if "weight" not in state or state["weight"].shape != shape:
         raise ValueError(f"weight: expected shape {short(shape)}, got another or none")
-
-
-def _check_state(parameters: Mapping[str, Array], state: Mapping[str, Array]) -> None:
-    """Check that a state has the parameters' names and shapes, and nothing else."""
-    missing = [name for name in parameters if name not in state]
-    unexpected = [name for name in state if name not in parameters]
-    if missing or unexpected:
-        raise KeyError(f"state: missing {missing}, unexpected {unexpected}")
-    for name, parameter in parameters.items():
-        if np.shape(state[name]) != parameter.shape:
-            raise ValueError(
-                f"{name}: expected shape {parameter.shape}, got {np.shape(state[name])}"
-            )
 
 
 def _as_array(name: str, value: Array, dtype: np.dtype[Any]) -> Array:
