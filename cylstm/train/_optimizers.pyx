@@ -13,6 +13,23 @@ cdef inline floating root(floating x) noexcept nogil:
     return sqrtf(x) if floating is float else sqrt(x)
 
 
+cdef int check(const floating[:, ::1] parameter, const floating[:, ::1] kept,
+               const floating[:, ::1] gradient, const Py_ssize_t[::1] rows) except -1:
+    """Whatever made them, the loops below stay within the arrays, and take each row once."""
+    cdef Py_ssize_t k, height = parameter.shape[0], width = parameter.shape[1]
+    if kept.shape[0] != height or kept.shape[1] != width:
+        raise ValueError(f"expected ({height}, {width}) to be kept, "
+                         f"got ({kept.shape[0]}, {kept.shape[1]})")
+    if gradient.shape[0] != rows.shape[0] or gradient.shape[1] != width:
+        raise ValueError(f"gradient: expected shape ({rows.shape[0]}, {width}), "
+                         f"got ({gradient.shape[0]}, {gradient.shape[1]})")
+    for k in range(rows.shape[0]):
+        if not (0 <= rows[k] < height and (k == 0 or rows[k - 1] < rows[k])):
+            raise ValueError(f"rows: expected rising numbers from 0 to {height - 1}, "
+                             f"got {rows[k]} at place {k}")
+    return 0
+
+
 def sgd(
     floating[:, ::1] parameter, const floating[:, ::1] gradient, const Py_ssize_t[::1] rows,
     floating[:, ::1] velocity, double lr, double momentum, double weight_decay, bint nesterov,
@@ -27,6 +44,7 @@ def sgd(
     cdef floating *p
     cdef floating *v
     cdef const floating *g
+    check[floating](parameter, velocity, gradient, rows)
     with nogil:
         for k in range(rows.shape[0]):
             p, g = &parameter[rows[k], 0], &gradient[k, 0]
@@ -61,6 +79,8 @@ def adam(
     cdef floating *m
     cdef floating *s
     cdef const floating *g
+    check[floating](parameter, mean, gradient, rows)
+    check[floating](parameter, square, gradient, rows)
     with nogil:
         for k in range(rows.shape[0]):
             p, g = &parameter[rows[k], 0], &gradient[k, 0]
@@ -86,6 +106,8 @@ def rmsprop(
     cdef floating *s
     cdef floating *v
     cdef const floating *g
+    check[floating](parameter, square, gradient, rows)
+    check[floating](parameter, velocity, gradient, rows)
     with nogil:
         for k in range(rows.shape[0]):
             p, g, s = &parameter[rows[k], 0], &gradient[k, 0], &square[rows[k], 0]

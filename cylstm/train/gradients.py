@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from cylstm import checks
 from cylstm.train._optimizers import sum_of_squares
 
 __all__ = ["RowGradient", "clip_grad_norm", "clip_grad_value"]
@@ -25,11 +26,18 @@ class RowGradient:
     Attributes
     ----------
     rows : ndarray of intp, (K,)
-        Which rows, rising, each once.
-    values : ndarray, (K, D)
+        Which rows, rising, each once; a copy, read-only.
+    values : ndarray of float32 or float64, (K, D)
         Their gradients.
     shape : tuple of int
         (R, D), of the whole.
+
+    Raises
+    ------
+    TypeError
+        If the rows are no integers, or the values no such numbers.
+    ValueError
+        If rows are not within the whole, do not rise, or have no values of their own.
 
     Examples
     --------
@@ -43,6 +51,23 @@ class RowGradient:
     values: Array
     shape: tuple[int, int]
 
+    def __post_init__(self) -> None:
+        height, width = (checks.whole("shape", size) for size in self.shape)
+        rows = checks.is_array("rows", self.rows)
+        if rows.dtype.kind not in "iu" and rows.size:
+            raise TypeError(f"rows: expected integers, got {rows.dtype}")
+        if rows.ndim != 1:
+            raise ValueError(f"rows: expected shape (K,), got {rows.shape}")
+        rows = rows.astype(np.intp)  # a copy: who made it may change it
+        if len(rows) and not (rows[0] >= 0 and rows[-1] < height and (rows[1:] > rows[:-1]).all()):
+            raise ValueError(f"rows: expected rising numbers from 0 to {height - 1}, got {rows}")
+        values = checked_gradient("values", self.values)
+        if values.shape != (len(rows), width):
+            raise ValueError(f"values: expected shape {(len(rows), width)}, got {values.shape}")
+        rows.flags.writeable = False
+        for name, value in (("rows", rows), ("values", values), ("shape", (height, width))):
+            object.__setattr__(self, name, value)
+
     def dense(self) -> Array:
         """Return the whole as an array."""
         whole = np.zeros(self.shape, self.values.dtype)
@@ -51,6 +76,14 @@ class RowGradient:
 
 
 Gradient: TypeAlias = "Array | RowGradient"
+
+
+def checked_gradient(name: str, gradient: Any) -> Array:
+    """Return an array of float32 or float64, in the machine's byte order."""
+    array = checks.is_array(name, gradient)
+    if array.dtype.newbyteorder("=") not in (np.float32, np.float64):
+        raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}")
+    return array
 
 
 def values_of(gradient: Gradient) -> Array:
@@ -90,8 +123,11 @@ def clip_grad_norm(
 
     Raises
     ------
+    TypeError
+        If a gradient is not an array of float32 or float64.
     ValueError
-        If `max_norm` is not a positive number, or the norm is infinite or NaN.
+        If `max_norm` is not a positive number, a gradient is read-only, or the norm is infinite or
+        NaN. No gradient is changed then.
 
     References
     ----------
@@ -107,6 +143,7 @@ def clip_grad_norm(
     (array([0.6, 0. ]), array([0.8]))
     """
     max_norm = positive("max_norm", max_norm)
+    arrays = _to_change(grads)
     norm = norm_of(grads)
     if not math.isfinite(norm):
         if error_if_nonfinite:
@@ -114,7 +151,7 @@ def clip_grad_norm(
         return norm
     scale = max_norm / (norm + 1e-6)  # PyTorch's formula, its 1e-6 included
     if scale < 1:
-        for gradient in map(values_of, grads.values()):
+        for gradient in arrays:
             np.multiply(gradient, scale, out=gradient)
     return norm
 
@@ -131,8 +168,10 @@ def clip_grad_value(grads: Mapping[str, Gradient], max_value: float) -> None:
 
     Raises
     ------
+    TypeError
+        If a gradient is not an array of float32 or float64.
     ValueError
-        If `max_value` is not a positive number.
+        If `max_value` is not a positive number, or a gradient is read-only.
 
     Examples
     --------
@@ -142,8 +181,22 @@ def clip_grad_value(grads: Mapping[str, Gradient], max_value: float) -> None:
     array([ 1. , -0.5])
     """
     max_value = positive("max_value", max_value)
-    for gradient in map(values_of, grads.values()):
+    for gradient in _to_change(grads):
         np.clip(gradient, -max_value, max_value, out=gradient)
+
+
+def _to_change(grads: Mapping[str, Gradient]) -> list[Array]:
+    """Return the arrays of all gradients, which can be changed in place."""
+    arrays = []
+    for name, gradient in grads.items():
+        where = f"grads[{name!r}]"
+        values = values_of(gradient)
+        if not isinstance(values, np.ndarray):
+            raise TypeError(f"{where}: expected an array, got {type(values).__name__}")
+        if not checked_gradient(where, values).flags.writeable:
+            raise ValueError(f"{where}: expected a writable array, got a read-only one")
+        arrays.append(values)
+    return arrays
 
 
 def positive(name: str, value: float) -> float:
@@ -154,7 +207,8 @@ def positive(name: str, value: float) -> float:
 
 
 def _sum_of_squares(gradient: Array) -> float:
-    return sum_of_squares(np.ascontiguousarray(gradient).reshape(-1))
+    native = gradient.astype(gradient.dtype.newbyteorder("="), copy=False)
+    return sum_of_squares(np.ascontiguousarray(native).reshape(-1))
 
 
 def first_nonfinite(grads: Mapping[str, Gradient]) -> str:

@@ -324,6 +324,7 @@ class Embedding(Layer):
             raise ValueError(
                 f"x: expected 0 to {self.num_embeddings - 1}, got {x.min()} to {x.max()}"
             )
+        x.flags.writeable = False
         with self._store.reading():
             return self._store.views["weight"][x], x
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from numbers import Real
 from typing import Any, Protocol
@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cylstm import checks
+from cylstm.parameters import checked
 from cylstm.train import _optimizers as fused
-from cylstm.train.gradients import Gradient, RowGradient
+from cylstm.train.gradients import Gradient, RowGradient, checked_gradient
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
 
@@ -64,6 +65,8 @@ class Optimizer(ABC):
     """
 
     def __init__(self, model: Model, lr: float, slots: tuple[str, ...] = ()) -> None:
+        if not (hasattr(model, "named_parameters") and hasattr(model, "edit")):
+            raise TypeError(f"model: expected a Layer or an LSTM, got {type(model).__name__}")
         self._model = model
         self.lr = lr
         self.steps = 0
@@ -97,18 +100,17 @@ class Optimizer(ABC):
         ------
         KeyError
             If a gradient is missing, or belongs to no parameter. Nothing is changed then.
+        TypeError
+            If one is not of float32 or float64. Nothing is changed then.
         ValueError
             If one has another shape than its parameter. Nothing is changed then.
         """
-        _check_gradients(dict(self._model.named_parameters()), grads)
+        updates = _as_updates(dict(self._model.named_parameters()), grads)
         with getattr(self._model, "_in_place", self._model.edit)() as parameters:
             self.steps += 1
-            for name, parameter in parameters.items():
-                gradient, rows = _as_rows(grads[name], parameter.dtype)
-                slots = {
-                    slot: _as_matrix(kept, grads[name]) for slot, kept in self._state[name].items()
-                }
-                self._update(_as_matrix(parameter, grads[name]), gradient, rows, **slots)
+            for name, (gradient, rows, view) in updates.items():
+                slots = {slot: view(kept) for slot, kept in self._state[name].items()}
+                self._update(view(parameters[name]), gradient, rows, **slots)
 
     @abstractmethod
     def _update(self, parameter: Array, gradient: Array, rows: Rows, **slots: Array) -> None:
@@ -139,8 +141,9 @@ class Optimizer(ABC):
 
         Raises
         ------
-        KeyError, ValueError
-            If an array is missing or unknown, or has another shape. Nothing is changed then.
+        KeyError, TypeError, ValueError
+            If an array is missing or unknown, holds no real numbers, or has another shape. Nothing
+            is changed then.
         """
         own = {
             f"{slot}.{name}": kept
@@ -152,12 +155,10 @@ class Optimizer(ABC):
                 f"state: missing {sorted(own.keys() - state.keys())}, "
                 f"unexpected {sorted(state.keys() - own.keys())}"
             )
-        for name, kept in own.items():
-            if np.shape(state[name]) != kept.shape:
-                raise ValueError(f"{name}: expected shape {kept.shape}, got {state[name].shape}")
+        values = {name: checked(name, state[name], kept) for name, kept in own.items()}
         self.steps = checks.whole("steps", steps)
         for name, kept in own.items():
-            kept[...] = state[name]
+            kept[...] = values[name]
 
 
 class SGD(Optimizer):
@@ -303,6 +304,8 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
+        if not isinstance(betas, (tuple, list)):
+            raise TypeError(f"betas: expected two numbers, got {betas!r}")
         if len(betas) != 2:
             raise ValueError(f"betas: expected two numbers, got {betas!r}")
         self._betas = tuple(_number(f"betas[{i}]", beta, below=1) for i, beta in enumerate(betas))
@@ -473,16 +476,45 @@ class RMSprop(Optimizer):
 _ONLY_ROW = np.zeros(1, np.intp)
 
 
-def _as_rows(gradient: Gradient, dtype: np.dtype[Any]) -> tuple[Array, Rows]:
-    """Return a gradient's rows as a matrix of the parameter's dtype, and which they are."""
-    if isinstance(gradient, RowGradient):
-        return np.ascontiguousarray(gradient.values, dtype), gradient.rows
-    return np.ascontiguousarray(gradient, dtype).reshape(1, -1), _ONLY_ROW
+def _as_one_row(array: Array) -> Array:
+    return array.reshape(1, -1)
 
 
-def _as_matrix(array: Array, gradient: Gradient) -> Array:
-    """View a parameter, or what is kept for it, as the rows that its gradient is of."""
-    return array if isinstance(gradient, RowGradient) else array.reshape(1, -1)
+def _as_it_is(array: Array) -> Array:
+    return array
+
+
+Update = tuple[Array, Rows, Callable[[Array], Array]]
+
+
+def _as_updates(
+    parameters: Mapping[str, Array], grads: Mapping[str, Gradient]
+) -> dict[str, Update]:
+    """Return what to do to each parameter, all of it checked.
+
+    That is the gradient's rows as a matrix of the parameter's dtype, which rows they are, and how
+    to view the parameter, and what is kept for it, as a matrix of such rows.
+    """
+    missing = [name for name in parameters if name not in grads]
+    unexpected = [name for name in grads if name not in parameters]
+    if missing or unexpected:
+        raise KeyError(f"grads: missing {missing}, unexpected {unexpected}")
+    return {
+        name: _as_update(f"grads[{name!r}]", parameter, grads[name])
+        for name, parameter in parameters.items()
+    }
+
+
+def _as_update(where: str, parameter: Array, given: Gradient) -> Update:
+    is_of_rows = isinstance(given, RowGradient)
+    values = checked_gradient(where, given.values if is_of_rows else given)
+    shape = given.shape if is_of_rows else values.shape
+    if shape != parameter.shape:
+        raise ValueError(f"{where}: expected shape {parameter.shape}, got {shape}")
+    values = np.ascontiguousarray(values, parameter.dtype)
+    if is_of_rows:
+        return values, given.rows, _as_it_is
+    return values.reshape(1, -1), _ONLY_ROW, _as_one_row
 
 
 def _number(name: str, value: float, below: float = math.inf) -> float:
@@ -490,16 +522,3 @@ def _number(name: str, value: float, below: float = math.inf) -> float:
     if not (isinstance(value, Real) and 0 <= value < below):
         raise ValueError(f"{name}: expected a number from 0 and below {below}, got {value!r}")
     return float(value)
-
-
-def _check_gradients(parameters: Mapping[str, Array], grads: Mapping[str, Gradient]) -> None:
-    """Check that there is one gradient of the right shape for each parameter, and no other."""
-    missing = [name for name in parameters if name not in grads]
-    unexpected = [name for name in grads if name not in parameters]
-    if missing or unexpected:
-        raise KeyError(f"grads: missing {missing}, unexpected {unexpected}")
-    for name, parameter in parameters.items():
-        given = grads[name]
-        shape = given.shape if isinstance(given, RowGradient) else np.shape(given)
-        if shape != parameter.shape:
-            raise ValueError(f"grads[{name!r}]: expected shape {parameter.shape}, got {shape}")
