@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from reprlib import repr as short
 from typing import Any
 
 import numpy as np
@@ -33,16 +34,24 @@ def whole(name: str, value: Any, lowest: int = 0) -> int:
     return value
 
 
-def finite(name: str, value: Any) -> float:
-    """A real number, neither infinite nor NaN."""
+def real(name: str, value: Any) -> float:
+    """A real number, which may be infinite or NaN."""
+    dtype = getattr(value, "dtype", None)
     try:
-        if isinstance(value, (str, bytes, bool)):
+        if isinstance(value, (str, bytes, bool)) or np.ma.is_masked(value):
             raise TypeError
-        number = float(value)
+        if isinstance(dtype, np.dtype) and (dtype.kind not in "iuf" or np.ndim(value)):
+            raise TypeError
+        return float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"{name}: expected a number, got {value!r}") from None
+        raise TypeError(f"{name}: expected a number, got {short(value)}") from None
     except OverflowError:
         raise ValueError(f"{name}: expected a finite number, got one beyond float64") from None
+
+
+def finite(name: str, value: Any) -> float:
+    """A real number, neither infinite nor NaN."""
+    number = real(name, value)
     if not math.isfinite(number):
         raise ValueError(f"{name}: expected a finite number, got {value!r}")
     return number

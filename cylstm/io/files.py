@@ -210,8 +210,11 @@ def bfloat16(bits: np.ndarray) -> np.ndarray:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
-def parse_object(text: str, what: str) -> dict[str, Any]:
-    """Parse a JSON object more strictly than `json`: no key twice, no NaN, no endless integer."""
+def parse_object(text: str, what: str, *, nan: bool = False) -> dict[str, Any]:
+    """Parse a JSON object more strictly than `json`: no key twice, no endless integer.
+
+    Nor, but with `nan`, NaN and infinities, as Python writes them.
+    """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         parsed = dict(pairs)
@@ -219,8 +222,10 @@ def parse_object(text: str, what: str) -> dict[str, Any]:
             raise ValueError(f"a key stands twice among {short([key for key, _ in pairs])}")
         return parsed
 
-    def finite(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
+    def constant(name: str) -> float:
+        if not nan:
+            raise ValueError(f"{name} is not JSON")
+        return float(name)
 
     def limited(digits: str) -> int:
         if len(digits) > _MAX_DIGITS:
@@ -229,7 +234,7 @@ def parse_object(text: str, what: str) -> dict[str, Any]:
 
     try:
         parsed = json.loads(
-            text, object_pairs_hook=unique, parse_constant=finite, parse_int=limited
+            text, object_pairs_hook=unique, parse_constant=constant, parse_int=limited
         )
     except RecursionError:
         raise ValueError(f"{what} is nested too deeply") from None

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,20 @@ import numpy.typing as npt
 from cylstm import checks
 from cylstm.train.losses import IGNORED
 
-__all__ = ["Arrays", "Batch", "Buckets", "Source", "Streams", "windows"]
+if TYPE_CHECKING:
+    from cylstm.train.layers import Layer
+
+__all__ = [
+    "Arrays",
+    "Batch",
+    "Buckets",
+    "Source",
+    "Streams",
+    "as_batch",
+    "as_data",
+    "epoch_of",
+    "windows",
+]
 
 AnyArray = npt.NDArray[Any]
 
@@ -359,3 +372,42 @@ class Streams(Source):
             if not self.batch_first:
                 x, target = x.swapaxes(0, 1), target.swapaxes(0, 1)
             yield Batch(x, target, None, follows=begin > 0)
+
+
+# What a user calls data --------------------------------------------------------------------------
+
+
+def as_data(model: Layer, data: Any, batch_size: int, *, shuffle: bool) -> Source | Iterable[Any]:
+    """Return what gives batches, of what the user calls data."""
+    batch_size = checks.whole("batch_size", batch_size, 1)
+    if not isinstance(data, tuple) or isinstance(data, Batch):
+        if isinstance(data, Source) or (isinstance(data, Iterable) and not hasattr(data, "ndim")):
+            return data
+        raise TypeError(
+            "data: expected a Source, a tuple of arrays or an iterable of batches, "
+            f"got {type(data).__name__}"
+        )
+    if len(data) not in (2, 3):
+        raise ValueError(f"data: expected (x, target) or (x, target, lengths), got {len(data)}")
+    x_axis = 1 if model.batch_first is False else 0
+    axes = x_axis, x_axis if model.keeps_time else 0
+    lengths = data[2] if len(data) == 3 else None
+    return Arrays(*data[:2], batch_size, lengths=lengths, axes=axes, shuffle=shuffle)
+
+
+def epoch_of(data: Source | Iterable[Any], rng: np.random.Generator) -> Iterator[Any]:
+    """Iterate over what the data gives in an epoch."""
+    return data.epoch(rng) if isinstance(data, Source) else iter(data)
+
+
+def as_batch(given: Any) -> Batch:
+    """Return a batch, of what the user's data gave."""
+    if not isinstance(given, Batch):
+        if not isinstance(given, tuple) or len(given) not in (2, 3):
+            raise TypeError(
+                "data: expected batches (x, target) or (x, target, lengths), "
+                f"got {type(given).__name__}"
+            )
+        given = Batch(*given)
+    x, target = checks.is_array("x", given.x), checks.is_array("target", given.target)
+    return given._replace(x=x, target=target)
