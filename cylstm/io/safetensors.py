@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cylstm.io.files import Budget, bfloat16, parse_object
+from cylstm.io.files import Budget, bfloat16, is_path, parse_object
 from cylstm.io.writing import check_writable, replacing
 
 __all__ = ["check", "load_model", "read", "save_model", "write"]
@@ -131,11 +131,17 @@ def read(
 
     Raises
     ------
+    TypeError
+        If `path` is not the name of a file.
     ValueError
         If the file is not such a file; the message names the file and what is wrong in it.
     OSError
         If the file cannot be read.
     """
+    if not is_path(path):
+        raise TypeError(f"path: expected the name of a file, got {short(path)}")
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise ValueError(f"{os.fspath(path)}: expected a plain file")  # a pipe would never end
     with open(path, "rb") as file, _naming(path):
         size = os.fstat(file.fileno()).st_size
         header = _read_header(file, size)
