@@ -61,13 +61,13 @@ class Budget:
 
     def __init__(self, size: int) -> None:
         self._files: set[str] = set()
-        self._all = self.left = min(_TIMES * size + _FREE, _available_memory())
+        self._all = self.left = min(_TIMES * size + _FREE, checks.available_memory())
 
     def grow(self, path: str, size: int) -> None:
         """Allow for another file of the model, once, however often the model names it."""
         if path not in self._files:
             self._files.add(path)
-            more = min(_TIMES * size, max(_available_memory() - self._all, 0))
+            more = min(_TIMES * size, max(checks.available_memory() - self._all, 0))
             self._all, self.left = self._all + more, self.left + more
 
     @classmethod
@@ -91,16 +91,6 @@ class Budget:
                 f"size on this machine, got {short(nbytes)} more than {self._all - self.left}"
             )
         self.left -= nbytes
-
-
-def _available_memory() -> int:
-    """Return how many bytes can be had without swapping; where no one tells, any number."""
-    try:
-        with open("/proc/meminfo", "rb") as file:
-            fields = dict(line.split(b":", 1) for line in file)
-        return int(fields[b"MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return checks.LARGEST**2
 
 
 @contextmanager

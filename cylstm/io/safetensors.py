@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cylstm import checks
 from cylstm.io.files import Budget, bfloat16, is_path, parse_object
 from cylstm.io.writing import check_writable, replacing
 
@@ -266,7 +267,7 @@ def _as_storable(name: str, tensor: npt.NDArray[np.floating[Any]]) -> npt.NDArra
         raise TypeError(f"a tensor's name must be a str, not {name!r}")
     if name == "__metadata__":
         raise ValueError("a tensor cannot be called '__metadata__'")
-    array = np.asarray(tensor)
+    array = checks.as_numpy(name, tensor)
     dtype = array.dtype.newbyteorder("<")
     if dtype not in _CODES:
         raise TypeError(f"tensor {name!r} must be float32 or float64, not {array.dtype}")

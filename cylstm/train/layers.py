@@ -1005,10 +1005,9 @@ def _check_state(parameters: Mapping[str, Array], state: Mapping[str, Array]) ->
     if missing or unexpected:
         raise KeyError(f"state: missing {missing}, unexpected {unexpected}")
     for name, parameter in parameters.items():
-        if np.shape(state[name]) != parameter.shape:
-            raise ValueError(
-                f"{name}: expected shape {parameter.shape}, got {np.shape(state[name])}"
-            )
+        given = checks.real_array(name, state[name])
+        if given.shape != parameter.shape:
+            raise ValueError(f"{name}: expected shape {parameter.shape}, got {given.shape}")
 
 
 def _as_array(name: str, value: Array, dtype: np.dtype[Any]) -> Array:
