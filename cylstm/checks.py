@@ -125,8 +125,9 @@ def as_numpy(name: str, value: Any) -> np.ndarray:
         )
     try:
         return np.asarray(value)
-    except ValueError as error:  # lists of different lengths
-        raise ValueError(f"{name}: expected an array, got {short(value)}: {error}") from None
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors with gradients
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"{name}: expected an array, got {type(value).__name__}: {error}") from None
 
 
 def is_masked(value: Any) -> bool:

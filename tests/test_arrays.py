@@ -298,6 +298,15 @@ def test_lists_of_different_lengths_are_no_array(lengths):
         lstm()(numbers(T, N, I), lengths=lengths)
 
 
+def test_a_tensor_that_numpy_cannot_read_is_refused_by_name():
+    torch = pytest.importorskip("torch")
+    x = torch.ones(T, N, I)
+    with pytest.raises(TypeError, match=r"x: expected an array, got Tensor: .*requires grad"):
+        lstm()(x.requires_grad_())
+    with pytest.raises(TypeError, match=r"x: expected an array, got Tensor: .*BFloat16"):
+        lstm()(x.detach().bfloat16())
+
+
 # Numbers -----------------------------------------------------------------------------------------
 
 

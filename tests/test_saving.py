@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -234,23 +235,25 @@ def test_a_file_that_may_not_be_written_stays(save, before):
 # Failures ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
+@contextmanager
 def small_files():
-    """No file may grow beyond 100 bytes, as if the disk were full."""
+    """No file may grow beyond 100 bytes, as on a full disk: not even what pytest writes to."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_full_disk_names_the_file_and_leaves_the_one_before(save, tmp_path, small_files):
+def test_a_full_disk_names_the_file_and_leaves_the_one_before(save, tmp_path):
     path = tmp_path / "model"
     path.write_bytes(b"before")
     if save is save_run:
         path.unlink()  # a run would go on from it
-    small_files()
-    with pytest.raises(OSError, match=r"File too large.*model") as caught:
+    with pytest.raises(OSError, match=r"File too large.*model") as caught, small_files():
         save(path)
     assert caught.value.errno == errno.EFBIG
     assert caught.value.filename == str(path)

@@ -122,6 +122,8 @@ class Arrays(Source):
             )
         self.lengths = lengths
         if lengths is not None:
+            if self.x.ndim < 2:
+                raise ValueError(f"x: expected sequences beside lengths, got {self.x.shape}")
             self.lengths = checks.lengths(lengths, self.x.shape[1 - axes[0]], self.count)
 
     def __len__(self) -> int:
@@ -252,11 +254,11 @@ class Buckets(Source):
         every_step: bool = False,
         batch_first: bool = False,
     ) -> None:
-        self.sequences = [checks.is_array(f"sequences[{n}]", x) for n, x in enumerate(sequences)]
+        self.sequences = _alike("sequences", sequences)
         self.batch_size = checks.whole("batch_size", batch_size, 1)
         self.every_step = checks.is_true_or_false("every_step", every_step)
         self.batch_first = checks.is_true_or_false("batch_first", batch_first)
-        self.targets = targets if every_step else checks.is_array("targets", targets)
+        self.targets = _alike("targets", targets) if every_step else _steps("targets", targets)
         if not self.sequences or len(self.targets) != len(self.sequences):
             raise ValueError(
                 "targets: expected as many as sequences, at least one: "
@@ -265,7 +267,7 @@ class Buckets(Source):
         self.lengths = np.array([len(x) for x in self.sequences])
         if every_step:
             for n, (target, length) in enumerate(zip(self.targets, self.lengths, strict=True)):
-                if len(checks.is_array(f"targets[{n}]", target)) != length:
+                if len(target) != length:
                     raise ValueError(f"targets[{n}]: expected {length} steps, got {len(target)}")
 
     def __len__(self) -> int:
@@ -343,7 +345,7 @@ class Streams(Source):
         steps: int = 64,
         batch_first: bool = False,
     ) -> None:
-        x, target = checks.is_array("x", x), checks.is_array("target", target)
+        x, target = _steps("x", x), _steps("target", target)
         batch_size = checks.whole("batch_size", batch_size, 1)
         self.steps = checks.whole("steps", steps, 1)
         self.batch_first = checks.is_true_or_false("batch_first", batch_first)
@@ -372,6 +374,28 @@ class Streams(Source):
             if not self.batch_first:
                 x, target = x.swapaxes(0, 1), target.swapaxes(0, 1)
             yield Batch(x, target, None, follows=begin > 0)
+
+
+def _steps(name: str, value: Any) -> AnyArray:
+    """Return an array with at least one axis."""
+    array = checks.is_array(name, value)
+    if array.ndim == 0:
+        raise ValueError(f"{name}: expected at least one axis, got shape ()")
+    return array
+
+
+def _alike(name: str, values: Any) -> list[AnyArray]:
+    """Return arrays that differ in length alone, since side by side they are one array."""
+    if not isinstance(values, Iterable):
+        raise TypeError(f"{name}: expected a sequence of arrays, got {type(values).__name__}")
+    arrays = [_steps(f"{name}[{n}]", value) for n, value in enumerate(values)]
+    for n, array in enumerate(arrays):
+        if array.shape[1:] != arrays[0].shape[1:]:
+            shape = checks.shape_text(("T", *arrays[0].shape[1:]))
+            raise ValueError(f"{name}[{n}]: expected shape {shape}, got {array.shape}")
+        if array.dtype != arrays[0].dtype:
+            raise TypeError(f"{name}[{n}]: expected dtype {arrays[0].dtype}, got {array.dtype}")
+    return arrays
 
 
 # What a user calls data --------------------------------------------------------------------------
