@@ -419,6 +419,10 @@ def test_a_checkpoint_whose_run_is_no_run(tmp_path, made, text, message):
         ({"data": [(X[0], X, 3)]}, ValueError, "x: expected sequences side by side, got shape"),
         ({"data": [(X, X, [1.0])]}, TypeError, "lengths: expected integers, got float64"),
         ({"data": [(X, X, [9])]}, ValueError, r"lengths: expected 0 to 8 \(the steps of x\)"),
+        ({"validation": 5}, TypeError, "validation: expected a Source.* got int"),
+        ({"validation": (X,)}, ValueError, r"validation: expected \(x, target\)"),
+        ({"validation": [X]}, TypeError, "validation: expected batches .* got ndarray"),
+        ({"validation": []}, ValueError, "validation: expected at least one batch, got none"),
         ({"data": (X, X.tolist())}, TypeError, "target: expected an array, got list"),
     ],
 )

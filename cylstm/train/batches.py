@@ -401,18 +401,20 @@ def _alike(name: str, values: Any) -> list[AnyArray]:
 # What a user calls data --------------------------------------------------------------------------
 
 
-def as_data(model: Layer, data: Any, batch_size: int, *, shuffle: bool) -> Source | Iterable[Any]:
-    """Return what gives batches, of what the user calls data."""
+def as_data(
+    model: Layer, data: Any, batch_size: int, *, shuffle: bool, name: str = "data"
+) -> Source | Iterable[Any]:
+    """Return what gives batches, of what the user calls data, by the argument's name."""
     batch_size = checks.whole("batch_size", batch_size, 1)
     if not isinstance(data, tuple) or isinstance(data, Batch):
         if isinstance(data, Source) or (isinstance(data, Iterable) and not hasattr(data, "ndim")):
             return data
         raise TypeError(
-            "data: expected a Source, a tuple of arrays or an iterable of batches, "
+            f"{name}: expected a Source, a tuple of arrays or an iterable of batches, "
             f"got {type(data).__name__}"
         )
     if len(data) not in (2, 3):
-        raise ValueError(f"data: expected (x, target) or (x, target, lengths), got {len(data)}")
+        raise ValueError(f"{name}: expected (x, target) or (x, target, lengths), got {len(data)}")
     x_axis = 1 if model.batch_first is False else 0
     axes = x_axis, x_axis if model.keeps_time else 0
     lengths = data[2] if len(data) == 3 else None
@@ -424,12 +426,12 @@ def epoch_of(data: Source | Iterable[Any], rng: np.random.Generator) -> Iterator
     return data.epoch(rng) if isinstance(data, Source) else iter(data)
 
 
-def as_batch(given: Any) -> Batch:
+def as_batch(given: Any, name: str = "data") -> Batch:
     """Return a batch, of what the user's data gave."""
     if not isinstance(given, Batch):
         if not isinstance(given, tuple) or len(given) not in (2, 3):
             raise TypeError(
-                "data: expected batches (x, target) or (x, target, lengths), "
+                f"{name}: expected batches (x, target) or (x, target, lengths), "
                 f"got {type(given).__name__}"
             )
         given = Batch(*given)

@@ -153,7 +153,7 @@ def fit(
         steps_per_epoch=_optional("steps_per_epoch", steps_per_epoch, 1),
         validation=None
         if validation is None
-        else as_data(layer, validation, batch_size, shuffle=False),
+        else as_data(layer, validation, batch_size, shuffle=False, name="validation"),
         patience=_optional("patience", patience, 0),
         schedule=schedule,
         clip_norm=None if clip_norm is None else positive("clip_norm", clip_norm),

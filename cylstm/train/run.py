@@ -47,17 +47,18 @@ class Diverged(ArithmeticError):
     """A loss or a gradient that is infinite or NaN; the model is that of the step before."""
 
 
-def mean_loss(model: Layer, data: Any, loss: Loss) -> float:
+def mean_loss(model: Layer, data: Any, loss: Loss, name: str = "data") -> float:
     """Return the mean loss over data, without training."""
     mean, state = _Mean(), None
-    for batch in map(as_batch, epoch_of(data, np.random.default_rng(0))):
-        given = taken(model, state=state if batch.follows else None, lengths=batch.lengths)
-        prediction, state = model.run(batch.x, **given)
+    for given in epoch_of(data, np.random.default_rng(0)):
+        batch = as_batch(given, name)
+        before = state if batch.follows else None
+        prediction, state = model.run(batch.x, **taken(model, state=before, lengths=batch.lengths))
         mask = _mask(model, batch)
         value, _ = _loss_of(loss, prediction, batch, mask)
         mean.add(value, _count(batch.target, mask))
     if not mean.weight:
-        raise ValueError("data: expected at least one batch, got none")
+        raise ValueError(f"{name}: expected at least one batch, got none")
     return mean.value
 
 
@@ -237,7 +238,7 @@ class Run:
         judged = None
         if self.validation is not None:
             with np.errstate(over="ignore", invalid="ignore"):  # looked for here, and told
-                judged = mean_loss(self.model, self.validation, self.loss)
+                judged = mean_loss(self.model, self.validation, self.loss, "validation")
             self._warn_of(judged)
         with self.interrupts.held():
             history = self.history
