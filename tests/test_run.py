@@ -13,6 +13,7 @@ from cylstm.io.safetensors import read, write
 from cylstm.train import (
     SGD,
     Adam,
+    Batch,
     Cosine,
     Diverged,
     Exponential,
@@ -372,6 +373,47 @@ def test_a_damaged_checkpoint_says_what_was_expected(tmp_path, made, change, mes
     assert str(path) in str(caught.value)
     assert_same(numbers(model), before)
     assert (optimizer.steps, optimizer.lr) == (0, 1e-2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (of_tensor("carried.0.0", lambda t: t[..., :1]), "h_0: expected shape .* got"),
+        (of_tensor("carried.0.1", np.float32), "c_0: expected dtype float64, got float32"),
+        (changed("carried", to=[[]]), "carried: .*expected a pair"),
+        (changed("carried", to=["carried.0.0"]), "carried: .*expected a pair"),
+        (changed("carried", to=["carried.0.0"] * 2), "state: expected a list, one for each of 1"),
+    ],
+)
+def test_a_carried_state_that_does_not_fit(tmp_path, change, message):
+    """Found out at the first batch, and yet nothing is changed."""
+    path, x = tmp_path / "run", np.ones((2, 3, 1))
+    batches = [(x, np.ones((2, 3, 2)))] * 2
+    batches = [Batch(*batch, follows=n > 0) for n, batch in enumerate(batches)]
+
+    def make():
+        return Sequential(cylstm.LSTM(1, 2, dtype="float64", seed=0))
+
+    class Stop(list):
+        def __iter__(self):
+            yield batches[0]
+            raise KeyboardInterrupt
+
+    model = make()
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, Stop(), mse_loss, SGD(model), epochs=1, seed=0, checkpoint=path)
+    tensors, metadata = read(path)
+    run = json.loads(metadata["run"])
+    assert run["carried"] == [["carried.0.0", "carried.0.1"]]
+    change(run, tensors)
+    write(path, tensors, metadata | {"run": json.dumps(run)})
+    model = make()
+    optimizer, before = SGD(model), numbers(model)
+    with pytest.raises(ValueError, match=message) as caught:
+        fit(model, batches, mse_loss, optimizer, epochs=1, seed=0, checkpoint=path)
+    assert str(path) in str(caught.value)
+    assert_same(numbers(model), before)
+    assert optimizer.steps == 0
 
 
 @pytest.mark.parametrize(

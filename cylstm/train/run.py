@@ -115,6 +115,7 @@ class Run:
             self.seed = secrets.randbits(32)
         self.first_lr = self.optimizer.lr
         self.resumed = False
+        self.replaced: Any = None  # what a checkpoint with a carried state took the place of
 
     @property
     def epoch(self) -> int:
@@ -205,7 +206,17 @@ class Run:
             rng=self._rng(1 + self.batch) if needs_rng else None,
             segment=self.segment,
         )
-        prediction, tape = self.model.forward(batch.x, **given)
+        try:
+            prediction, tape = self.model.forward(batch.x, **given)
+        except (TypeError, ValueError) as error:
+            if self.replaced is None or before is None:
+                raise
+            self._load(*self.replaced)
+            raise ValueError(
+                f"{os.fspath(self.checkpoint)}: carried: expected a state for the batch to go on "
+                f"with: {error}"
+            ) from error
+        self.replaced = None
         value, gradient = _loss_of(self.loss, prediction, batch, mask)
         _, grads = self.model.backward(tape, gradient)
         return value, grads, self.model.state_after(tape)
@@ -311,23 +322,31 @@ class Run:
             write_checkpoint(self.checkpoint, *self._contents(), self.carried)
 
     def resume(self) -> None:
-        """Go to where the checkpoint is, which is checked before anything is changed."""
+        """Go to where the checkpoint is, which is checked before anything is changed.
+
+        But for the carried state: only the batch that goes on with it can tell whether it fits.
+        """
         numbers, groups, carried = read_checkpoint(self.checkpoint)
         settings, history = numbers["settings"], History(**numbers["history"])
         if not self.seed_was_given:
             self.seed = settings["seed"]
         self._check_settings(settings, history)
-        _, expected = self._contents()
+        before, expected = self._contents()
+        self.replaced = None if carried is None else (before, dict(expected))
         if self.patience is not None and history.best_epoch is not None:
             expected["best"] = expected["model"]
         check_tensors(self.checkpoint, groups, expected)
-        self.model.load_state_dict(groups.get("model", {}))
-        self.optimizer.load_state_dict(groups.get("optimizer", {}), numbers["optimizer_steps"])
-        self.optimizer.lr = numbers["lr"]
+        self._load(numbers, groups)
         self.batch, self.taken = numbers["batch"], numbers["taken"]
         self.mean, self.largest_norm = _Mean(**numbers["mean"]), numbers["largest_norm"]
         self.history, self.best = history, groups.get("best")
         self.carried, self.resumed = carried, True
+
+    def _load(self, numbers: dict[str, Any], groups: dict[str, dict[str, Array]]) -> None:
+        """Set the model and the optimizer to what a checkpoint holds."""
+        self.model.load_state_dict(groups.get("model", {}))
+        self.optimizer.load_state_dict(groups.get("optimizer", {}), numbers["optimizer_steps"])
+        self.optimizer.lr = numbers["lr"]
 
     def _check_settings(self, settings: dict[str, Any], history: History) -> None:
         """Refuse to go on with another run's checkpoint."""
