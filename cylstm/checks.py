@@ -24,7 +24,7 @@ def is_true_or_false(name: str, value: Any) -> bool:
 def whole(name: str, value: Any, lowest: int = 0) -> int:
     """An integer that BLAS can count with."""
     try:
-        if isinstance(value, (bool, np.bool_)):
+        if isinstance(value, (bool, np.bool_)) or is_masked(value):
             raise TypeError
         value = operator.index(value)
     except TypeError:

@@ -325,6 +325,14 @@ def test_what_is_no_number(name, value):
         cylstm.LSTM(I, H, **{name: value})
 
 
+@pytest.mark.parametrize(
+    "value", [np.ma.array(3, mask=True), np.array(3.0), np.timedelta64(3), np.array([3]), 3j, "3"]
+)
+def test_what_is_no_integer(value):
+    with pytest.raises(TypeError, match="hidden_size: expected an integer, got"):
+        cylstm.LSTM(I, value)
+
+
 @pytest.mark.parametrize("value", [F32(0.5), np.array(0.5), np.ma.array(0.5), np.float16(0.5)])
 def test_numbers_of_numpy_are_numbers(value):
     assert cylstm.LSTM(I, H, forget_bias=value).config["forget_bias"] == 0.5
