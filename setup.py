@@ -21,11 +21,12 @@ GENERATED = "build/cython"
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 SOURCES = sorted(map(str, Path("src").iterdir()))
 DEBUG = os.environ.get("CYLSTM_DEBUG_CYTHON") == "1"
+SYMBOLS = DEBUG or os.environ.get("CYLSTM_SYMBOLS") == "1"
 
 # -ffp-contract=fast lets the compiler fuse a multiplication and an addition; nothing else of the
 # arithmetic may be changed by it. Python's own flags bring -fwrapv, with which GCC's addresses cost
 # the kernels 4 % (GCC 12.2, Zen 4).
-FLAGS = ["-O3", "-std=gnu11", "-g0", "-fvisibility=hidden", "-fno-wrapv",
+FLAGS = ["-O3", "-std=gnu11", "-g" if SYMBOLS else "-g0", "-fvisibility=hidden", "-fno-wrapv",
          "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]  # fmt: skip
 
 # name: (bytes of a vector, compiler flags)
@@ -82,6 +83,7 @@ def write_blas_int():
 
 def extension(name, *sources, openmp=False):
     flags = ["-fopenmp"] if openmp else []
+    strip = ["-Wl,-s"] if platform.system() == "Linux" and not SYMBOLS else []
     return Extension(
         f"cylstm.{name}",
         [f"cylstm/{name.replace('.', '/')}.pyx", *sources],
@@ -93,7 +95,7 @@ def extension(name, *sources, openmp=False):
         ],
         extra_compile_args=FLAGS + flags,
         libraries=["m"],
-        extra_link_args=flags + (["-Wl,-s"] if platform.system() == "Linux" else []),
+        extra_link_args=flags + strip,
     )
 
 

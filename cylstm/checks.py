@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from reprlib import repr as short
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ def is_true_or_false(name: str, value: Any) -> bool:
 def whole(name: str, value: Any, lowest: int = 0) -> int:
     """An integer that BLAS can count with."""
     try:
-        if isinstance(value, (bool, np.bool_)):
+        if isinstance(value, (bool, np.bool_)) or is_masked(value):
             raise TypeError
         value = operator.index(value)
     except TypeError:
@@ -33,18 +34,34 @@ def whole(name: str, value: Any, lowest: int = 0) -> int:
     return value
 
 
-def finite(name: str, value: Any) -> float:
-    """A real number, neither infinite nor NaN."""
+def real(name: str, value: Any) -> float:
+    """A real number, which may be infinite or NaN."""
+    dtype = getattr(value, "dtype", None)
     try:
-        if isinstance(value, (str, bytes, bool)):
+        if isinstance(value, (str, bytes, bool)) or is_masked(value):
             raise TypeError
-        number = float(value)
+        if isinstance(dtype, np.dtype) and (dtype.kind not in "iuf" or np.ndim(value)):
+            raise TypeError
+        return float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"{name}: expected a number, got {value!r}") from None
+        raise TypeError(f"{name}: expected a number, got {short(value)}") from None
     except OverflowError:
         raise ValueError(f"{name}: expected a finite number, got one beyond float64") from None
+
+
+def finite(name: str, value: Any) -> float:
+    """A real number, neither infinite nor NaN."""
+    number = real(name, value)
     if not math.isfinite(number):
         raise ValueError(f"{name}: expected a finite number, got {value!r}")
+    return number
+
+
+def within(name: str, value: Any, dtype: np.dtype) -> float:
+    """A real number that is finite in this dtype too."""
+    number = finite(name, value)
+    if abs(number) > float(np.finfo(dtype).max):
+        raise ValueError(f"{name}: expected a number that {dtype} holds, got {number}")
     return number
 
 
@@ -69,6 +86,16 @@ def memory(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         raise MemoryError(f"no memory for an array of shape {shape}") from None
 
 
+def available_memory() -> int:
+    """How many bytes can be had without swapping; where no one tells, any number."""
+    try:
+        with open("/proc/meminfo", "rb") as file:
+            fields = dict(line.split(b":", 1) for line in file)
+        return int(fields[b"MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return LARGEST**2
+
+
 def shape_text(shape: tuple[Any, ...]) -> str:
     """As NumPy writes it: ``(3, N)``."""
     return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
@@ -76,14 +103,45 @@ def shape_text(shape: tuple[Any, ...]) -> str:
 
 def is_array(name: str, value: Any) -> np.ndarray:
     """An ndarray, or an object that gives one without loss (a CPU tensor of another library)."""
-    if isinstance(value, np.ndarray):
+    if type(value) is np.ndarray:
         return value
     if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
-        return np.asarray(value)
+        return as_numpy(name, value)
     try:
         return np.asarray(memoryview(value))
     except TypeError:
         raise TypeError(f"{name}: expected an array, got {type(value).__name__}") from None
+
+
+def as_numpy(name: str, value: Any) -> np.ndarray:
+    """What NumPy makes an array of, as an array of NumPy's own type: a masked element has no value.
+
+    A masked array without any such, a matrix or a memory map is what its numbers are.
+    """
+    if is_masked(value):
+        raise ValueError(
+            f"{name}: expected an array without masked elements, got "
+            f"{np.ma.count_masked(value)} of {np.size(value)} masked; fill them, or leave them out"
+        )
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors with gradients
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"{name}: expected an array, got {type(value).__name__}: {error}") from None
+
+
+def is_masked(value: Any) -> bool:
+    """Whether a number, or one of an array, has no value."""
+    plain = isinstance(value, np.ma.MaskedArray) and value.dtype.names is None
+    return plain and bool(np.ma.is_masked(value))
+
+
+def real_array(name: str, value: Any) -> np.ndarray:
+    """An array of real numbers of any precision."""
+    given = as_numpy(name, value)
+    if given.dtype.kind not in "iuf":
+        raise TypeError(f"{name}: expected real numbers, got {given.dtype}")
+    return given
 
 
 def array(name: str, value: Any, dtype: np.dtype, shape: tuple[int | str, ...]) -> np.ndarray:
@@ -92,7 +150,7 @@ def array(name: str, value: Any, dtype: np.dtype, shape: tuple[int | str, ...]) 
     It is returned in the machine's byte order, with its last axis contiguous: as it is where it
     already is so, else copied.
     """
-    if isinstance(value, np.ndarray) and value.shape == shape and is_regular(value, dtype):
+    if type(value) is np.ndarray and value.shape == shape and is_regular(value, dtype):
         return value
     given = is_array(name, value)
     if given.dtype != dtype and given.dtype.newbyteorder("=") != dtype:
@@ -139,7 +197,7 @@ def index(name: str, value: Any) -> slice | np.ndarray:
     """What can index one axis: a slice, integers or a mask."""
     if isinstance(value, slice):
         return value
-    given = np.asarray(value)
+    given = as_numpy(name, value)
     if given.size == 0:
         return given.astype(np.intp)
     if given.dtype.kind not in "biu" or (given.dtype.kind == "b" and given.ndim == 0):
@@ -149,7 +207,7 @@ def index(name: str, value: Any) -> slice | np.ndarray:
 
 def lengths(value: Any, steps: int, batch: int) -> np.ndarray:
     """The length of each sequence, integers (N,) from 0 to T."""
-    given = np.asarray(value)
+    given = as_numpy("lengths", value)
     if given.dtype.kind not in "iu" and given.size:
         raise TypeError(f"lengths: expected integers, got {given.dtype}")
     if given.shape != (batch,):

@@ -725,7 +725,7 @@ class LSTM:
         return x, Batch(steps, size, lengths), unbatched
 
     def _check_out(self, out: Any, like: np.ndarray) -> None:
-        if not isinstance(out, np.ndarray):
+        if not isinstance(out, np.ndarray) or isinstance(out, (np.matrix, np.ma.MaskedArray)):
             raise TypeError(f"out: expected an array, got {type(out).__name__}")
         if out.dtype != self.dtype:
             raise TypeError(f"out: expected dtype {self.dtype}, got {out.dtype}")
@@ -888,5 +888,5 @@ def lstm_from_file(
             differ = sorted(n for n in expected.keys() | found if expected.get(n) != found.get(n))
             raise ValueError(f"tensors do not fit the configuration: {differ or dtypes}")
         return LSTM._from_saved(config, tensors)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, MemoryError) as error:
         raise ValueError(f"{path}: {error}") from None

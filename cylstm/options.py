@@ -20,6 +20,9 @@ ACTIVATIONS = ("sigmoid", "tanh", "relu", "hard_sigmoid")
 STANDARD: Activations = ("sigmoid", "tanh", "tanh")
 HARD_SIGMOID = (0.2, 0.5)  # slope and offset as ONNX has them
 
+_BYTES_OF_A_CELL = 4096  # what a layer's direction takes beside its parameters, about
+_SMALL = 2**26  # bytes, for which nobody asks how many there are
+
 
 @dataclass(frozen=True)
 class Options:
@@ -96,6 +99,18 @@ class Options:
             for name, shape in self.layer_shapes(layer).items()
         }
 
+    @property
+    def nbytes(self) -> int:
+        """How much memory the parameters and what holds them take, known without making any."""
+        first, *others = (
+            sum(math.prod(shape) for shape in self.layer_shapes(layer).values())
+            for layer in range(min(self.num_layers, 2))
+        )
+        cells, numbers = self.num_layers, first + sum(others) * (self.num_layers - 1)
+        return self.directions * (
+            numbers * np.dtype(self.dtype).itemsize + cells * _BYTES_OF_A_CELL
+        )
+
     def changed(self) -> dict[str, Any]:
         """What differs from the defaults."""
         return {
@@ -113,9 +128,10 @@ def checked_options(**given: Any) -> Options:
         given[name] = checks.whole(name, given[name], lowest)
     for name in flags:
         given[name] = checks.is_true_or_false(name, given[name])
-    for name in ("dropout", "forget_bias"):
-        given[name] = checks.finite(name, given[name])
-    given["dtype"] = checks.floating("dtype", given["dtype"]).name
+    given["dropout"] = checks.finite("dropout", given["dropout"])
+    dtype = checks.floating("dtype", given["dtype"])
+    given["dtype"] = dtype.name
+    given["forget_bias"] = checks.within("forget_bias", given["forget_bias"], dtype)
     if given["clip"] is not None:
         given["clip"] = checks.finite("clip", given["clip"])
         if given["clip"] <= 0:
@@ -132,36 +148,47 @@ def checked_options(**given: Any) -> Options:
     checks.whole("4 * hidden_size", 4 * given["hidden_size"])
     checks.whole("2 * hidden_size (both directions)", 2 * given["hidden_size"])
     directions = 2 if given["bidirectional"] else 1
-    given["activations"] = _checked_activations(given["activations"], directions)
-    return Options(**given)
+    given["activations"] = _checked_activations(given["activations"], directions, dtype)
+    options = Options(**given)
+    _check_memory(options)
+    return options
 
 
-def _checked_activations(given: Any, directions: int) -> Any:
+def _check_memory(options: Options) -> None:
+    """Refuse what there is no memory for, before a part of it is made."""
+    if options.nbytes > _SMALL and options.nbytes > (available := checks.available_memory()):
+        raise MemoryError(
+            f"input_size, hidden_size, num_layers: expected parameters of at most {available} "
+            f"bytes, which this machine has, got {options.nbytes}"
+        )
+
+
+def _checked_activations(given: Any, directions: int, dtype: np.dtype) -> Any:
     if not isinstance(given, (tuple, list)):
         raise TypeError(f"activations: expected three activations, got {given!r}")
     one_for_each = len(given) == directions and all(
         isinstance(triple, (tuple, list)) and len(triple) == 3 for triple in given
     )
     if one_for_each:
-        return tuple(_checked_triple(triple) for triple in given)
-    return _checked_triple(given)
+        return tuple(_checked_triple(triple, dtype) for triple in given)
+    return _checked_triple(given, dtype)
 
 
-def _checked_triple(given: Any) -> Activations:
+def _checked_triple(given: Any, dtype: np.dtype) -> Activations:
     if len(given) != 3:
         raise ValueError(
             "activations: expected (gates, candidate, output), or such a triple for each "
             f"direction, got {given!r}"
         )
-    gates, candidate, output = map(_checked_activation, given)
+    gates, candidate, output = (_checked_activation(activation, dtype) for activation in given)
     return gates, candidate, output
 
 
-def _checked_activation(given: Any) -> Activation:
+def _checked_activation(given: Any, dtype: np.dtype) -> Activation:
     if isinstance(given, str) and given in ACTIVATIONS:
         return given
     if isinstance(given, (tuple, list)) and len(given) == 3 and given[0] == "hard_sigmoid":
-        slope, offset = (checks.finite("activations", value) for value in given[1:])
+        slope, offset = (checks.within("activations", value, dtype) for value in given[1:])
         return "hard_sigmoid", slope, offset
     raise ValueError(
         f"activations: expected one of {', '.join(ACTIVATIONS)}, "

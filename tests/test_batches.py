@@ -149,6 +149,36 @@ def test_buckets_have_like_lengths_and_one_target_each():
     assert_order_is_the_generators(Buckets(sequences, np.arange(64), 8))
 
 
+@pytest.mark.parametrize(
+    ("sequences", "error", "message"),
+    [
+        ([np.ones((3, 2)), np.ones((2, 1))], ValueError, r"\[1\]: expected shape \(T, 2\), got"),
+        ([np.ones(3), np.ones((2, 1))], ValueError, r"\[1\]: expected shape \(T,\), got \(2, 1\)"),
+        ([np.ones(3), np.ones(2, "f4")], TypeError, r"\[1\]: expected dtype float64, got float32"),
+        ([np.ones(3, int), np.ones(2)], TypeError, r"\[1\]: expected dtype int64, got float64"),
+        ([np.ones(3), np.ones(())], ValueError, r"\[1\]: expected at least one axis"),
+        (5, TypeError, ": expected a sequence of arrays, got int"),
+    ],
+)
+def test_sequences_that_cannot_lie_side_by_side(sequences, error, message):
+    """Widths of one would be broadcast, and precisions rounded, without a word."""
+    with pytest.raises(error, match=f"sequences{message}"):
+        Buckets(sequences, np.ones(2))
+    with pytest.raises(error, match=f"targets{message}"):
+        Buckets([np.ones(3), np.ones(2)], sequences, every_step=True)
+
+
+def test_arrays_without_an_axis():
+    with pytest.raises(ValueError, match=r"x: expected at least one axis, got shape \(\)"):
+        Streams(np.array(1.0), np.ones(1))
+    with pytest.raises(ValueError, match="target: expected at least one axis"):
+        Streams(np.ones(1), np.array(1.0))
+    with pytest.raises(ValueError, match="targets: expected at least one axis"):
+        Buckets([np.ones(1)], np.array(1.0))
+    with pytest.raises(ValueError, match=r"x: expected sequences beside lengths, got \(2,\)"):
+        Arrays(np.ones(2), np.ones(2), lengths=[1, 1], axes=(0, 0))
+
+
 def test_bad_buckets():
     with pytest.raises(ValueError, match="targets: expected as many as sequences, at least one"):
         Buckets([], np.ones(0))

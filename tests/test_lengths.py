@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 
-from reference import assert_gradients_close, assert_same_bits, flat, random_case
+from cylstm._inference import PRODUCT
+from reference import assert_close, assert_gradients_close, assert_same_bits, flat, random_case
 
 STEPS = 5
 LENGTHS = np.array([3, 0, 5, 1])
+
+# Our own products give a row its bits in a batch of any size; BLAS computes it by another kernel.
+assert_same_rows = assert_close if PRODUCT == "blas" else assert_same_bits
 
 
 @pytest.fixture
@@ -40,7 +44,7 @@ def test_each_sequence_as_if_alone(case):
     for n, length in enumerate(LENGTHS):
         own = np.s_[:, n : n + 1]
         single = alone(case, n)
-        assert_same_bits(
+        assert_same_rows(
             [y[:length, n : n + 1], *(s[own] for s in state)], case.lstm(*single.inputs)
         )
 

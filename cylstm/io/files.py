@@ -61,13 +61,13 @@ class Budget:
 
     def __init__(self, size: int) -> None:
         self._files: set[str] = set()
-        self._all = self.left = min(_TIMES * size + _FREE, _available_memory())
+        self._all = self.left = min(_TIMES * size + _FREE, checks.available_memory())
 
     def grow(self, path: str, size: int) -> None:
         """Allow for another file of the model, once, however often the model names it."""
         if path not in self._files:
             self._files.add(path)
-            more = min(_TIMES * size, max(_available_memory() - self._all, 0))
+            more = min(_TIMES * size, max(checks.available_memory() - self._all, 0))
             self._all, self.left = self._all + more, self.left + more
 
     @classmethod
@@ -91,16 +91,6 @@ class Budget:
                 f"size on this machine, got {short(nbytes)} more than {self._all - self.left}"
             )
         self.left -= nbytes
-
-
-def _available_memory() -> int:
-    """Return how many bytes can be had without swapping; where no one tells, any number."""
-    try:
-        with open("/proc/meminfo", "rb") as file:
-            fields = dict(line.split(b":", 1) for line in file)
-        return int(fields[b"MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return checks.LARGEST**2
 
 
 @contextmanager
@@ -210,8 +200,11 @@ def bfloat16(bits: np.ndarray) -> np.ndarray:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
-def parse_object(text: str, what: str) -> dict[str, Any]:
-    """Parse a JSON object more strictly than `json`: no key twice, no NaN, no endless integer."""
+def parse_object(text: str, what: str, *, nan: bool = False) -> dict[str, Any]:
+    """Parse a JSON object more strictly than `json`: no key twice, no endless integer.
+
+    Nor, but with `nan`, NaN and infinities, as Python writes them.
+    """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         parsed = dict(pairs)
@@ -219,8 +212,10 @@ def parse_object(text: str, what: str) -> dict[str, Any]:
             raise ValueError(f"a key stands twice among {short([key for key, _ in pairs])}")
         return parsed
 
-    def finite(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
+    def constant(name: str) -> float:
+        if not nan:
+            raise ValueError(f"{name} is not JSON")
+        return float(name)
 
     def limited(digits: str) -> int:
         if len(digits) > _MAX_DIGITS:
@@ -229,7 +224,7 @@ def parse_object(text: str, what: str) -> dict[str, Any]:
 
     try:
         parsed = json.loads(
-            text, object_pairs_hook=unique, parse_constant=finite, parse_int=limited
+            text, object_pairs_hook=unique, parse_constant=constant, parse_int=limited
         )
     except RecursionError:
         raise ValueError(f"{what} is nested too deeply") from None

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
@@ -22,7 +21,7 @@ from cylstm import checks
 from cylstm.io.files import Budget, bfloat16, is_path, naming, pick, read_beside
 from cylstm.io.fold import FOLDED, VIEWS, attributes
 from cylstm.io.parts import Cell, assemble, gates, ordered, real
-from cylstm.io.safetensors import replacing
+from cylstm.io.writing import replacing
 from cylstm.lstm import LSTM
 from cylstm.options import STANDARD
 
@@ -513,7 +512,7 @@ def write_onnx(lstm: LSTM, path: Any, state: bool) -> None:
         writer.add("Concat", parts, [name], axis=0)
     model = writer.model(state)
     onnx.checker.check_model(model, full_check=True)
-    with replacing(Path(path)) as file:
+    with replacing(path) as file:
         file.write(model.SerializeToString())
 
 

@@ -12,20 +12,20 @@ from __future__ import annotations
 import json
 import math
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from io import BufferedReader, BufferedWriter
-from pathlib import Path
+from io import BufferedReader
 from reprlib import repr as short  # a hostile value must not fill the screen
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cylstm.io.files import Budget, bfloat16, parse_object
+from cylstm import checks
+from cylstm.io.files import Budget, bfloat16, is_path, parse_object
+from cylstm.io.writing import check_writable, replacing
 
-__all__ = ["load_model", "read", "replacing", "save_model", "write"]
+__all__ = ["check", "load_model", "read", "save_model", "write"]
 
 _CODES = {np.dtype("<f4"): "F32", np.dtype("<f8"): "F64"}  # what is written
 _DTYPES = {  # what is read
@@ -56,8 +56,7 @@ def write(
 ) -> None:
     """Write tensors and metadata as one safetensors file, whole or not at all.
 
-    The bytes go to a temporary file in the same folder, which takes the place of `path` once they
-    are on the disk. After a failure, `path` is what it was before.
+    After a failure, `path` is what it was before; see `cylstm.io.writing.replacing`.
 
     Parameters
     ----------
@@ -74,6 +73,8 @@ def write(
         If a name or a metadata entry is not a string, or a tensor not float32 or float64.
     ValueError
         If a tensor is called ``__metadata__``, or the header passes the format's 100 MB.
+    OSError
+        If the file cannot be written; the error names it.
 
     Examples
     --------
@@ -84,15 +85,31 @@ def write(
     >>> tensors["ones"].shape, metadata
     ((2, 3), {'author': 'Ada'})
     """
-    arrays = {name: _as_storable(name, tensor) for name, tensor in tensors.items()}
-    # The widest first, as the safetensors library does: each tensor then stands aligned.
-    arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].itemsize))
-    header = _encode_header(arrays, metadata)
-    with replacing(Path(path)) as file:
+    arrays, header = _encode(tensors, metadata)
+    with replacing(path) as file:
         file.write(len(header).to_bytes(8, "little"))
         file.write(header)
         for array in arrays.values():
             file.write(array.data)
+
+
+def check(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, npt.NDArray[np.floating[Any]]],
+    metadata: Mapping[str, str],
+    argument: str,
+) -> None:
+    """Raise what `write` would, as far as it can be known before; change nothing.
+
+    Parameters
+    ----------
+    path, tensors, metadata
+        As for `write`.
+    argument : str
+        What the caller's argument for `path` is called, for the message.
+    """
+    _encode(tensors, metadata)
+    check_writable(path, argument)
 
 
 def read(
@@ -115,11 +132,17 @@ def read(
 
     Raises
     ------
+    TypeError
+        If `path` is not the name of a file.
     ValueError
         If the file is not such a file; the message names the file and what is wrong in it.
     OSError
         If the file cannot be read.
     """
+    if not is_path(path):
+        raise TypeError(f"path: expected the name of a file, got {short(path)}")
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise ValueError(f"{os.fspath(path)}: expected a plain file")  # a pipe would never end
     with open(path, "rb") as file, _naming(path):
         size = os.fstat(file.fileno()).st_size
         header = _read_header(file, size)
@@ -228,13 +251,23 @@ def _check_model(metadata: dict[str, str]) -> tuple[str, dict[str, Any]]:
 # Writing ---------------------------------------------------------------------------------------
 
 
+def _encode(
+    tensors: Mapping[str, npt.NDArray[np.floating[Any]]], metadata: Mapping[str, str]
+) -> tuple[dict[str, npt.NDArray[Any]], bytes]:
+    """Return the tensors as they are stored, in their order, and the header."""
+    arrays = {name: _as_storable(name, tensor) for name, tensor in tensors.items()}
+    # The widest first, as the safetensors library does: each tensor then stands aligned.
+    arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].itemsize))
+    return arrays, _encode_header(arrays, metadata)
+
+
 def _as_storable(name: str, tensor: npt.NDArray[np.floating[Any]]) -> npt.NDArray[Any]:
     """Return the tensor C-contiguous and little-endian."""
     if not isinstance(name, str):
         raise TypeError(f"a tensor's name must be a str, not {name!r}")
     if name == "__metadata__":
         raise ValueError("a tensor cannot be called '__metadata__'")
-    array = np.asarray(tensor)
+    array = checks.as_numpy(name, tensor)
     dtype = array.dtype.newbyteorder("<")
     if dtype not in _CODES:
         raise TypeError(f"tensor {name!r} must be float32 or float64, not {array.dtype}")
@@ -260,22 +293,6 @@ def _encode_header(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str
     if len(encoded) > _MAX_HEADER:
         raise ValueError(f"a header of {len(encoded)} bytes; the format allows {_MAX_HEADER}")
     return encoded
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BufferedWriter]:
-    """Open a new file that takes the place of `path` if, and only if, the body succeeds."""
-    # Not `tempfile`, whose files none but their owner may read: a model is a file like others.
-    temporary = path.with_name(f".cylstm-{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 # Reading ---------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,20 @@ import numpy.typing as npt
 from cylstm import checks
 from cylstm.train.losses import IGNORED
 
-__all__ = ["Arrays", "Batch", "Buckets", "Source", "Streams", "windows"]
+if TYPE_CHECKING:
+    from cylstm.train.layers import Layer
+
+__all__ = [
+    "Arrays",
+    "Batch",
+    "Buckets",
+    "Source",
+    "Streams",
+    "as_batch",
+    "as_data",
+    "epoch_of",
+    "windows",
+]
 
 AnyArray = npt.NDArray[Any]
 
@@ -109,6 +122,8 @@ class Arrays(Source):
             )
         self.lengths = lengths
         if lengths is not None:
+            if self.x.ndim < 2:
+                raise ValueError(f"x: expected sequences beside lengths, got {self.x.shape}")
             self.lengths = checks.lengths(lengths, self.x.shape[1 - axes[0]], self.count)
 
     def __len__(self) -> int:
@@ -239,11 +254,11 @@ class Buckets(Source):
         every_step: bool = False,
         batch_first: bool = False,
     ) -> None:
-        self.sequences = [checks.is_array(f"sequences[{n}]", x) for n, x in enumerate(sequences)]
+        self.sequences = _alike("sequences", sequences)
         self.batch_size = checks.whole("batch_size", batch_size, 1)
         self.every_step = checks.is_true_or_false("every_step", every_step)
         self.batch_first = checks.is_true_or_false("batch_first", batch_first)
-        self.targets = targets if every_step else checks.is_array("targets", targets)
+        self.targets = _alike("targets", targets) if every_step else _steps("targets", targets)
         if not self.sequences or len(self.targets) != len(self.sequences):
             raise ValueError(
                 "targets: expected as many as sequences, at least one: "
@@ -252,7 +267,7 @@ class Buckets(Source):
         self.lengths = np.array([len(x) for x in self.sequences])
         if every_step:
             for n, (target, length) in enumerate(zip(self.targets, self.lengths, strict=True)):
-                if len(checks.is_array(f"targets[{n}]", target)) != length:
+                if len(target) != length:
                     raise ValueError(f"targets[{n}]: expected {length} steps, got {len(target)}")
 
     def __len__(self) -> int:
@@ -330,7 +345,7 @@ class Streams(Source):
         steps: int = 64,
         batch_first: bool = False,
     ) -> None:
-        x, target = checks.is_array("x", x), checks.is_array("target", target)
+        x, target = _steps("x", x), _steps("target", target)
         batch_size = checks.whole("batch_size", batch_size, 1)
         self.steps = checks.whole("steps", steps, 1)
         self.batch_first = checks.is_true_or_false("batch_first", batch_first)
@@ -359,3 +374,66 @@ class Streams(Source):
             if not self.batch_first:
                 x, target = x.swapaxes(0, 1), target.swapaxes(0, 1)
             yield Batch(x, target, None, follows=begin > 0)
+
+
+def _steps(name: str, value: Any) -> AnyArray:
+    """Return an array with at least one axis."""
+    array = checks.is_array(name, value)
+    if array.ndim == 0:
+        raise ValueError(f"{name}: expected at least one axis, got shape ()")
+    return array
+
+
+def _alike(name: str, values: Any) -> list[AnyArray]:
+    """Return arrays that differ in length alone, since side by side they are one array."""
+    if not isinstance(values, Iterable):
+        raise TypeError(f"{name}: expected a sequence of arrays, got {type(values).__name__}")
+    arrays = [_steps(f"{name}[{n}]", value) for n, value in enumerate(values)]
+    for n, array in enumerate(arrays):
+        if array.shape[1:] != arrays[0].shape[1:]:
+            shape = checks.shape_text(("T", *arrays[0].shape[1:]))
+            raise ValueError(f"{name}[{n}]: expected shape {shape}, got {array.shape}")
+        if array.dtype != arrays[0].dtype:
+            raise TypeError(f"{name}[{n}]: expected dtype {arrays[0].dtype}, got {array.dtype}")
+    return arrays
+
+
+# What a user calls data --------------------------------------------------------------------------
+
+
+def as_data(
+    model: Layer, data: Any, batch_size: int, *, shuffle: bool, name: str = "data"
+) -> Source | Iterable[Any]:
+    """Return what gives batches, of what the user calls data, by the argument's name."""
+    batch_size = checks.whole("batch_size", batch_size, 1)
+    if not isinstance(data, tuple) or isinstance(data, Batch):
+        if isinstance(data, Source) or (isinstance(data, Iterable) and not hasattr(data, "ndim")):
+            return data
+        raise TypeError(
+            f"{name}: expected a Source, a tuple of arrays or an iterable of batches, "
+            f"got {type(data).__name__}"
+        )
+    if len(data) not in (2, 3):
+        raise ValueError(f"{name}: expected (x, target) or (x, target, lengths), got {len(data)}")
+    x_axis = 1 if model.batch_first is False else 0
+    axes = x_axis, x_axis if model.keeps_time else 0
+    lengths = data[2] if len(data) == 3 else None
+    return Arrays(*data[:2], batch_size, lengths=lengths, axes=axes, shuffle=shuffle)
+
+
+def epoch_of(data: Source | Iterable[Any], rng: np.random.Generator) -> Iterator[Any]:
+    """Iterate over what the data gives in an epoch."""
+    return data.epoch(rng) if isinstance(data, Source) else iter(data)
+
+
+def as_batch(given: Any, name: str = "data") -> Batch:
+    """Return a batch, of what the user's data gave."""
+    if not isinstance(given, Batch):
+        if not isinstance(given, tuple) or len(given) not in (2, 3):
+            raise TypeError(
+                f"{name}: expected batches (x, target) or (x, target, lengths), "
+                f"got {type(given).__name__}"
+            )
+        given = Batch(*given)
+    x, target = checks.is_array("x", given.x), checks.is_array("target", given.target)
+    return given._replace(x=x, target=target)

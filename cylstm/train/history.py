@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -48,8 +49,18 @@ class History:
 
     @property
     def best_epoch(self) -> int | None:
-        """The (first) epoch with the lowest of them, counted from 0; None before the first."""
-        return self.judged.index(min(self.judged)) if self.judged else None
+        """The (first) epoch with the lowest of them, counted from 0.
+
+        A loss that is NaN or infinite is never the lowest; None where there is no other.
+        """
+        finite = [loss for loss in self.judged if math.isfinite(loss)]
+        return self.judged.index(min(finite)) if finite else None
+
+    @property
+    def waited(self) -> int:
+        """How many epochs have gone by since the best, or, without one, since the start."""
+        best = -1 if self.best_epoch is None else self.best_epoch
+        return len(self.judged) - 1 - best
 
     def plot(self, axes: Axes | None = None) -> Axes:
         """Draw the losses over the epochs.

@@ -177,6 +177,8 @@ def cross_entropy_loss(
     (1.386, array([[ 0.25,  0.25, -0.75,  0.25]]))
     """
     prediction = _prediction(prediction)
+    if prediction.ndim == 0:
+        raise ValueError("prediction: expected logits of shape (..., C), got shape ()")
     labels, counts = _labels(prediction, target, ignore_index, where)
     rows = prediction.reshape(-1, prediction.shape[-1])
     labels, counts = labels.reshape(-1), counts.reshape(-1)
@@ -215,6 +217,7 @@ def _labels(
     prediction: Array, target: Any, ignore_index: int, where: Mask | None
 ) -> tuple[npt.NDArray[np.intp], Mask]:
     """Return the labels, 0 for those that do not count, and which do."""
+    ignore_index = checks.whole("ignore_index", ignore_index, -checks.LARGEST)
     target = checks.is_array("target", target)
     if target.dtype.kind not in "iu":
         raise TypeError(f"target: expected integers, got {target.dtype}")

@@ -10,6 +10,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from cylstm import checks
 
 __all__ = ["Cosine", "Exponential", "LinearDecay", "Plateau"]
 
@@ -29,6 +32,10 @@ class Exponential:
     gamma: float
     every: int = 1
 
+    def __post_init__(self) -> None:
+        _set(self, lr=_rate("lr", self.lr), gamma=_rate("gamma", self.gamma))
+        _set(self, every=checks.whole("every", self.every, 1))
+
     def __call__(self, step: int, losses: Sequence[float] = ()) -> float:
         """Return the rate of a step."""
         return self.lr * self.gamma ** (step // self.every)
@@ -42,6 +49,11 @@ class _Decay(ABC):
     steps: int
     warmup: int = 0
     final: float = 0.0
+
+    def __post_init__(self) -> None:
+        _set(self, lr=_rate("lr", self.lr), final=_rate("final", self.final))
+        _set(self, steps=checks.whole("steps", self.steps))
+        _set(self, warmup=checks.whole("warmup", self.warmup))
 
     def __call__(self, step: int, losses: Sequence[float] = ()) -> float:
         """Return the rate of a step."""
@@ -97,7 +109,7 @@ class Plateau:
     """`lr`, multiplied by `factor` each time that `patience` epochs have brought nothing better.
 
     The losses are those of the validation where there is one, else of the training; better is lower
-    than the lowest before by the part `threshold` of it. As
+    than the lowest before by the part `threshold` of it, and never NaN or infinite. As
     ``torch.optim.lr_scheduler.ReduceLROnPlateau``, the epoch after the last of its patience acts.
 
     Examples
@@ -112,11 +124,16 @@ class Plateau:
     patience: int = 10
     threshold: float = 1e-4
 
+    def __post_init__(self) -> None:
+        _set(self, lr=_rate("lr", self.lr), factor=_rate("factor", self.factor))
+        _set(self, patience=checks.whole("patience", self.patience))
+        _set(self, threshold=_rate("threshold", self.threshold))
+
     def __call__(self, step: int, losses: Sequence[float] = ()) -> float:
         """Return the rate of a step."""
         lr, best, waited = self.lr, math.inf, 0
         for loss in losses:
-            better = loss < best * (1 - self.threshold)
+            better = math.isfinite(loss) and loss < best * (1 - self.threshold)
             best, waited = (loss, 0) if better else (best, waited + 1)
             if waited > self.patience:
                 lr, waited = lr * self.factor, 0
@@ -128,3 +145,17 @@ def _share_done(step: int, warmup: int, steps: int) -> float:
     if step < warmup:
         return (step + 1) / warmup - 1
     return min((step - warmup) / max(steps - warmup, 1), 1.0)
+
+
+def _set(schedule: Any, **checked: Any) -> None:
+    """Set what a frozen schedule was made with to what was checked, in its plain type."""
+    for name, value in checked.items():
+        object.__setattr__(schedule, name, value)
+
+
+def _rate(name: str, value: Any) -> float:
+    """Return a finite number from 0."""
+    number = checks.finite(name, value)
+    if number < 0:
+        raise ValueError(f"{name}: expected a number from 0, got {number}")
+    return number
