@@ -121,7 +121,7 @@ def _parsed(name: str) -> tuple[str, str, str]:
     elif (match := _PACKED.fullmatch(name)) is not None:
         weight, part = f"{match['weight']}_{int(match['cell'])}", ""
     elif (match := _PACKED_IN_CELL.fullmatch(name)) is not None:
-        weight, part = f"{match['kind']}_{match['side']}", "packed"
+        weight, part = f"{match['kind']}_{match['side']}", f"packed {match['kind']}"
     elif (match := _PLAIN.fullmatch(name)) is not None:
         weight, part = match["weight"], match["part"] or ""
     else:
@@ -173,7 +173,7 @@ def others(tensors: Mapping[str, Any], own: Named) -> list[str]:
 
 def _shape(parts: Mapping[str, tuple[str, Any]]) -> tuple[int, ...]:
     """Return the shape of the weight that these stand for, as far as one of them has it."""
-    for part in ("packed", "", "raw", "orig", "v", ".original", ".original1"):
+    for part in ("packed weight", "", "raw", "orig", "v", ".original", ".original1"):
         if part in parts:
             shape = getattr(parts[part][1], "shape", None)
             return np.shape(parts[part][1]) if shape is None else tuple(shape)
@@ -241,8 +241,9 @@ _RULES: dict[frozenset[str], tuple[tuple[str, ...], Callable[..., np.ndarray]]] 
     frozenset(order) | beside: (order, combine)
     for order, beside, combine in (
         (("",), frozenset(), _same),
-        (("packed",), frozenset(), _same),
-        (("packed",), frozenset({""}), _same),  # beside a bias that is not used
+        (("packed weight",), frozenset(), _same),
+        (("packed bias",), frozenset(), _same),
+        (("packed bias",), frozenset({""}), _same),  # beside one that is not used
         (("raw",), frozenset(), _same),
         (("raw",), frozenset({""}), _same),  # beside a copy, of which training dropped some
         (("orig", "mask"), frozenset(), _masked),
