@@ -18,7 +18,7 @@ import numpy as np
 
 from cylstm.io.files import is_path, pick
 from cylstm.io.parts import Cell, assemble
-from cylstm.io.torch_files import SAID, Contents, contents, contents_of_bytes
+from cylstm.io.torch_files import PLAIN, SAID, Contents, contents, contents_of_bytes
 from cylstm.io.torch_names import Named, find, others
 from cylstm.io.torch_tensors import packed_parts
 from cylstm.lstm import LSTM
@@ -185,7 +185,8 @@ def _said(modules: Mapping[str, Any], name: str) -> dict[str, Any]:
     module = _module(modules, name)
     if hasattr(module, "save_to_buffer"):
         return dict(contents_of_bytes(module.save_to_buffer()).said(""))
-    return {key: getattr(module, key) for key in SAID if hasattr(module, key)}
+    own = {key: getattr(module, key, None) for key in SAID}
+    return {key: value for key, value in own.items() if isinstance(value, PLAIN)}
 
 
 def _computed(modules: Mapping[str, Any], name: str, weight: str) -> Any:

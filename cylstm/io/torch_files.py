@@ -26,7 +26,7 @@ from cylstm.io.files import Budget, naming, opened, read_member
 from cylstm.io.sight import describe_archive, describe_file, describe_folder
 from cylstm.io.torch_tensors import Storage, leaves, npy, storage_of
 
-__all__ = ["SAID", "Contents", "contents", "contents_of_bytes"]
+__all__ = ["PLAIN", "SAID", "Contents", "contents", "contents_of_bytes"]
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
@@ -35,11 +35,13 @@ _DEEPEST_ARCHIVE = 2  # of archives within each other
 _PARTS_OF_MODULES = ("_parameters", "_modules", "_buffers")  # no part of a name in a state dict
 _PICKLE = (b"\x80", b"(dp", b"(lp", b"}q", b"]q", b"ccollections\n", b"ccopy_reg\n", b"(i")
 _STARTS_WITHIN = (b"PK\x03\x04", b"\x80\x02\x8a\n")  # of files of torch.save, new and old
+_HEAD = 4096  # bytes of an archived file that tell what it is
 _LOADED = "torch.storage _load_from_bytes"  # how a tensor stands in a pickle of Python's own
 SAID = {  # what a module says of itself that its weights do not, or that they must agree with
     *("mode", "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout"),
     *("bidirectional", "proj_size"),
 }
+PLAIN = (bool, int, float, str)  # classes of a user's own may have modules of these names
 
 
 @dataclass
@@ -97,11 +99,12 @@ def _read_archive(archive: zipfile.ZipFile, budget: Budget, depth: int = 0) -> C
     if names and all(name.endswith(".npy") for name in names):
         arrays = {}
         for name in names:
-            arrays[name[:-4]] = npy(name, _read_small(archive, name, budget), budget)
+            content = functools.partial(_read_small, archive, name, budget)
+            arrays[name[:-4]] = npy(name, _starts(archive, name), content, budget)
         return Contents(arrays)
     found = Contents()
     for name in names:
-        if depth < _DEEPEST_ARCHIVE and _starts(archive, name) in _STARTS_WITHIN:
+        if depth < _DEEPEST_ARCHIVE and _starts(archive, name)[:4] in _STARTS_WITHIN:
             inner = _read_inner(read_member(archive, name, budget), budget, depth + 1)
             stem = name.rpartition("/")[2].rpartition(".")[0] or name
             _add(found.tensors, {f"{stem}.{n}": t for n, t in inner.tensors.items()})
@@ -121,12 +124,12 @@ def _read_inner(content: bytes, budget: Budget, depth: int) -> Contents:
 
 
 def _starts(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Return an archived file's first bytes, if it is stored as it is."""
+    """Return an archived file's first bytes, if they can be had."""
     info = archive.getinfo(name)
-    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+    if info.flag_bits & 1:  # it is encrypted
         return b""
     with archive.open(info) as file:
-        return file.read(4)
+        return file.read(_HEAD)
 
 
 def _read_small(archive: zipfile.ZipFile, name: str, budget: Budget) -> bytes:
@@ -279,7 +282,9 @@ def _walk(
 def _parts(value: Any, seen: set[int]) -> Iterator[tuple[Any, Any]]:
     """Return what a container holds, by key; without one what bears the container's own name."""
     if isinstance(value, unpickle.Instance):
-        yield from _parts_of_object(value, seen)
+        if id(value) not in seen:
+            seen.add(id(value))
+            yield from _parts_of_object(value)
         return
     items = value.items if isinstance(value, unpickle.Pairs) else value
     if not isinstance(items, (list, tuple)) or id(items) in seen:
@@ -293,7 +298,7 @@ def _parts(value: Any, seen: set[int]) -> Iterator[tuple[Any, Any]]:
             yield key, part
 
 
-def _parts_of_object(value: unpickle.Instance, seen: set[int]) -> Iterator[tuple[Any, Any]]:
+def _parts_of_object(value: unpickle.Instance) -> Iterator[tuple[Any, Any]]:
     own = _attributes(value)
     of_module = any(key in _PARTS_OF_MODULES for key in own)
     for key, part in own.items():
@@ -303,7 +308,7 @@ def _parts_of_object(value: unpickle.Instance, seen: set[int]) -> Iterator[tuple
             continue
         elif not of_module or _is_packed(part):
             yield key, part
-    if value.items.items:
+    if value.items is not None:
         yield None, value.items
 
 
@@ -340,7 +345,11 @@ def _said(
     """Return what the module of this name says of itself, in its attributes or in its code."""
     if name not in modules:
         return {}
-    own = {key: value for key, value in _attributes(modules[name]).items() if key in SAID}
+    own = {
+        key: value
+        for key, value in _attributes(modules[name]).items()
+        if key in SAID and isinstance(value, PLAIN)
+    }
     return (torchscript.options(modules[name].kind, code) if code is not None else {}) | own
 
 

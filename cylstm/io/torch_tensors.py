@@ -90,13 +90,14 @@ class Tensor:
         ):
             raise TypeError(f"{short(self.name)}: expected real numbers, got {short(kind)}")
         held = np.dtype(self.storage.order + element)
-        self.budget.take(self.name, math.prod(self.shape) * max(held.itemsize, 4))
         array = self._elements(held).astype(held.newbyteorder("="))
         if self.quantizer is not None:
             return self._dequantised(array)
         return bfloat16(array) if kind == "torch BFloat16Storage" else array
 
     def _elements(self, held: np.dtype[Any]) -> np.ndarray:
+        times = 1 if self.quantizer is None else 3  # what the numbers are computed from
+        self.budget.take(self.name, math.prod(self.shape) * max(held.itemsize, 4) * times)
         begin = self.storage.base + self.offset
         last = sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
         memory = self.storage.memory(self.storage.key)
@@ -116,12 +117,12 @@ class Tensor:
         scheme, *values = self.quantizer if isinstance(self.quantizer, tuple) else (None,)
         kind = scheme.text if isinstance(scheme, unpickle.Name) else ""
         if kind == "torch per_tensor_affine" and len(values) == 2:
-            scale, zero = (float(value) for value in values)
+            scale, zero = (np.float32(float(value)) for value in values)
         elif kind == "torch per_channel_affine" and len(values) == 3:
             scale, zero = (self._for_channels(value, values[2]) for value in values[:2])
         else:
             raise ValueError(f"{short(self.name)}: expected a known quantizer, got {short(scheme)}")
-        return ((integers.astype(np.float64) - zero) * scale).astype(np.float32)
+        return (integers.astype(np.float32) - zero) * scale
 
     def _for_channels(self, value: Any, axis: Any) -> np.ndarray:
         own = tensor(self.name, value, self.budget) if isinstance(value, unpickle.Stored) else None
@@ -134,7 +135,7 @@ class Tensor:
             array = np.asarray(own)
         shape = [1] * len(self.shape)
         shape[axis] = -1
-        return array.astype(np.float64).reshape(shape)
+        return array.astype(np.float32).reshape(shape)
 
 
 @dataclass(repr=False, eq=False)
@@ -197,10 +198,13 @@ def leaves(name: str, value: Any, budget: Budget) -> Iterator[tuple[str, Any]]:
         for own, part in packed.items():
             yield from leaves(f"{name}.{own}", part, budget)
     elif isinstance(value, unpickle.Instance):
-        array = _array(name, value, budget)
+        try:
+            array = _array(name, value, budget)
+        except (AttributeError, IndexError, TypeError) as error:
+            raise ValueError(f"{short(name)}: a damaged array: {error!r}") from None
         if array is not None:
             yield name, array
-        elif not isinstance(value.state, unpickle.Pairs) and not value.items.items:
+        elif not isinstance(value.state, unpickle.Pairs) and value.items is None:
             yield name, Opaque(name, repr(value))
 
 
@@ -288,9 +292,9 @@ def _steps(shape: Any, fortran: Any) -> tuple[int, ...]:
     return tuple(steps if fortran else steps[::-1])
 
 
-def npy(name: str, content: bytes, budget: Budget) -> Tensor | Opaque:
-    """Return the array of a ``.npy`` file."""
-    file = io.BytesIO(content)
+def npy(name: str, start: bytes, content: Callable[[], bytes], budget: Budget) -> Tensor | Opaque:
+    """Return the array of a ``.npy`` file that begins so; its content is read when used."""
+    file = io.BytesIO(start)
     if file.read(6) != b"\x93NUMPY":
         raise ValueError(f"{short(name)}: expected an array of NumPy, got another file")
     major = file.read(2)[:1]
@@ -304,8 +308,7 @@ def npy(name: str, content: bytes, budget: Budget) -> Tensor | Opaque:
     shape = [int(size) for size in sizes if size]
     if not _are_sizes(shape) or len(shape) > _MAX_RANK:
         raise ValueError(f"{short(name)}: expected a shape, got {short(shape)}")
-    storage = Storage(
-        name, f"numpy {code}", ">" if order == ">" else "<", 0, lambda _: content[begin:]
-    )
+    memory = functools.cache(lambda _: content()[begin:])
+    storage = Storage(name, f"numpy {code}", ">" if order == ">" else "<", 0, memory)
     fortran = told[2] == "True"
     return Tensor(name, storage, 0, tuple(shape), _steps(shape, fortran), budget)

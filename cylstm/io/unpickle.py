@@ -24,21 +24,21 @@ from typing import IO, Any
 __all__ = ["Instance", "Name", "Pairs", "Stored", "load"]
 
 
-@dataclass(repr=False, eq=False)
+@dataclass(repr=False, eq=False, slots=True)
 class Pairs:
     """The items of a dictionary, in order; whether they are pairs, nobody has checked."""
 
     items: list[Any] = field(default_factory=list)
 
 
-@dataclass(repr=False, eq=False)
+@dataclass(repr=False, eq=False, slots=True)
 class Instance:
     """An object of a class that is not known here: what the pickle gives it, and nothing else."""
 
     kind: str  # what makes it, module and name: "datetime date"
     arguments: Any = ()
     state: Any = None
-    items: Pairs = field(default_factory=Pairs)  # where it is also a dictionary
+    items: Pairs | None = None  # where it is also a dictionary
 
     @property
     def attributes(self) -> Pairs:
@@ -49,7 +49,7 @@ class Instance:
         return f"an object of {self.kind.replace(' ', '.')[:80]}"
 
 
-@dataclass(repr=False, eq=False)
+@dataclass(repr=False, eq=False, slots=True)
 class Stored:
     """A tensor as the pickle tells of it: where in which storage it lies. Nothing is checked."""
 
@@ -60,7 +60,7 @@ class Stored:
     quantizer: Any = None  # what makes numbers of a quantised tensor's integers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Name:
     """A class or function that the pickle names, by its name alone."""
 
@@ -129,7 +129,7 @@ _PLAIN_MODULES = {
 }
 _PLAIN_BUILTINS = {
     *("bool", "bytearray", "bytes", "complex", "dict", "float", "getattr", "int", "list"),
-    *("object", "range", "slice", "str", "tuple"),
+    *("object", "range", "slice", "str", "tuple", "xrange"),
 }
 
 
@@ -305,7 +305,9 @@ class _Machine:
     def set(self, pairs: Iterable[tuple[Any, Any]]) -> None:
         """Add to the pairs on top, or to those of an object that is also a dictionary."""
         top = self.stack[-1]
-        (top.items if isinstance(top, Instance) else top).items.extend(pairs)
+        if isinstance(top, Instance):
+            top = top.items = top.items or Pairs()
+        top.items.extend(pairs)
 
     def persistent_id(self) -> None:
         self.stack.append(self.persistent(self.pop()))
