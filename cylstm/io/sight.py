@@ -11,7 +11,6 @@ __all__ = [
     "describe_archive",
     "describe_file",
     "describe_folder",
-    "is_hdf5",
     "is_onnx",
 ]
 
@@ -39,11 +38,6 @@ _CORE_ML = (
     "from"
 )
 _HEADS = 512  # bytes
-
-
-def is_hdf5(start: bytes) -> bool:
-    """Tell whether a file that begins so is HDF5."""
-    return start.startswith(b"\x89HDF\r\n\x1a\n")
 
 
 def is_onnx(start: bytes) -> bool:

@@ -51,7 +51,6 @@ class Contents:
     tensors: dict[str, Any] = field(default_factory=dict)  # by name
     said: Callable[[str], Mapping[str, Any]] = lambda _name: {}  # by the module of this name
     computed: Callable[[str, str], Any] = lambda _name, _weight: None  # what a module makes of it
-    root: str = ""  # the class of the object that was saved, if it is a module
     note: str = ""  # what else should be told where no LSTM is found
 
 
@@ -275,8 +274,7 @@ def _walk(
                 inner = f"{name}.{key}" if name else str(key)
                 budget.take("names of tensors", len(inner))  # many may begin with one long name
                 todo.append((inner, part, depth + 1))
-    root = _root(content)
-    return Contents(found, functools.partial(_said, modules, code), root=root)
+    return Contents(found, functools.partial(_said, modules, code))
 
 
 def _parts(value: Any, seen: set[int]) -> Iterator[tuple[Any, Any]]:
@@ -330,13 +328,6 @@ def _is_container(value: Any) -> bool:
 
 def _is_packed(value: Any) -> bool:
     return isinstance(value, unpickle.Instance) and value.kind == "torch ScriptObject"
-
-
-def _root(content: Any) -> str:
-    """Return the class of the module that was saved as a whole, if it was one."""
-    if not isinstance(content, unpickle.Instance):
-        return ""
-    return content.kind.replace(" ", ".")
 
 
 def _said(
