@@ -130,6 +130,7 @@ def real(name: str, value: Any) -> np.ndarray:
     """
     if hasattr(value, "detach"):  # PyTorch's, on any device; NumPy knows no bfloat16
         value = value.detach().cpu()
+        value = value.dequantize() if getattr(value, "is_quantized", False) else value
         value = value.float() if value.element_size() == 2 else value
     array = checks.is_array(name, value)
     if array.dtype.name == "bfloat16":  # of ml_dtypes

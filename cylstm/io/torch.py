@@ -1,63 +1,33 @@
 """LSTMs that PyTorch made, without PyTorch.
 
-A file of ``torch.save`` is a pickle, and raw memory to which the pickle's tensors refer: in a zip
-archive, or one after the other in the format before PyTorch 1.6. The pickle is read as data
-(`cylstm.io.unpickle`), and of the memory only what the LSTM needs.
-
-The formats: ``torch/serialization.py`` of PyTorch. The names and shapes:
-https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html
+What a file holds: `cylstm.io.torch_files`; what its names mean: `cylstm.io.torch_names`. The names
+and shapes: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html
 """
 
 from __future__ import annotations
 
+import copy
 import functools
-import io
-import math
-import os
-import re
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from reprlib import repr as short
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from cylstm.io import safetensors, unpickle
-from cylstm.io.files import Budget, bfloat16, is_path, naming, opened, pick, read_member
-from cylstm.io.parts import Cell, assemble, real
+from cylstm.io.files import is_path, pick
+from cylstm.io.parts import Cell, assemble
+from cylstm.io.torch_files import PLAIN, SAID, Contents, contents, contents_of_bytes
+from cylstm.io.torch_names import Named, find, others
+from cylstm.io.torch_tensors import packed_parts
 from cylstm.lstm import LSTM
 from cylstm.options import STANDARD
 
 __all__ = ["from_torch", "state_for_torch"]
 
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_LEGACY_VERSION = 1001
-_DEEPEST = 64  # of dictionaries and modules within each other
-_MAX_RANK = 32
-_PARTS_OF_MODULES = ("_parameters", "_modules", "_buffers")  # no part of a name in a state dict
-
-_ELEMENTS = {  # of storages: NumPy's types; "V" and the size are those that no LSTM has
-    "torch DoubleStorage": "f8",
-    "torch FloatStorage": "f4",
-    "torch HalfStorage": "f2",
-    "torch BFloat16Storage": "u2",  # the bits
-    "torch LongStorage": "V8",
-    "torch IntStorage": "V4",
-    "torch ShortStorage": "V2",
-    "torch CharStorage": "V1",
-    "torch ByteStorage": "V1",
-    "torch BoolStorage": "V1",
-    "torch ComplexFloatStorage": "V8",
-    "torch ComplexDoubleStorage": "V16",
-}
-
-_NAME = re.compile(
-    r"(?:(?P<prefix>.*)\.)?(?P<kind>weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)"
-    r"(?P<ending>_l\d+(?:_reverse)?)?",
-    re.DOTALL,
-)
+_MOST_LISTED = 12
+_DEEPEST = 64  # of dictionaries within each other
 
 
 def from_torch(
@@ -72,14 +42,17 @@ def from_torch(
     Parameters
     ----------
     source : module, mapping or path-like
-        A ``torch.nn.LSTM`` or ``LSTMCell``, or a module that holds some; a state dict of tensors or
-        arrays; a file that ``torch.save`` wrote of a state dict, a checkpoint or a module, in any
-        of its formats, or TorchScript's; or a safetensors file.
+        A ``torch.nn.LSTM`` or ``LSTMCell``, or a module that holds some, scripted, traced, compiled
+        or quantised too; a state dict of tensors or arrays, or a checkpoint that holds one; a file
+        that ``torch.save`` wrote of any of these, in any of its formats, or TorchScript's; a
+        safetensors file; a pickle of arrays, or an ``.npz`` of them; a zip archive of such files.
     prefix : str, optional
         Which LSTM of several: what stands before ``.weight_ih_l0``. In a checkpoint the names of
-        all dictionaries down to the LSTM belong to it, joined by dots.
+        all dictionaries down to the LSTM belong to it, joined by dots; its end is enough where no
+        other LSTM's ends so.
     batch_first : bool, optional
-        The LSTM's; by default that of the module, and False for other sources, which do not say.
+        The LSTM's; by default what the module says of itself, in memory or in a file. A state dict
+        does not say: then it is False, with a warning.
     forget_bias : float, default 0
         Added to the forget gates' biases: 1 for weights of TensorFlow 1's cells, which add it
         whenever they run.
@@ -88,17 +61,24 @@ def from_torch(
     -------
     LSTM
         Of the layers, directions, projection and bias that the names and shapes tell: float64 if
-        the weights are, else float32. PyTorch's two biases are summed.
+        the weights are, else float32. PyTorch's two biases are summed. Weights that the module
+        computes (pruned, normalised, with dropout) are those that it uses in evaluation.
 
     Raises
     ------
     ValueError
-        If there is no LSTM, or several and no `prefix` (the message lists them), or the file is
-        damaged, or calls functions.
+        If there is no LSTM, or several and no `prefix` (the message lists them), or the LSTM has
+        tensors that are not understood, or says of itself what they do not, or the file is damaged,
+        or calls functions.
     TypeError
         If the source is of another kind.
     OSError
         If the file cannot be read.
+
+    Warns
+    -----
+    UserWarning
+        If nothing tells `batch_first`.
 
     See Also
     --------
@@ -107,19 +87,22 @@ def from_torch(
     Examples
     --------
     >>> state = cylstm.LSTM(3, 4, num_layers=2, seed=0).state_dict(torch=True)
-    >>> cylstm.from_torch({f"encoder.lstm.{name}": array for name, array in state.items()})
-    LSTM(3, 4, num_layers=2)
+    >>> state = {f"encoder.lstm.{name}": array for name, array in state.items()}
+    >>> cylstm.from_torch(state, batch_first=True)
+    LSTM(3, 4, num_layers=2, batch_first=True)
     """
-    if is_path(source):
-        with _tensors(source) as tensors:
-            return _make(tensors, prefix, batch_first, forget_bias)
-    if isinstance(source, Mapping):
-        return _make(source, prefix, batch_first, forget_bias)
-    if not hasattr(source, "state_dict"):
-        raise TypeError(
-            f"source: expected a module, a state dict or a path, got {type(source).__name__}"
+    with _open(source) as found:
+        own = _choose(found, prefix)
+        said = found.said(own.prefix)
+        lstm = _make(found, own, said, batch_first, forget_bias)
+    if batch_first is None and "batch_first" not in said and not own.is_cell:
+        warnings.warn(
+            "batch_first: a state dict does not say whether the LSTM takes (N, T, I): it was read "
+            "as batch_first=False, which takes (T, N, I); give batch_first=True or False",
+            UserWarning,
+            stacklevel=2,
         )
-    return _make(source.state_dict(), prefix, batch_first, forget_bias, source)
+    return lstm
 
 
 def state_for_torch(lstm: LSTM) -> dict[str, Any]:
@@ -138,21 +121,135 @@ def state_for_torch(lstm: LSTM) -> dict[str, Any]:
     return {name: torch.from_numpy(array) for name, array in state.items()}
 
 
-# Names ----------------------------------------------------------------------------------------
+# Sources --------------------------------------------------------------------------------------
+
+
+def _open(source: Any) -> AbstractContextManager[Contents]:
+    """Lend what a source holds."""
+    if is_path(source):
+        return contents(source)
+    if not isinstance(source, Mapping) and not hasattr(source, "state_dict"):
+        raise TypeError(
+            f"source: expected a module, a state dict or a path, got {type(source).__name__}"
+        )
+    if hasattr(source, "save_to_buffer"):  # TorchScript, whose code alone tells its options
+        return nullcontext(contents_of_bytes(source.save_to_buffer()))
+    found = Contents()
+    modules: dict[str, Any] = {}
+    _flatten("", source, found.tensors, modules, 0)
+    found.said = functools.partial(_said, modules)
+    found.computed = functools.partial(_computed, modules)
+    return nullcontext(found)
+
+
+def _flatten(
+    name: str, value: Any, tensors: dict[str, Any], modules: dict[str, Any], depth: int
+) -> None:
+    """Add the tensors of a module or of dictionaries within each other, by their joined names."""
+    if depth > _DEEPEST:
+        raise ValueError(f"{short(name)}: expected at most {_DEEPEST} dictionaries in each other")
+    if hasattr(value, "state_dict") and hasattr(value, "get_submodule"):
+        modules[name] = value
+        value = value.state_dict()
+    elif (packed := packed_parts(value)) is not None:
+        value = packed
+    if isinstance(value, Mapping):
+        items = list(value.items())
+    elif isinstance(value, (list, tuple)):
+        items = [(k, v) for k, v in enumerate(value) if isinstance(v, Mapping)]
+    else:
+        items = []
+    for key, part in items:
+        own = f"{name}.{key}" if name else str(key)
+        if own in tensors:
+            raise ValueError(f"{short(own)}: expected one tensor of this name, got two")
+        if hasattr(part, "shape"):
+            tensors[own] = part
+        else:
+            _flatten(own, part, tensors, modules, depth + 1)
+
+
+def _module(modules: Mapping[str, Any], name: str) -> Any:
+    """Return the module of this name, or None."""
+    for root, module in modules.items():
+        if name == root or name.startswith(f"{root}." if root else ""):
+            try:
+                return module.get_submodule(name[len(root) :].removeprefix("."))
+            except AttributeError:
+                return None
+    return None
+
+
+def _said(modules: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return what the module of this name says of itself."""
+    module = _module(modules, name)
+    if hasattr(module, "save_to_buffer"):
+        return dict(contents_of_bytes(module.save_to_buffer()).said(""))
+    own = {key: getattr(module, key, None) for key in SAID}
+    return {key: value for key, value in own.items() if isinstance(value, PLAIN)}
+
+
+def _computed(modules: Mapping[str, Any], name: str, weight: str) -> Any:
+    """Return the weight that a module's parametrization gives in evaluation, if it has one."""
+    parametrizations = getattr(_module(modules, name), "parametrizations", None)
+    if parametrizations is None or weight not in parametrizations:
+        return None
+    return copy.deepcopy(parametrizations[weight]).eval()()
+
+
+# LSTMs ----------------------------------------------------------------------------------------
+
+
+def _choose(found: Contents, prefix: str | None) -> Named:
+    """Return the LSTM that `prefix` names, whose every tensor is understood."""
+    recurrent = find(found.tensors)
+    lstms = [name for name, own in recurrent.items() if own.kind == "LSTM"]
+    if not lstms:
+        raise ValueError(_none_found(found, recurrent))
+    if prefix is not None:
+        prefix = prefix.rstrip(".")
+        ends = [name for name in lstms if name.endswith(f".{prefix}")]
+        if prefix not in lstms and prefix and len(ends) == 1:
+            prefix = ends[0]
+    own = recurrent[pick("prefix", prefix, lstms)]
+    if unknown := others(found.tensors, own):
+        raise ValueError(
+            f"{own.prefix or 'state dict'}: expected the tensors of an LSTM alone, got also "
+            f"{_listed(unknown)}; what they do to it is not known"
+        )
+    return own
+
+
+def _none_found(found: Contents, recurrent: Mapping[str, Named]) -> str:
+    """Return a message that tells what there is."""
+    message = "expected an LSTM, found none"
+    kinds = [f"{own.kind} {name!r}" for name, own in recurrent.items() if own.kind]
+    if kinds:
+        listed = ", ".join(kinds[:_MOST_LISTED])
+        message += f"; there is {listed[:500]}, and cylstm reads LSTMs alone"
+    elif found.tensors:
+        message += f"; there is {_listed(list(found.tensors))}"
+    else:
+        message += ", nor any tensor"
+    return f"{message}; {found.note}" if found.note else message
+
+
+def _listed(names: Sequence[str]) -> str:
+    listed = ", ".join(short(name) for name in names[:_MOST_LISTED])
+    return listed + (f" and {len(names) - _MOST_LISTED} more" * (len(names) > _MOST_LISTED))
 
 
 def _make(
-    tensors: Mapping[str, Any],
-    prefix: str | None,
+    found: Contents,
+    named: Named,
+    said: Mapping[str, Any],
     batch_first: bool | None,
     forget_bias: float,
-    parent: Any = None,
 ) -> LSTM:
-    """Make the LSTM that `prefix` names; a parent module knows what its tensors do not tell."""
-    found = _candidates(tensors)
-    name = pick("prefix", prefix if prefix is None else prefix.rstrip("."), found)
-    own = {key: real(key, tensor) for key, tensor in found[name].items()}
-    module = parent and parent.get_submodule(name)
+    """Make an LSTM of its tensors and of what its module says of itself, which must agree."""
+    own = named.resolve(found.computed)
+    if named.packed:
+        own = _by_layers(own, said)
     layers = 0
     while f"weight_ih_l{layers}" in own:
         layers += 1
@@ -164,32 +261,51 @@ def _make(
     ]
     if own:
         raise ValueError(f"state dict: expected {layers} layers, got also {short(sorted(own))}")
-    return assemble(
+    lstm = assemble(
         cells,
         forget_bias,
-        batch_first=getattr(module, "batch_first", False) if batch_first is None else batch_first,
+        batch_first=said.get("batch_first", False) if batch_first is None else batch_first,
         bidirectional=bidirectional,
-        dropout=getattr(module, "dropout", 0.0),
+        dropout=said.get("dropout", 0.0),
     )
+    _check_agrees(named.prefix, lstm, said, forget_bias)
+    return lstm
 
 
-def _candidates(tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the tensors of each LSTM, by what stands before their names; a cell as a layer 0."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, tensor in tensors.items():
-        if (match := _NAME.fullmatch(name)) is not None:
-            own = found.setdefault(match["prefix"] or "", {})
-            own[match["kind"] + (match["ending"] or "_l0")] = tensor
-    return {prefix: own for prefix, own in found.items() if _is_lstm(own)}
+def _check_agrees(prefix: str, lstm: LSTM, said: Mapping[str, Any], forget_bias: float) -> None:
+    """Check what a module says of itself against its weights."""
+    config = lstm.config | {"mode": "LSTM"}
+    for name, value in said.items():
+        free = name == "batch_first" or (name == "bias" and forget_bias)
+        if not free and config[name] != value:
+            raise ValueError(
+                f"{prefix or 'LSTM'}: expected {name}={config[name]!r} as the weights tell, got "
+                f"{name}={short(value)} from the module that holds them"
+            )
 
 
-def _is_lstm(own: Mapping[str, Any]) -> bool:
-    """Tell an LSTM, which has four gates, from the GRU and others of the same names."""
-    if not {"weight_ih_l0", "weight_hh_l0"} <= own.keys():
-        return False
-    rows = own["weight_ih_l0"].shape[:1]
-    inner = own["weight_hr_l0" if "weight_hr_l0" in own else "weight_hh_l0"].shape[1:]
-    return len(inner) == 1 and rows == (4 * inner[0],)
+def _by_layers(own: Mapping[str, np.ndarray], said: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Name the weights of a quantised LSTM, which numbers its layers and directions in a row."""
+    count = sum(name.startswith("weight_ih_") for name in own)
+    second, hidden = own.get("weight_ih_1"), own["weight_hh_0"].shape[1:]
+    both = said.get("bidirectional")
+    if not isinstance(both, bool):
+        one_way, two_ways = (
+            second is not None and second.shape[1:] == shape
+            for shape in (hidden, own["weight_ih_0"].shape[1:])
+        )
+        if one_way and two_ways and count == 2:
+            raise ValueError(
+                "state dict: a quantised LSTM of two layers, or of one in both directions: these "
+                "weights do not say which; save the whole module"
+            )
+        both = two_ways and not (one_way and count % 2)
+    named = {}
+    for name, array in own.items():
+        weight, _, index = name.rpartition("_")
+        layer, direction = divmod(int(index), 1 + both)
+        named[f"{weight}_l{layer}{'_reverse' if direction else ''}"] = array
+    return named
 
 
 def _cell(own: dict[str, np.ndarray], ending: str) -> Cell:
@@ -207,213 +323,3 @@ def _cell(own: dict[str, np.ndarray], ending: str) -> Cell:
         np.sum(given, axis=0) if given else None,
         own.pop("weight_hr" + ending, None),
     )
-
-
-# Files ----------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _tensors(path: Any) -> Iterator[Mapping[str, Any]]:
-    """Open a file, and lend its tensors by name; those of PyTorch's formats are read when used."""
-    with open(path, "rb") as file, naming(path):
-        budget = Budget(os.fstat(file.fileno()).st_size)
-        start = file.read(9)
-        file.seek(0)
-        if start.startswith(b"PK\x03\x04"):
-            with opened(file) as archive:
-                yield _read_zip(archive, budget)
-        elif start[8:] == b"{":
-            yield safetensors.read(path)[0]
-        elif start.startswith(b"\x80"):
-            yield _read_legacy(file, budget)
-        else:
-            raise ValueError(
-                "expected a zip archive or a pickle as torch.save writes them, or a safetensors "
-                f"file, got one that begins with {start!r}"
-            )
-
-
-def _read_zip(archive: zipfile.ZipFile, budget: Budget) -> dict[str, Tensor]:
-    """Read the format since PyTorch 1.6, which TorchScript's files share."""
-    names = set(archive.namelist())
-    pickles = [name for name in names if name.rpartition("/")[2] == "data.pkl"]
-    if len(pickles) != 1:
-        raise ValueError(f"expected one data.pkl in the archive, got {short(pickles)}")
-    folder = pickles[0].removesuffix("data.pkl")
-    order = "<"
-    if folder + "byteorder" in names:
-        told = read_member(archive, folder + "byteorder", budget)
-        if told not in (b"little", b"big"):
-            raise ValueError(f"byteorder: expected little or big, got {short(told)}")
-        order = "<" if told == b"little" else ">"
-
-    @functools.cache  # tensors that share a storage take it once
-    def memory(key: str) -> bytes:
-        return read_member(archive, f"{folder}data/{key}", budget)
-
-    def storage(identity: Any) -> Storage:
-        return _storage(identity, order, memory)
-
-    content = io.BytesIO(read_member(archive, pickles[0], budget))
-    return _named(unpickle.load(content, storage), budget)
-
-
-def _read_legacy(file: IO[bytes], budget: Budget) -> dict[str, Tensor]:
-    """Read the format before: five pickles, then the storages, each after its size.
-
-    The pickles are a number, a version, what the machine was like, the object, and the order of
-    the storages.
-    """
-    storages: dict[str, Storage] = {}
-    places: dict[str, tuple[int, int]] = {}
-    head = [unpickle.load(file, _refuse) for _ in range(3)]
-    if head[:2] != [_LEGACY_MAGIC, _LEGACY_VERSION] or not isinstance(head[2], unpickle.Pairs):
-        raise ValueError("expected a file of torch.save, got another pickle")
-    order = ">" if ("little_endian", False) in head[2].items else "<"
-
-    @functools.cache
-    def memory(key: str) -> bytes:
-        position, nbytes = places[key]
-        budget.take(key, nbytes)
-        file.seek(position)
-        return file.read(nbytes)
-
-    def storage(identity: Any) -> Any:
-        if isinstance(identity, tuple) and identity[:1] == ("module",):  # a class and its source
-            return identity[1]
-        made = _storage(identity, order, memory)
-        return storages.setdefault(made.key, made) if made.base == 0 else made
-
-    tensors = _named(unpickle.load(file, storage), budget)
-    end = os.fstat(file.fileno()).st_size
-    for key in unpickle.load(file, _refuse):
-        if not isinstance(key, str):  # others may take forever to be looked up
-            raise ValueError(f"expected the name of a storage, got {short(key)}")
-        count = int.from_bytes(file.read(8), "little" if order == "<" else "big")
-        nbytes = count * storages[key].itemsize
-        places[key] = file.tell(), nbytes
-        if file.tell() + nbytes > end:
-            raise ValueError(f"storage {short(key)}: expected {nbytes} bytes, got the file's end")
-        file.seek(nbytes, os.SEEK_CUR)
-    return tensors
-
-
-def _refuse(identity: Any) -> Any:
-    raise ValueError(f"expected no storage in the file's head, got {short(identity)}")
-
-
-# Storages and tensors --------------------------------------------------------------------------
-
-
-@dataclass(repr=False, eq=False)
-class Storage:
-    """Memory that tensors share."""
-
-    key: str
-    kind: str  # of its elements, as the pickle names it: "torch FloatStorage"
-    order: str  # of bytes
-    base: int  # the element at which it begins in the memory of its key
-    memory: Callable[[str], bytes]
-
-    @property
-    def itemsize(self) -> int:
-        if self.kind not in _ELEMENTS:
-            raise ValueError(f"expected a storage of numbers, got {short(self.kind)}")
-        return int(_ELEMENTS[self.kind][1:])
-
-
-def _storage(identity: Any, order: str, memory: Callable[[str], bytes]) -> Storage:
-    """Return the storage that a persistent id tells of."""
-    mark, kind, key, _device, _count, *view = identity
-    if mark != "storage" or not isinstance(key, str):
-        raise ValueError(f"expected the id of a storage, got {short(mark)} and {short(key)}")
-    base = view[0][1] if view and view[0] is not None else 0
-    if not _are_sizes([base]):
-        raise ValueError(f"storage {short(key)}: expected a place in another, got {short(base)}")
-    return Storage(key, kind.text, order, base, memory)
-
-
-@dataclass(repr=False, eq=False)
-class Tensor:
-    """A tensor in a file, which is read when it is made an array."""
-
-    name: str
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-    budget: Budget
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """Read the tensor: an array of its own, in the machine's byte order."""
-        kind = self.storage.kind
-        if kind not in _ELEMENTS or _ELEMENTS[kind][0] == "V":
-            raise TypeError(f"{short(self.name)}: expected real numbers, got {short(kind)}")
-        held = np.dtype(self.storage.order + _ELEMENTS[kind])
-        self.budget.take(self.name, math.prod(self.shape) * max(held.itemsize, 4))
-        begin = self.storage.base + self.offset
-        last = sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
-        memory = self.storage.memory(self.storage.key)
-        elements = np.frombuffer(memory, held, len(memory) // held.itemsize)
-        if 0 in self.shape:
-            array = np.zeros(self.shape, held)
-        elif begin + last < len(elements):
-            steps = [held.itemsize * step for step in self.stride]
-            array = np.lib.stride_tricks.as_strided(elements[begin:], self.shape, steps)
-        else:
-            raise ValueError(
-                f"{short(self.name)}: expected a storage of more than {begin + last} elements, "
-                f"got {len(elements)}"
-            )
-        native = array.astype(held.newbyteorder("="))
-        return bfloat16(native) if kind == "torch BFloat16Storage" else native
-
-
-def _tensor(name: str, stored: unpickle.Stored, budget: Budget) -> Tensor:
-    """Check what a pickle tells of a tensor."""
-    size, stride = stored.size, stored.stride
-    if (
-        not isinstance(stored.storage, Storage)
-        or not _are_sizes([stored.offset])
-        or not _are_sizes(size)
-        or not _are_sizes(stride)
-        or not len(size) == len(stride) <= _MAX_RANK
-    ):
-        raise ValueError(
-            f"{short(name)}: expected a storage, an offset, a shape and strides, got "
-            f"{short(stored.storage)}, {short(stored.offset)}, {short(size)} and {short(stride)}"
-        )
-    steps = tuple(step if n > 1 else 0 for n, step in zip(size, stride, strict=True))
-    return Tensor(name, stored.storage, stored.offset, tuple(size), steps, budget)
-
-
-def _are_sizes(values: Any) -> bool:
-    """Tell whether this is a tuple or list of nothing but integers that can count elements."""
-    return isinstance(values, (tuple, list)) and all(
-        type(value) is int and 0 <= value < 2**48 for value in values
-    )
-
-
-def _named(content: Any, budget: Budget) -> dict[str, Tensor]:
-    """Find the tensors in dictionaries within dictionaries, and in modules within modules."""
-    found: dict[str, Tensor] = {}
-    seen: set[int] = set()  # so that what stands in many places is walked once
-    todo = [("", content, 0)]
-    while todo:
-        name, value, depth = todo.pop()
-        if isinstance(value, unpickle.Stored):
-            found[name] = _tensor(name, value, budget)
-        if isinstance(value, unpickle.Instance):
-            value = value.attributes
-        if not isinstance(value, unpickle.Pairs) or id(value.items) in seen or depth > _DEEPEST:
-            continue
-        seen.add(id(value.items))
-        for pair in value.items:
-            key, part = pair
-            if key in _PARTS_OF_MODULES:
-                todo.append((name, part, depth + 1))
-            elif isinstance(key, (str, int)):
-                own = f"{name}.{key}" if name else str(key)
-                budget.take("names of tensors", len(own))  # many may begin with one long name
-                todo.append((own, part, depth + 1))
-    return found

@@ -1,9 +1,10 @@
-"""The pickles that PyTorch writes, read as data: nothing in them is imported, made or called.
+"""Pickles, read as data: nothing in them is imported, made or called.
 
 A pickle is a program for a small stack machine, and Python's own machine calls what the program
 names. This one builds lists, pairs and numbers alone. It knows the few functions by which tensors
-are stored and, as data, the containers around them; an object of any other class becomes an
-`Instance`, its attributes without the class. A call of anything else is an error.
+are stored and, as data, the containers around them. An object of any other class becomes an
+`Instance`, which holds what the pickle gives it and does nothing. Where a pickle calls what no
+honest file of weights does, such as ``os.system``, that is an error which names it.
 
 Dictionaries come as `Pairs`, so that no key of the file is ever hashed.
 
@@ -15,28 +16,40 @@ from __future__ import annotations
 
 import os
 import pickletools
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-__all__ = ["Instance", "Pairs", "Stored", "load"]
+__all__ = ["Instance", "Name", "Pairs", "Stored", "load"]
 
 
-@dataclass(repr=False, eq=False)
+@dataclass(repr=False, eq=False, slots=True)
 class Pairs:
     """The items of a dictionary, in order; whether they are pairs, nobody has checked."""
 
     items: list[Any] = field(default_factory=list)
 
 
-@dataclass(repr=False, eq=False)
+@dataclass(repr=False, eq=False, slots=True)
 class Instance:
-    """An object of a class that is not known here; only its attributes were read."""
+    """An object of a class that is not known here: what the pickle gives it, and nothing else."""
 
-    attributes: Pairs = field(default_factory=Pairs)
+    kind: str  # what makes it, module and name: "datetime date"
+    arguments: Any = ()
+    state: Any = None
+    items: Pairs | None = None  # where it is also a dictionary
+
+    @property
+    def attributes(self) -> Pairs:
+        """What the pickle puts into the object's ``__dict__``."""
+        return self.state if isinstance(self.state, Pairs) else Pairs()
+
+    def __repr__(self) -> str:
+        return f"an object of {self.kind.replace(' ', '.')[:80]}"
 
 
-@dataclass(repr=False, eq=False)
+@dataclass(repr=False, eq=False, slots=True)
 class Stored:
     """A tensor as the pickle tells of it: where in which storage it lies. Nothing is checked."""
 
@@ -44,9 +57,10 @@ class Stored:
     offset: Any
     size: Any
     stride: Any
+    quantizer: Any = None  # what makes numbers of a quantised tensor's integers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Name:
     """A class or function that the pickle names, by its name alone."""
 
@@ -62,17 +76,34 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_about_gradients
     return Stored(storage, offset, size, stride)
 
 
+def _quantised(
+    storage: Any, offset: Any, size: Any, stride: Any, quantizer: Any, *_about_gradients: Any
+) -> Stored:
+    return Stored(storage, offset, size, stride, quantizer)
+
+
 def _first(value: Any = (), *_more: Any) -> Any:
     return value
 
 
-# What a pickle may call, and what that call gives here.
+def _of_type(function: Any, _kind: Any, arguments: Any, _state: Any) -> Any:
+    """Return a tensor that has attributes of its own, without them."""
+    rebuild = _KNOWN.get(function.text)
+    if rebuild in (None, _of_type):  # no file wraps one in another: it could do so without end
+        return Instance(function.text, arguments)
+    return rebuild(*arguments)
+
+
+# What a pickle may call, and what that call gives here, where it is not an `Instance`.
 _KNOWN: dict[str, Callable[..., Any]] = {
     "torch._utils _rebuild_tensor": _tensor,
     "torch._utils _rebuild_tensor_v2": _tensor,
     "torch._utils _rebuild_tensor_v3": _tensor,  # of element types that have no storage class
+    "torch._utils _rebuild_qtensor": _quantised,
     "torch._utils _rebuild_parameter": _first,
     "torch._utils _rebuild_parameter_with_state": _first,
+    "torch._tensor _rebuild_from_type": _of_type,
+    "torch._tensor _rebuild_from_type_v2": _of_type,
     "torch.jit._pickle build_intlist": _first,
     "torch.jit._pickle build_doublelist": _first,
     "torch.jit._pickle build_boollist": _first,
@@ -83,21 +114,55 @@ _KNOWN: dict[str, Callable[..., Any]] = {
     "collections OrderedDict": _pairs,
     "collections defaultdict": lambda *_: Pairs(),
     "builtins set": _first,
-    # NumPy's numbers beside the weights: read past, without their values.
-    "numpy dtype": lambda *_: Instance(),
-    "numpy.core.multiarray scalar": lambda *_: Instance(),
-    "numpy._core.multiarray scalar": lambda *_: Instance(),
-    "numpy.core.multiarray _reconstruct": lambda *_: Instance(),
-    "numpy._core.multiarray _reconstruct": lambda *_: Instance(),
-    "_codecs encode": _first,
+    "builtins frozenset": _first,
     "__builtin__ set": _first,
+    "__builtin__ frozenset": _first,
 }
 
+# Of Python's own library, what makes plain values. All else in it is refused by name; of other
+# libraries and of the user's programs anything may stand beside weights.
+_PLAIN_MODULES = {
+    *("argparse", "array", "calendar", "collections", "copyreg", "dataclasses", "datetime"),
+    *("decimal", "enum", "fractions", "functools", "inspect", "ipaddress", "logging", "numbers"),
+    *("pathlib", "random", "re", "statistics", "string", "time", "types", "typing", "uuid"),
+    *("zoneinfo", "_codecs"),
+}
+_PLAIN_BUILTINS = {
+    *("bool", "bytearray", "bytes", "complex", "dict", "float", "getattr", "int", "list"),
+    *("object", "range", "slice", "str", "tuple", "xrange"),
+}
+
+
+def _is_plain(text: str) -> bool:
+    """Tell whether an honest file may call this."""
+    module, _, name = text.partition(" ")
+    library = module.partition(".")[0]
+    if library in ("builtins", "__builtin__"):
+        return name in _PLAIN_BUILTINS
+    if library in sys.stdlib_module_names:
+        return library in _PLAIN_MODULES
+    return library != "torch" or not name.rpartition(".")[2].startswith("load")
+
+
+def _call(function: Any, arguments: Any) -> Any:
+    """Return what stands here for the value of a call."""
+    text = function.text
+    if text in _KNOWN:
+        return _KNOWN[text](*arguments)
+    if not _is_plain(text):
+        raise ValueError(
+            f"the pickle calls {text.replace(' ', '.')[:80]}, which was not run: "
+            "expected tensors and plain data"
+        )
+    return Instance(text, arguments)
+
+
+_LONGEST_NAME = 1000
 _VALUES = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _ARGUMENTS = {  # opcodes that push their own argument
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
-    *("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+    *("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "BYTEARRAY8"),
 }
 _EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": Pairs, "EMPTY_TUPLE": tuple, "EMPTY_SET": list}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -118,12 +183,13 @@ def load(file: IO[bytes], persistent: Callable[[Any], Any]) -> Any:
     Returns
     -------
     object
-        Numbers, strings, lists, tuples, `Pairs`, `Instance`, `Stored`, and what `persistent` gave.
+        Numbers, strings, lists, tuples, `Pairs`, `Instance`, `Name`, `Stored`, and what
+        `persistent` gave.
 
     Raises
     ------
     ValueError
-        If it is no pickle, is damaged, or calls a function that is not known here.
+        If it is no pickle, is damaged, or calls a function that no file of weights needs.
 
     Examples
     --------
@@ -237,9 +303,11 @@ class _Machine:
         self.set(zip(items[::2], items[1::2], strict=True))
 
     def set(self, pairs: Iterable[tuple[Any, Any]]) -> None:
-        """Add to the pairs on top, or to the attributes of an object that is also a dictionary."""
+        """Add to the pairs on top, or to those of an object that is also a dictionary."""
         top = self.stack[-1]
-        (top.attributes if isinstance(top, Instance) else top).items.extend(pairs)
+        if isinstance(top, Instance):
+            top = top.items = top.items or Pairs()
+        top.items.extend(pairs)
 
     def persistent_id(self) -> None:
         self.stack.append(self.persistent(self.pop()))
@@ -248,25 +316,27 @@ class _Machine:
         name, module = self.pop(), self.pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise TypeError("a name that is no text")  # whose text might have no end
+        if len(module) + len(name) > _LONGEST_NAME:  # a short program could join them many times
+            raise TypeError("a name that is too long")
         self.stack.append(Name(f"{module} {name}"))
 
     def reduce(self) -> None:
         arguments, function = self.pop(), self.pop()
-        if function.text not in _KNOWN:
-            raise ValueError(
-                f"the pickle calls {function.text.replace(' ', '.')[:80]}, which was not run: "
-                "expected tensors and plain data"
-            )
-        self.stack.append(_KNOWN[function.text](*arguments))
+        self.stack.append(_call(function, arguments))
 
     def new_object(self) -> None:
-        _arguments, kind = self.pop(), self.pop()
-        self.stack.append(Pairs() if kind.text == "collections OrderedDict" else Instance())
+        arguments, kind = self.pop(), self.pop()
+        made = kind.text == "collections OrderedDict"
+        self.stack.append(Pairs() if made else Instance(kind.text, arguments))
+
+    def new_object_by_names(self) -> None:
+        self.pop()
+        self.new_object()
 
     def build(self) -> None:
         state = self.pop()
-        if isinstance(self.stack[-1], Instance) and isinstance(state, Pairs):
-            self.stack[-1].attributes = state
+        if isinstance(self.stack[-1], Instance):
+            self.stack[-1].state = state
 
 
 _ACTIONS = {
@@ -274,6 +344,9 @@ _ACTIONS = {
     "MEMOIZE": _Machine.memoize,
     "TUPLE": _Machine.make_tuple,
     "LIST": _Machine.make_list,
+    "FROZENSET": _Machine.make_list,
+    "POP": _Machine.pop,
+    "POP_MARK": _Machine.pop_mark,
     "DICT": _Machine.make_dict,
     "APPEND": _Machine.append,
     "APPENDS": _Machine.appends,
@@ -284,5 +357,6 @@ _ACTIONS = {
     "STACK_GLOBAL": _Machine.stack_global,
     "REDUCE": _Machine.reduce,
     "NEWOBJ": _Machine.new_object,
+    "NEWOBJ_EX": _Machine.new_object_by_names,
     "BUILD": _Machine.build,
 }
