@@ -1,9 +1,9 @@
 """Who reads parameters, and who changes them: a change is seen whole or not at all.
 
-Any number of threads read a store at once, and one that changes it is alone. They come to their turns
-in the order in which they asked; but a thread that has something already need only wait for those who
-have theirs. All that a thread asks for it is given in one moment, so that none keeps what another
-waits for. A fork waits for changes, since its child would inherit the half of one.
+Any number of threads read a store at once, and one that changes it is alone. They come to their
+turns in the order in which they asked; but a thread that has something already need only wait for
+those who have theirs. All that a thread asks for it is given in one moment, so that none keeps what
+another waits for. A fork waits for changes, since its child would inherit the half of one.
 """
 
 from __future__ import annotations
