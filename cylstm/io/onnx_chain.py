@@ -11,7 +11,8 @@ import numpy as np
 from cylstm.io.chain import Apply, Chain, Embedding, Scoring, activation, log_softmax, softmax
 from cylstm.io.files import naming
 from cylstm.io.fold import attributes, axes_of, flat, reshape, slices
-from cylstm.io.onnx import Graph, Stack, opened
+from cylstm.io.onnx_file import Graph, opened
+from cylstm.io.onnx_lstm import Stack, stacks
 from cylstm.io.parts import real
 from cylstm.lstm import LSTM
 from cylstm.train.layers import Linear
@@ -77,7 +78,7 @@ def _backwards(graph: Graph) -> Iterator[Any]:
     if len(outputs) != 1:
         raise ValueError(f"expected a model of one output, got {short(outputs)}; {_ALONE}")
     inputs = {value.name for value in graph.proto.input} - graph.tensors.keys()
-    stacks = {id(link.node): stack for stack in graph.stacks() for link in stack.links}
+    joined = {id(link.node): stack for stack in stacks(graph) for link in stack.links}
     name, steps = outputs[0], len(graph.proto.node)
     while name not in inputs:
         node = graph.producers.get(name)
@@ -85,7 +86,7 @@ def _backwards(graph: Graph) -> Iterator[Any]:
         if node is None or steps < 0:
             raise ValueError(f"expected {short(name)} to come from the model's input; {_ALONE}")
         try:
-            layer, name = _layer(graph, node, name, stacks)
+            layer, name = _layer(graph, node, name, joined)
         except (IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise ValueError(f"node {node.name or name!r}: {error}; {_ALONE}") from error
         if layer is not None:
@@ -95,14 +96,14 @@ def _backwards(graph: Graph) -> Iterator[Any]:
 _ALONE = "from_onnx takes the LSTMs alone"
 
 
-def _layer(graph: Graph, node: Any, name: str, stacks: Mapping[int, Stack]) -> tuple[Any, str]:
+def _layer(graph: Graph, node: Any, name: str, found: Mapping[int, Stack]) -> tuple[Any, str]:
     """Return the layer of a node, or None, and the name of its input that is not constant."""
-    joined = stacks.get(id(graph.producers.get(node.input[0]))) if node.input else None
+    joined = found.get(id(graph.producers.get(node.input[0]))) if node.input else None
     if node.op_type == "Concat" and joined and attributes(node, graph.array)["axis"] == 0:
         for k in (1, 2):  # the states of all layers
             if [link.output(k) for link in joined.links] == list(node.input):
                 return _recurrent(graph, joined, _OUTPUTS[k], True), joined.links[0].given(0)
-    stack = stacks.get(id(node))
+    stack = found.get(id(node))
     if stack is not None:
         if stack.links[-1].node is not node:
             raise ValueError("expected the last layer's output, got one between")

@@ -1,0 +1,170 @@
+"""ONNX files: their graphs, who makes each value, and what the constant ones are."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from reprlib import repr as short
+from typing import Any
+
+import numpy as np
+
+from cylstm import checks
+from cylstm.io.files import Budget, bfloat16, is_path, read_beside
+from cylstm.io.fold import FOLDED, VIEWS, attributes
+
+__all__ = ["Graph", "library", "opened"]
+
+_DEEPEST = 64  # of operators between the stored numbers and an LSTM, and of graphs in graphs
+
+_ELEMENTS = {  # of TensorProto.DataType: NumPy's type, and the field where raw_data is not used
+    1: ("<f4", "float_data"),
+    2: ("<u1", "int32_data"),
+    3: ("<i1", "int32_data"),
+    4: ("<u2", "int32_data"),
+    5: ("<i2", "int32_data"),
+    6: ("<i4", "int32_data"),
+    7: ("<i8", "int64_data"),
+    9: ("?", "int32_data"),
+    10: ("<f2", "int32_data"),
+    11: ("<f8", "double_data"),
+    16: ("<u2", "int32_data"),  # bfloat16's bits
+}
+_FLOAT16, _BFLOAT16, _EXTERNAL = 10, 16, 1
+
+
+def opened(source: Any) -> Graph:
+    """Parse a model, a file or a ModelProto, and return its graph."""
+    onnx = library()
+    path = source if is_path(source) else None
+    if path is not None:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            budget = Budget(size)
+            budget.take("the model", size)
+            content = file.read(size)
+        source = onnx.ModelProto()
+        try:
+            source.ParseFromString(content)
+        except Exception as error:  # protobuf's own class of errors is not public
+            raise ValueError(f"expected an ONNX model, got {error}") from None
+    else:
+        budget = Budget(source.ByteSize())
+    opset = max((o.version for o in source.opset_import if o.domain in ("", "ai.onnx")), default=1)
+    return Graph(source.graph, None, path, budget, opset)
+
+
+def library() -> Any:
+    """Return the onnx package, or say what installs it."""
+    try:
+        import onnx
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "ONNX models need onnx: python -m pip install 'cylstm[onnx]'", name="onnx"
+        ) from None
+    return onnx
+
+
+class Graph:
+    """A graph of the model: who makes each value, and what the constant ones are.
+
+    Parameters
+    ----------
+    proto : GraphProto
+    parent : Graph, optional
+        The one around it, whose values it sees.
+    path : path-like, optional
+        Where the model came from.
+    budget : Budget
+    opset : int
+    """
+
+    def __init__(
+        self, proto: Any, parent: Graph | None, path: Any, budget: Budget, opset: int
+    ) -> None:
+        self.proto, self.parent, self.path, self.budget = proto, parent, path, budget
+        self.opset = opset
+        self.depth: int = 0 if parent is None else parent.depth + 1
+        if self.depth > _DEEPEST:
+            raise ValueError(f"expected graphs within graphs to a depth of {_DEEPEST}, got more")
+        self.tensors = {tensor.name: tensor for tensor in proto.initializer}
+        self.producers = {name: node for node in proto.node for name in node.output if name}
+        self.uses = Counter(name for node in proto.node for name in node.input)
+        self.uses.update(value.name for value in proto.output)
+        self.known: dict[str, np.ndarray | None] = {}
+
+    def graphs(self) -> Iterator[Graph]:
+        """Iterate over this graph and all graphs within."""
+        yield self
+        for node in self.proto.node:
+            for attribute in node.attribute:
+                for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                    yield from Graph(inner, self, self.path, self.budget, self.opset).graphs()
+
+    def constant(self, name: str, depth: int = 0) -> np.ndarray | None:
+        """Return a value that does not depend on the model's input, or None."""
+        if name not in self.known:
+            self.known[name] = None  # also where the graph is a circle
+            self.known[name] = self._constant(name, depth)
+        return self.known[name]
+
+    def _constant(self, name: str, depth: int) -> np.ndarray | None:
+        if name in self.tensors:
+            return self.array(self.tensors[name])
+        node = self.producers.get(name)
+        if node is None:
+            return self.parent.constant(name, depth) if self.parent is not None else None
+        if node.domain not in ("", "ai.onnx") or node.op_type not in FOLDED or depth > _DEEPEST:
+            return None
+        inputs = [self.constant(given, depth + 1) if given else None for given in node.input]
+        if any(array is None for array, given in zip(inputs, node.input, strict=True) if given):
+            return None
+        if node.op_type not in VIEWS:  # the others take memory of their own
+            self.budget.take(name, sum(array.nbytes for array in inputs if array is not None))
+        try:
+            folded = FOLDED[node.op_type](attributes(node, self.array), *inputs)
+            parts = folded if isinstance(folded, list) else [folded]
+            return np.asarray(parts[list(node.output).index(name)])
+        except (TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
+            raise ValueError(f"node {node.name or name!r}: {error}") from None
+
+    def array(self, tensor: Any) -> np.ndarray:
+        """Read a tensor, be it in the model or in a file beside it."""
+        if tensor.data_type not in _ELEMENTS:
+            raise ValueError(f"tensor {short(tensor.name)}: expected numbers, got another type")
+        dtype = np.dtype(_ELEMENTS[tensor.data_type][0])
+        shape = tuple(tensor.dims)
+        if not all(0 <= size <= checks.LARGEST for size in shape) or len(shape) > 32:
+            raise ValueError(f"tensor {short(tensor.name)}: expected a shape, got {short(shape)}")
+        nbytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        raw = self._bytes(tensor, dtype, nbytes)
+        if len(raw) != nbytes:
+            raise ValueError(
+                f"tensor {short(tensor.name)}: expected {nbytes} bytes for shape {shape}, "
+                f"got {len(raw)}"
+            )
+        array = np.frombuffer(raw, dtype).reshape(shape)
+        return bfloat16(array) if tensor.data_type == _BFLOAT16 else array
+
+    def _bytes(self, tensor: Any, dtype: np.dtype[Any], nbytes: int) -> bytes:
+        """Return a tensor's memory, wherever it is."""
+        if tensor.data_location == _EXTERNAL:
+            return self._external(tensor, nbytes)  # which counts it
+        self.budget.take(tensor.name, nbytes)
+        if tensor.HasField("raw_data"):
+            return tensor.raw_data
+        wide = np.array(getattr(tensor, _ELEMENTS[tensor.data_type][1]))
+        bits = tensor.data_type in (_FLOAT16, _BFLOAT16)
+        return wide.astype("<u2" if bits else dtype).tobytes()
+
+    def _external(self, tensor: Any, nbytes: int) -> bytes:
+        about = {entry.key: entry.value for entry in tensor.external_data}
+        place, name = int(about.get("offset", 0)), about.get("location", "")
+        if self.path is None:
+            raise ValueError(f"tensor {short(tensor.name)}: expected a path to find {short(name)}")
+        if int(about.get("length", nbytes)) != nbytes:
+            raise ValueError(
+                f"tensor {short(tensor.name)}: expected {nbytes} bytes, got {about['length'][:20]}"
+            )
+        return read_beside(self.path, name, self.budget, place, nbytes)
