@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import warnings
 from hashlib import sha256
+from reprlib import repr as short
 from typing import Any
 
 from cylstm.io.files import is_path, naming, pick
-from cylstm.io.onnx_file import library, opened
+from cylstm.io.onnx_file import Graph, library, opened
 from cylstm.io.onnx_lstm import Stack, stacks
+from cylstm.io.onnx_shapes import kind
 from cylstm.lstm import LSTM
 
 __all__ = ["from_onnx"]
@@ -69,7 +71,10 @@ def from_onnx(source: Any, node: str | None = None, *, forget_bias: float = 0.0)
     if not (is_path(source) or isinstance(source, library().ModelProto)):
         raise TypeError(f"source: expected a path or a ModelProto, got {type(source).__name__}")
     with naming(source if is_path(source) else "source"):
-        found = {stack.name: stack for stack in stacks(opened(source))}
+        graph = opened(source)
+        found = {stack.name: stack for stack in stacks(graph)}
+        if not found:
+            raise ValueError(f"expected an LSTM, found {_others(graph)}")
         if node is None and len(found) > 1:
             found = _different(found)
         for stack in list(found.values()):
@@ -83,6 +88,13 @@ def from_onnx(source: Any, node: str | None = None, *, forget_bias: float = 0.0)
             stacklevel=2,
         )
     return lstm
+
+
+def _others(graph: Graph) -> str:
+    """Say which recurrent nodes there are, where none is an LSTM that can be read."""
+    nodes = (node for inner in graph.graphs() for node in inner.nodes)
+    kinds = {kind(node) for node in nodes if node.op_type in ("LSTM", "GRU", "RNN")}
+    return f"{short(sorted(kinds))}, and cylstm reads ONNX's LSTM" if kinds else "none"
 
 
 def _different(found: dict[str, Stack]) -> dict[str, Stack]:

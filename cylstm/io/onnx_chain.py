@@ -12,7 +12,8 @@ from cylstm.io.chain import Apply, Chain, Embedding, Scoring, activation, log_so
 from cylstm.io.files import naming
 from cylstm.io.fold import attributes, axes_of, flat, reshape, slices
 from cylstm.io.onnx_file import Graph, opened
-from cylstm.io.onnx_lstm import Stack, stacks
+from cylstm.io.onnx_lstm import Stack, acts, stacks
+from cylstm.io.onnx_shapes import kind
 from cylstm.io.parts import real
 from cylstm.lstm import LSTM
 from cylstm.train.layers import Linear
@@ -79,7 +80,7 @@ def _backwards(graph: Graph) -> Iterator[Any]:
         raise ValueError(f"expected a model of one output, got {short(outputs)}; {_ALONE}")
     inputs = {value.name for value in graph.proto.input} - graph.tensors.keys()
     joined = {id(link.node): stack for stack in stacks(graph) for link in stack.links}
-    name, steps = outputs[0], len(graph.proto.node)
+    name, steps = outputs[0], len(graph.nodes)
     while name not in inputs:
         node = graph.producers.get(name)
         steps -= 1
@@ -99,7 +100,7 @@ _ALONE = "from_onnx takes the LSTMs alone"
 def _layer(graph: Graph, node: Any, name: str, found: Mapping[int, Stack]) -> tuple[Any, str]:
     """Return the layer of a node, or None, and the name of its input that is not constant."""
     joined = found.get(id(graph.producers.get(node.input[0]))) if node.input else None
-    if node.op_type == "Concat" and joined and attributes(node, graph.array)["axis"] == 0:
+    if kind(node) == "Concat" and joined and attributes(node, graph.array)["axis"] == 0:
         for k in (1, 2):  # the states of all layers
             if [link.output(k) for link in joined.links] == list(node.input):
                 return _recurrent(graph, joined, _OUTPUTS[k], True), joined.links[0].given(0)
@@ -109,14 +110,16 @@ def _layer(graph: Graph, node: Any, name: str, found: Mapping[int, Stack]) -> tu
             raise ValueError("expected the last layer's output, got one between")
         output = _OUTPUTS[list(node.output).index(name)]
         return _recurrent(graph, stack, output, False), stack.links[0].given(0)
-    if node.op_type not in _SCORED or node.domain not in ("", "ai.onnx"):
-        raise ValueError(f"expected one of LSTM, {', '.join(_SCORED)}, got {short(node.op_type)}")
+    if kind(node) not in _SCORED:
+        raise ValueError(f"expected one of LSTM, {', '.join(_SCORED)}, got {short(kind(node))}")
+    if acts(graph, node):
+        raise ValueError("expected a Dropout that passes all on, got one in training")
     constants = [graph.constant(given) if given else None for given in node.input]
     moving = [k for k, given in enumerate(node.input) if given and constants[k] is None]
     if len(moving) != 1:
         raise ValueError(f"expected one input that is not constant, got {len(moving)}")
     given = attributes(node, graph.array) | {"opset": graph.opset, "moving": moving[0]}
-    return _SCORED[node.op_type](given, *constants), node.input[moving[0]]
+    return _SCORED[kind(node)](given, *constants), node.input[moving[0]]
 
 
 def _recurrent(graph: Graph, stack: Stack, output: str, whole: bool) -> Recurrent:
@@ -155,11 +158,11 @@ def _is_zero(graph: Graph, name: str, depth: int) -> bool:
     node = graph.producers.get(name)
     if node is None or depth > _DEEPEST:
         return False
-    if node.op_type == "ConstantOfShape":
+    if kind(node) == "ConstantOfShape":
         value = attributes(node, graph.array).get("value")
         return value is None or not value.any()
-    parts = node.input if node.op_type == "Concat" else node.input[:1]
-    return node.op_type in _OF_ZEROS and all(_is_zero(graph, part, depth + 1) for part in parts)
+    parts = node.input if kind(node) == "Concat" else node.input[:1]
+    return kind(node) in _OF_ZEROS and all(_is_zero(graph, part, depth + 1) for part in parts)
 
 
 # Operators -------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import numpy as np
 from cylstm import checks
 from cylstm.io.files import Budget, bfloat16, is_path, read_beside
 from cylstm.io.fold import FOLDED, VIEWS, attributes
+from cylstm.io.onnx_shapes import RECURRENT, Shapes, kind
 
 __all__ = ["Graph", "library", "opened"]
 
@@ -66,6 +67,18 @@ def library() -> Any:
     return onnx
 
 
+def read_by(node: Any) -> Iterator[str]:
+    """Iterate over the names of the values that a node, or a graph in it, reads."""
+    stack = [node]
+    while stack:
+        node = stack.pop()
+        yield from filter(None, node.input)
+        for attribute in node.attribute:
+            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                stack.extend(inner.node)
+                yield from (value.name for value in inner.output)
+
+
 class Graph:
     """A graph of the model: who makes each value, and what the constant ones are.
 
@@ -89,15 +102,62 @@ class Graph:
         if self.depth > _DEEPEST:
             raise ValueError(f"expected graphs within graphs to a depth of {_DEEPEST}, got more")
         self.tensors = {tensor.name: tensor for tensor in proto.initializer}
-        self.producers = {name: node for node in proto.node for name in node.output if name}
-        self.uses = Counter(name for node in proto.node for name in node.input)
-        self.uses.update(value.name for value in proto.output)
         self.known: dict[str, np.ndarray | None] = {}
+        self.nodes = list(proto.node)
+        self._count()
+        self.shapes = None if parent is not None else Shapes(self)
+        if self.shapes is not None:
+            self.nodes = [self._with_target(node) for node in self.nodes]
+            self.nodes = self._needed()
+            self._count()
+
+    def _count(self) -> None:
+        """Tell who makes each value, and how often it is used."""
+        made = Counter(name for node in self.nodes for name in node.output if name)
+        twice = next((name for name, count in made.items() if count > 1), None)
+        if twice is not None:
+            raise ValueError(f"expected each value to be made once, got {short(twice)} again")
+        self.producers = {name: node for node in self.nodes for name in node.output if name}
+        self.uses = Counter(name for node in self.nodes for name in read_by(node))
+        self.uses.update(value.name for value in self.proto.output)
+
+    def _with_target(self, node: Any) -> Any:
+        """Return a Reshape with its shape as a constant, where it is computed from other shapes."""
+        if kind(node) != "Reshape" or len(node.input) != 2 or self.shapes is None:
+            return node
+        if self.constant(node.input[1]) is not None or any(a.i for a in node.attribute):
+            return node
+        target = self.shapes.target(node)
+        if target is None:
+            return node
+        made = type(node)()
+        made.CopyFrom(node)
+        made.input[1] = f"{node.output[0]}: shape"
+        self.known[made.input[1]] = np.array(target, np.int64)
+        return made
+
+    def _needed(self) -> list[Any]:
+        """Return the nodes that the outputs or the recurrent ones need."""
+        used = {value.name for value in self.proto.output}
+        found = []
+        for node in reversed(self.nodes):
+            within = any(a.HasField("g") or a.graphs for a in node.attribute)
+            if within or kind(node) in RECURRENT or not used.isdisjoint(node.output):
+                used.update(read_by(node))
+                found.append(node)
+        return found[::-1]
+
+    def shape(self, name: str) -> tuple[Any, ...] | None:
+        """Return the shape of a value, of int and `Size`, or None where it is not known."""
+        constant = self.constant(name)
+        if constant is not None:
+            return constant.shape
+        return None if self.shapes is None else self.shapes.shape(name)
 
     def graphs(self) -> Iterator[Graph]:
         """Iterate over this graph and all graphs within."""
         yield self
-        for node in self.proto.node:
+        for node in self.nodes:
             for attribute in node.attribute:
                 for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
                     yield from Graph(inner, self, self.path, self.budget, self.opset).graphs()
@@ -115,7 +175,7 @@ class Graph:
         node = self.producers.get(name)
         if node is None:
             return self.parent.constant(name, depth) if self.parent is not None else None
-        if node.domain not in ("", "ai.onnx") or node.op_type not in FOLDED or depth > _DEEPEST:
+        if kind(node) not in FOLDED or depth > _DEEPEST:
             return None
         inputs = [self.constant(given, depth + 1) if given else None for given in node.input]
         if any(array is None for array, given in zip(inputs, node.input, strict=True) if given):

@@ -11,12 +11,14 @@ import numpy as np
 
 from cylstm.io.fold import attributes
 from cylstm.io.onnx_file import Graph
+from cylstm.io.onnx_shapes import kind
 from cylstm.io.parts import Cell, assemble, gates, real
 from cylstm.lstm import LSTM
 
-__all__ = ["Link", "Stack", "stacks"]
+__all__ = ["Link", "Stack", "acts", "stacks"]
 
-_LSTMS = ("LSTM", "DynamicQuantizeLSTM")
+_QUANTISED = "com.microsoft.DynamicQuantizeLSTM"
+_INPUTS = {"LSTM": 8, _QUANTISED: 12}
 _ORDER = "iofg"  # of the gates' rows, and of the peepholes without g
 _ACTIVATIONS = {"sigmoid": 0, "tanh": 0, "relu": 0, "hardsigmoid": 2}  # how many numbers each takes
 _PASSED = ("Identity", "Dropout")
@@ -32,6 +34,12 @@ class Link:
 
     def __post_init__(self) -> None:
         self.attributes = attributes(self.node, self.graph.array)
+        most = _INPUTS[kind(self.node)]
+        for what, names, count in (("in", self.node.input, most), ("out", self.node.output, 3)):
+            if len(names) > count:
+                raise ValueError(
+                    f"expected at most {count} {what}puts of an LSTM, got {len(names)}"
+                )
 
     @property
     def name(self) -> str:
@@ -64,6 +72,9 @@ class Link:
         direction = given.get("direction", "forward")
         if direction not in ("forward", "reverse", "bidirectional"):
             raise ValueError(f"direction: expected one of three, got {short(direction)}")
+        for name in ("input_forget", "layout"):
+            if given.get(name, 0) not in (0, 1):
+                raise ValueError(f"{name}: expected 0 or 1, got {given[name]}")
         triples = _activations(given, 2 if direction == "bidirectional" else 1)
         return {
             "batch_first": bool(given.get("layout", 0)),
@@ -84,6 +95,7 @@ class Link:
                 raise ValueError(f"{name}: expected {directions} directions, got {array.shape}")
         if r.shape[2] != self.attributes.get("hidden_size", r.shape[2]):
             raise ValueError(f"R: expected hidden_size units, got shape {r.shape}")
+        self._check_states(directions, r.shape[2])
         return [
             Cell(
                 gates(real("W", w[d]), _ORDER),
@@ -95,12 +107,27 @@ class Link:
             for d in range(directions)
         ]
 
+    def _check_states(self, directions: int, hidden: int) -> None:
+        """Refuse initial states of another size, as of an LSTM with a projection."""
+        first = bool(self.attributes.get("layout", 0))
+        for k, name in ((5, "initial_h"), (6, "initial_c")):
+            shape = self.graph.shape(self.given(k)) if self.given(k) else None
+            if shape is None:
+                continue
+            sizes = [shape[1 if first else 0], shape[2]] if len(shape) == 3 else []
+            fits = [size == own or not isinstance(size, int)
+                    for size, own in zip(sizes, (directions, hidden), strict=False)]  # fmt: skip
+            if not (fits and all(fits)):
+                wanted = f"(N, {directions}, {hidden})" if first else f"({directions}, N, {hidden})"
+                got = ", ".join(str(n) if isinstance(n, int) else "any" for n in shape)
+                raise ValueError(f"{name}: expected the shape {wanted} of R's units, got ({got})")
+
     def _weights(self, index: int, name: str, scale: int) -> np.ndarray:
         """Return W or R; quantised ones are transposed, and have a scale and a zero point."""
         array = self.constant(index, name)
         if array is None:
             raise ValueError(f"{name}: expected weights, got none")
-        if self.node.op_type == "LSTM":
+        if kind(self.node) == "LSTM":
             return array
         factor, zero = self.constant(scale, f"{name}_scale"), self.constant(scale + 1, "zero point")
         if factor is None or array.ndim != 3:
@@ -120,12 +147,24 @@ class Link:
                 one = link.options() == self.options() and _joins(link, self, folded)
                 return name if one else None
             node = graph.producers[name]
-            if node.op_type not in (*_PASSED, "Transpose", "Reshape", "Squeeze"):
+            if kind(node) not in (*_PASSED, "Transpose", "Reshape", "Squeeze"):
                 return None
-            if node.op_type not in _PASSED:
+            if acts(graph, node):
+                return None
+            if kind(node) not in _PASSED:
                 folded.append((node.op_type, node))
             name = node.input[0] if node.input else ""
         return None
+
+
+def acts(graph: Graph, node: Any) -> bool:
+    """Tell whether a node is a Dropout that leaves numbers out, as none does after training."""
+    if kind(node) != "Dropout":
+        return False
+    if graph.opset < 7:
+        return not attributes(node, graph.array).get("is_test", 0)
+    training = graph.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else False
+    return training is None or bool(np.any(training))
 
 
 def _joins(link: Link, following: Link, between: Sequence[tuple[str, Any]]) -> bool:
@@ -183,6 +222,11 @@ def _activations(given: dict[str, Any], directions: int) -> tuple[Any, ...]:
             found.append(("hard_sigmoid", float(slope), float(offset)))
         else:
             found.append(plain)
+    if (slopes or offsets) and any("hard" in str(name).lower() for name in names):
+        raise ValueError(
+            f"activation_alpha, activation_beta: expected one for each HardSigmoid, got "
+            f"{short(slopes + offsets)} more"
+        )
     return tuple(tuple(found[k : k + 3]) for k in range(0, len(found), 3))
 
 
@@ -226,7 +270,7 @@ def stacks(whole: Graph) -> list[Stack]:
     found = []
     for graph in whole.graphs():
         links = {node.output[0] if node.output else "": Link(graph, node)
-                 for node in graph.proto.node if node.op_type in _LSTMS}  # fmt: skip
+                 for node in graph.nodes if kind(node) in _INPUTS}  # fmt: skip
         before = {name: link.before(links) for name, link in links.items()}
         first = [name for name in links if before[name] is None]
         after = {name: link for link, name in before.items() if name is not None}
