@@ -12,13 +12,14 @@ from cylstm.io.chain import Apply, Chain, Embedding, Scoring, activation, log_so
 from cylstm.io.files import naming
 from cylstm.io.fold import attributes, axes_of, flat, reshape, slices
 from cylstm.io.onnx_file import Graph, opened
-from cylstm.io.onnx_lstm import Stack, acts, stacks
+from cylstm.io.onnx_inputs import as_declared, declared
+from cylstm.io.onnx_lstm import Stack, acts, outputs_of, stacks
 from cylstm.io.onnx_shapes import kind
 from cylstm.io.parts import real
 from cylstm.lstm import LSTM
-from cylstm.train.layers import Linear
+from cylstm.train.layers import Layer, Linear
 
-__all__ = ["load_onnx"]
+__all__ = ["chain", "load_onnx"]
 
 _OUTPUTS = ("Y", "Y_h", "Y_c")
 _DEEPEST = 64  # of operators behind an initial state
@@ -28,10 +29,29 @@ _OF_ZEROS = (  # what makes zeros of zeros, whatever the shape
 )
 
 
-def load_onnx(path: Any) -> Chain:
+def load_onnx(path: Any) -> Layer:
     """Return what `load_model` does, of an ONNX file."""
     with naming(path):
-        return Chain(*reversed(list(_backwards(opened(path)))))
+        graph = opened(path)
+        try:
+            return chain(graph)
+        except ValueError:  # then it is no chain, or has a defect, which the other finds again
+            from cylstm.io.onnx_network import network
+
+            return network(graph)
+
+
+def chain(graph: Graph) -> Chain:
+    """Return the model as a chain of layers.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    layers = reversed(list(_backwards(graph)))
+    ((name, given),) = declared(graph).items()
+    return Chain(Apply(as_declared, name=name, **given), *layers)
 
 
 class Recurrent(Scoring):
@@ -47,7 +67,7 @@ class Recurrent(Scoring):
         Whether Y_h and Y_c are those of all nodes, (L D, N, H).
     lengths : array, (N,), optional
     state : (h_0, c_0), optional
-        Of all nodes, (L D, N, H).
+        Of all nodes, (L D, N, H), or with `batch_first` (N, L D, H).
     """
 
     def __init__(
@@ -63,14 +83,12 @@ class Recurrent(Scoring):
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return the output."""
-        y, (h_n, c_n) = self.lstm(np.asarray(x, self.lstm.dtype), self.state, self.lengths)
-        directions = 2 if self.lstm.bidirectional else 1
+        y, h_n, c_n = outputs_of(self.lstm, x, self.lengths, *(self.state or ()))
         if self.output == "Y":
-            apart = y.reshape(*y.shape[:2], directions, self.lstm.hidden_size)
-            return apart if self.lstm.batch_first else apart.swapaxes(1, 2)
+            return y
         last = h_n if self.output == "Y_h" else c_n
-        last = last if self.whole else last[-directions:]
-        return last.swapaxes(0, 1) if self.lstm.batch_first else last
+        own = slice(None) if self.whole else slice(-2 if self.lstm.bidirectional else -1, None)
+        return last[:, own] if self.lstm.batch_first else last[own]
 
 
 def _backwards(graph: Graph) -> Iterator[Any]:
@@ -145,7 +163,7 @@ def _state(graph: Graph, stack: Stack, lstm: LSTM) -> tuple[np.ndarray, np.ndarr
         ).astype(lstm.dtype)
         for part in given
     )
-    return (h_0.swapaxes(0, 1), c_0.swapaxes(0, 1)) if lstm.batch_first else (h_0, c_0)
+    return h_0, c_0
 
 
 def _is_zero(graph: Graph, name: str, depth: int) -> bool:

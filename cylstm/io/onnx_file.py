@@ -15,7 +15,7 @@ from cylstm.io.files import Budget, bfloat16, is_path, read_beside
 from cylstm.io.fold import FOLDED, VIEWS, attributes
 from cylstm.io.onnx_shapes import RECURRENT, Shapes, kind
 
-__all__ = ["Graph", "library", "opened"]
+__all__ = ["Graph", "library", "opened", "read_by"]
 
 _DEEPEST = 64  # of operators between the stored numbers and an LSTM, and of graphs in graphs
 
@@ -160,7 +160,11 @@ class Graph:
         for node in self.nodes:
             for attribute in node.attribute:
                 for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                    yield from Graph(inner, self, self.path, self.budget, self.opset).graphs()
+                    yield from self.within(inner).graphs()
+
+    def within(self, proto: Any) -> Graph:
+        """Return a graph that is an attribute of one of this one's nodes."""
+        return Graph(proto, self, self.path, self.budget, self.opset)
 
     def constant(self, name: str, depth: int = 0) -> np.ndarray | None:
         """Return a value that does not depend on the model's input, or None."""

@@ -15,7 +15,7 @@ from cylstm.io.onnx_shapes import kind
 from cylstm.io.parts import Cell, assemble, gates, real
 from cylstm.lstm import LSTM
 
-__all__ = ["Link", "Stack", "acts", "stacks"]
+__all__ = ["Link", "Stack", "acts", "is_lstm", "outputs_of", "stacks"]
 
 _QUANTISED = "com.microsoft.DynamicQuantizeLSTM"
 _INPUTS = {"LSTM": 8, _QUANTISED: 12}
@@ -157,6 +157,45 @@ class Link:
         return None
 
 
+def is_lstm(node: Any) -> bool:
+    """Tell whether a node is an LSTM."""
+    return kind(node) in _INPUTS
+
+
+def outputs_of(
+    lstm: LSTM, x: np.ndarray, lengths: Any = None, h_0: Any = None, c_0: Any = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return Y, Y_h and Y_c of one or more nodes that this LSTM stands for, with ONNX's axes.
+
+    Parameters
+    ----------
+    lstm : LSTM
+    x : ndarray, (T, N, I)
+    lengths : ndarray, (N,), optional
+    h_0, c_0 : ndarray, (D, N, H), optional
+        By default, or where one of the two is None, zero.
+
+    Returns
+    -------
+    y : ndarray, (T, D, N, H)
+    h_n, c_n : ndarray, (D, N, H)
+        With `batch_first`, ONNX's ``layout=1``, N comes first in all.
+    """
+    state = None
+    if h_0 is not None or c_0 is not None:
+        zero = np.zeros_like(c_0 if h_0 is None else h_0)
+        given = (zero if part is None else part for part in (h_0, c_0))
+        state = tuple(
+            np.asarray(part.swapaxes(0, 1) if lstm.batch_first else part, lstm.dtype)
+            for part in given
+        )
+    y, (h_n, c_n) = lstm(np.asarray(x, lstm.dtype), state, lengths)
+    y = y.reshape(*y.shape[:2], 2 if lstm.bidirectional else 1, lstm.hidden_size)
+    if lstm.batch_first:
+        return y, h_n.swapaxes(0, 1), c_n.swapaxes(0, 1)
+    return y.swapaxes(1, 2), h_n, c_n
+
+
 def acts(graph: Graph, node: Any) -> bool:
     """Tell whether a node is a Dropout that leaves numbers out, as none does after training."""
     if kind(node) != "Dropout":
@@ -270,7 +309,7 @@ def stacks(whole: Graph) -> list[Stack]:
     found = []
     for graph in whole.graphs():
         links = {node.output[0] if node.output else "": Link(graph, node)
-                 for node in graph.nodes if kind(node) in _INPUTS}  # fmt: skip
+                 for node in graph.nodes if is_lstm(node)}  # fmt: skip
         before = {name: link.before(links) for name, link in links.items()}
         first = [name for name in links if before[name] is None]
         after = {name: link for link, name in before.items() if name is not None}
