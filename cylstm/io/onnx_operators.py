@@ -80,9 +80,13 @@ def _check_meaning(graph: Graph, node: Any, operator: str) -> None:
     """Refuse what the evaluator would pass over without a word."""
     if acts(graph, node):
         raise ValueError("expected a Dropout that passes all on, got one in training")
+    if operator == "Dropout" and graph.opset < 12 and any(graph.uses[n] for n in node.output[1:]):
+        raise ValueError("expected a Dropout without a mask before opset 12, got a mask")
     given = {attribute.name: attribute for attribute in node.attribute}
     if operator == "BatchNormalization" and "training_mode" in given and given["training_mode"].i:
         raise ValueError("expected a BatchNormalization that scores, got one in training")
+    if operator == "BatchNormalization" and any(node.output[1:]):
+        raise ValueError("expected a BatchNormalization of one output, got more")
     if operator in ("GRU", "RNN"):
         odd = given.keys() - _OF_RECURRENT
         if odd or (len(node.input) > 4 and node.input[4]):
@@ -135,4 +139,23 @@ class Gelu(OpRun):
         return (np.asarray(0.5 * x * (1 + special.erf(x / math.sqrt(2))), x.dtype),)
 
 
-OPERATORS = [Softmax, LogSoftmax, Erf, Gelu]
+class BatchNormalization(OpRun):
+    """As it scores, in all its versions."""
+
+    def _run(
+        self, x: np.ndarray, *stored: np.ndarray, epsilon: float = 1e-5, **_: Any
+    ) -> tuple[np.ndarray]:
+        shape = (1, -1) + (1,) * (x.ndim - 2)
+        scale, bias, mean, variance = (array.reshape(shape) for array in stored)
+        made = (x - mean) * (scale / np.sqrt(variance + epsilon)) + bias
+        return (made.astype(x.dtype, copy=False),)
+
+
+class GlobalMaxPool(OpRun):
+    """Along all axes but those of the sequences and the channels."""
+
+    def _run(self, x: np.ndarray) -> tuple[np.ndarray]:
+        return (x.max(tuple(range(2, x.ndim)), keepdims=True),)
+
+
+OPERATORS = [Softmax, LogSoftmax, Erf, Gelu, BatchNormalization, GlobalMaxPool]
