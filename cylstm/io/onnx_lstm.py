@@ -304,12 +304,21 @@ class Stack:
         ]
 
 
+def _link(graph: Graph, node: Any) -> Link:
+    try:
+        return Link(graph, node)
+    except (TypeError, ValueError) as error:
+        name = node.name or next(filter(None, node.output), "")
+        raise ValueError(f"node {name!r}: {error}") from error
+
+
 def stacks(whole: Graph) -> list[Stack]:
     """Return the LSTMs of all graphs; those of which each feeds the next are one."""
     found = []
     for graph in whole.graphs():
-        links = {node.output[0] if node.output else "": Link(graph, node)
-                 for node in graph.nodes if is_lstm(node)}  # fmt: skip
+        links = {}  # by what each makes first, which may be without a name
+        for k, node in enumerate(filter(is_lstm, graph.nodes)):
+            links[next(iter(node.output), "") or f" {k}"] = _link(graph, node)
         before = {name: link.before(links) for name, link in links.items()}
         first = [name for name in links if before[name] is None]
         after = {name: link for link, name in before.items() if name is not None}
