@@ -128,6 +128,17 @@ def test_a_branch_is_chosen(runtime, rng):
         assert_same(model, runtime, {"given": x, "flag": np.array(flag)})
 
 
+def test_layers_in_a_branch_are_one_lstm():
+    two = onnx.load(f"{DATA}/torch_two.onnx")
+    graph = two.graph
+    body = helper.make_graph(graph.node, "body", [], graph.output, graph.initializer)
+    node = helper.make_node("If", ["flag"], ["z"], then_branch=body, else_branch=body)
+    flag = helper.make_tensor_value_info("flag", onnx.TensorProto.BOOL, [])
+    whole = [node], "whole", [*graph.input, flag], [onnx.ValueInfoProto(name="z")]
+    model = helper.make_model(helper.make_graph(*whole), opset_imports=two.opset_import)
+    assert cylstm.from_onnx(model).num_layers == 2
+
+
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
 @pytest.mark.parametrize(("kind", "gates"), [("GRU", 3), ("RNN", 1)])
 def test_other_recurrent_nodes_run(runtime, rng, kind, gates, direction):
@@ -336,6 +347,16 @@ def test_graphs_of_other_opsets_are_refused(tmp_path, rng, opset):
     both = helper.make_node("Add", ["y", "y"], ["z"])
     model = model_of([node, both], tensors, {"x": 3}, {"z": 4}, opset)
     refused(save(model, tmp_path), f"opset: expected 7 to .*, got {opset}")
+
+
+def test_a_damaged_shape_is_told_of(tmp_path, rng):
+    node, tensors = simple(rng)
+    again = helper.make_node("Reshape", ["y", "s"], ["z"])
+    model = model_of([node, again], tensors | {"s": np.array([0, -1])}, {"x": 3}, {"z": 2})
+    model.graph.initializer[-1].raw_data = b"short"
+    for read in (cylstm.from_onnx, cylstm.load_model):
+        with pytest.raises(ValueError, match="tensor 's': expected 16 bytes"):
+            read(save(model, tmp_path))
 
 
 def test_dropout_that_acts_is_refused(tmp_path, rng):

@@ -105,11 +105,10 @@ class Graph:
         self.known: dict[str, np.ndarray | None] = {}
         self.nodes = list(proto.node)
         self._count()
-        self.shapes = None if parent is not None else Shapes(self)
-        if self.shapes is not None:
-            self.nodes = [self._with_target(node) for node in self.nodes]
-            self.nodes = self._needed()
-            self._count()
+        self.shapes = Shapes(self)
+        self.nodes = [self._with_target(node) for node in self.nodes]
+        self.nodes = self._needed()
+        self._count()
 
     def _count(self) -> None:
         """Tell who makes each value, and how often it is used."""
@@ -123,7 +122,7 @@ class Graph:
 
     def _with_target(self, node: Any) -> Any:
         """Return a Reshape with its shape as a constant, where it is computed from other shapes."""
-        if kind(node) != "Reshape" or len(node.input) != 2 or self.shapes is None:
+        if kind(node) != "Reshape" or len(node.input) != 2:
             return node
         if self.constant(node.input[1]) is not None or any(a.i for a in node.attribute):
             return node
@@ -152,7 +151,7 @@ class Graph:
         constant = self.constant(name)
         if constant is not None:
             return constant.shape
-        return None if self.shapes is None else self.shapes.shape(name)
+        return self.shapes.shape(name)
 
     def graphs(self) -> Iterator[Graph]:
         """Iterate over this graph and all graphs within."""
@@ -170,7 +169,11 @@ class Graph:
         """Return a value that does not depend on the model's input, or None."""
         if name not in self.known:
             self.known[name] = None  # also where the graph is a circle
-            self.known[name] = self._constant(name, depth)
+            try:
+                self.known[name] = self._constant(name, depth)
+            except BaseException:
+                del self.known[name]  # the next to ask is told of the defect too
+                raise
         return self.known[name]
 
     def _constant(self, name: str, depth: int) -> np.ndarray | None:

@@ -232,7 +232,14 @@ def _joins(link: Link, following: Link, between: Sequence[tuple[str, Any]]) -> b
     node = between[0][1]
     shape = graph.constant(node.input[1]) if len(node.input) > 1 else None
     width = (1 + options["bidirectional"]) * link.attributes.get("hidden_size", 0)
-    return shape is not None and shape.shape == (3,) and shape.tolist()[2] in (-1, width)
+    if shape is None or shape.shape != (3,) or shape.tolist()[2] not in (-1, width):
+        return False
+    y = graph.shape(link.output(0)) or (None,) * 4
+    kept = [y[0], y[1 if options["batch_first"] else 2]]  # sizes that must stay where they are
+    return all(
+        wanted in (0, -1, size) or not isinstance(size, int)
+        for wanted, size in zip(shape.tolist(), kept, strict=False)
+    )
 
 
 def _bias(b: np.ndarray) -> np.ndarray:

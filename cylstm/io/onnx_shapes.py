@@ -6,6 +6,7 @@ known by then is followed here, such a shape turns into constants: a size to kee
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ __all__ = ["RECURRENT", "Shapes", "Size", "kind"]
 Shape = tuple[Any, ...]  # of int and Size
 _MOST_TERMS, _MOST_FACTORS, _MOST_NUMBERS = 16, 8, 64  # so that a small file takes little time
 _LARGEST = 2**63
+_unknown = itertools.count()  # no two sizes have one number, in whichever graph they are
 
 
 def kind(node: Any) -> str:
@@ -176,11 +178,13 @@ class Shapes:
     Parameters
     ----------
     graph : Graph
-        One whose nodes stand in the order in which they can be run, as ONNX asks for.
+        One whose nodes stand in the order in which they can be run, as ONNX asks for; it sees what
+        is known of the one around it.
     """
 
     def __init__(self, graph: Any) -> None:
-        self._graph, self._unknown = graph, 0
+        self._graph = graph
+        self._around: Shapes | None = None if graph.parent is None else graph.parent.shapes
         self._shapes: dict[str, Shape] = {}
         self._values: dict[str, np.ndarray] = {}
         for value in graph.proto.input:
@@ -196,7 +200,9 @@ class Shapes:
         """Return the shape of a value, or None where it is not known."""
         if name in self._graph.tensors:
             return tuple(self._graph.tensors[name].dims)
-        return self._shapes.get(name)
+        if name in self._shapes or self._around is None:
+            return self._shapes.get(name)
+        return self._around.shape(name)
 
     def target(self, node: Any) -> list[int] | None:
         """Return the shape that a Reshape computes, with 0 for a size to keep and -1 for the rest.
@@ -223,12 +229,13 @@ class Shapes:
         return found if found.count(-1) <= 1 else None
 
     def _fresh(self) -> Size:
-        self._unknown += 1
-        return Size({(self._unknown,): 1})
+        return Size({(next(_unknown),): 1})
 
     def _value(self, name: str) -> np.ndarray | None:
         """Return the whole numbers of a small value, or None."""
         tensor = self._graph.tensors.get(name)
+        if name not in self._values and tensor is None and self._around is not None:
+            return self._around._value(name)
         if name in self._values or tensor is None or tensor.data_type not in _INTEGERS:
             return self._values.get(name)
         if not 0 <= math.prod(tensor.dims) <= _MOST_NUMBERS:
