@@ -310,7 +310,7 @@ class LSTM:
         The model's input is ``x``, its outputs are ``y``, ``h_n`` and ``c_n``, in the shapes of a
         call; the numbers of steps and of sequences are free.
         """
-        from cylstm.io.onnx import write_onnx
+        from cylstm.io.onnx_write import write_onnx
 
         write_onnx(self, path, state)
 

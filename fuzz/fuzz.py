@@ -20,7 +20,18 @@ with atheris.instrument_imports(include=["cylstm.io", "zipfile", "pickletools", 
     import numpy as np
 
     import cylstm
-    from cylstm.io import files, hdf5, keras, onnx, onnx_chain, parts, safetensors, torch, unpickle  # noqa
+    from cylstm.io import (  # noqa
+        files,
+        hdf5,
+        keras,
+        onnx,
+        onnx_chain,
+        onnx_network,
+        parts,
+        safetensors,
+        torch,
+        unpickle,
+    )
 
 READERS = {
     "torch": [cylstm.from_torch],

@@ -73,12 +73,47 @@ class Chain(torch.nn.Module):
         return torch.softmax(self.lstm(self.embedding(x))[0][:, -1], -1)
 
 
+class Graph(torch.nn.Module):
+    """What is no chain."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = torch.nn.LSTM(2, 2, 2)
+
+    def forward(self, x):
+        """Return what stands beside the input, and the state."""
+        y, (h, _) = self.lstm(x)
+        return x + torch.nn.functional.gelu(y), h
+
+
 def make_onnx():
-    """Make single LSTMs, one with its weights beside, and a chain."""
+    """Make single LSTMs, one with its weights beside, a chain, and a graph."""
     cylstm.LSTM(2, 2, num_layers=2, bidirectional=True).to_onnx(place("onnx", "lstm.onnx"))
     cylstm.LSTM(1, 1, peephole=True, coupled=True, clip=1.0).to_onnx(place("onnx", "all.onnx"))
     words, path = torch.zeros(1, 3, dtype=int), place("onnx", "chain.onnx")
     torch.onnx.export(Chain().eval(), words, path, dynamo=False)
+    auto = torch.export.Dim.AUTO
+    free = {0: auto, 1: auto}
+    program = torch.onnx.export(
+        Graph().eval(), (torch.zeros(4, 3, 2),), dynamo=True, dynamic_shapes=[free], verbose=False
+    )
+    graph = program.model_proto
+    for node in graph.graph.node:  # which say where the model was made
+        del node.metadata_props[:]
+    del graph.graph.value_info[:]
+    onnx.save(graph, place("onnx", "graph.onnx"))
+    chosen = onnx.helper.make_node(
+        "If", ["flag"], ["z"],
+        then_branch=onnx.helper.make_graph(graph.graph.node[:], "a", [], graph.graph.output[:1]),
+        else_branch=onnx.helper.make_graph(graph.graph.node[:], "b", [], graph.graph.output[:1]),
+    )  # fmt: skip
+    flag = onnx.helper.make_tensor_value_info("flag", onnx.TensorProto.BOOL, [])
+    inner = [chosen], "if", [*graph.graph.input, flag], [onnx.ValueInfoProto(name="z")]
+    branches = onnx.helper.make_graph(*inner, graph.graph.initializer)
+    onnx.save(
+        onnx.helper.make_model(branches, opset_imports=graph.opset_import),
+        place("onnx", "branches.onnx"),
+    )
     odd = onnx.load(place("onnx", "all.onnx"))
     onnx.save(odd, place("onnx", "external.onnx"), save_as_external_data=True, location="weights",
               size_threshold=0)  # fmt: skip

@@ -6,6 +6,7 @@ The operators: https://onnx.ai/onnx/operators/
 from __future__ import annotations
 
 from collections.abc import Callable
+from reprlib import repr as short
 from typing import Any
 
 import numpy as np
@@ -19,20 +20,47 @@ Attributes = dict[str, Any]
 
 
 _NAMES_OF_TYPES = {  # of AttributeProto.AttributeType; a name means the same in all operators here
-    1: ("alpha", "beta", "clip", "value_float"),
-    2: ("allowzero", "axis", "hidden_size", "input_forget", "layout", "to", "transA", "transB",
-        "value_int"),
-    3: ("direction",),
+    1: ("alpha", "beta", "clip", "ratio", "value_float"),
+    2: ("allowzero", "axis", "end", "hidden_size", "input_forget", "is_test", "keepdims", "layout",
+        "output_sequence", "saturate", "seed", "start", "to", "transA", "transB", "value_int"),
+    3: ("direction", "round_mode"),
     4: ("value",),
     6: ("activation_alpha", "activation_beta", "value_floats"),
     7: ("axes", "ends", "perm", "split", "starts", "value_ints"),
     8: ("activations",),
 }  # fmt: skip
 _TYPES = {name: kind for kind, names in _NAMES_OF_TYPES.items() for name in names}
+_OF_LSTM = "activation_alpha activation_beta activations clip direction hidden_size input_forget"
+_UNDERSTOOD = {  # attributes that the readers act on, or that change nothing they read
+    "Cast": "round_mode saturate to",  # the first two are of types of 8 bits
+    "Concat": "axis",
+    "Constant": "value value_float value_floats value_int value_ints",
+    "ConstantOfShape": "value",
+    "DequantizeLinear": "axis",
+    "Dropout": "is_test ratio seed",
+    "DynamicQuantizeLSTM": _OF_LSTM,
+    "Elu": "alpha",
+    "Flatten": "axis",
+    "Gather": "axis",
+    "Gemm": "alpha beta transA transB",
+    "HardSigmoid": "alpha beta",
+    "LSTM": f"{_OF_LSTM} layout output_sequence",
+    "LeakyRelu": "alpha",
+    "LogSoftmax": "axis",
+    "Reshape": "allowzero",
+    "ReduceProd": "axes keepdims",
+    "Shape": "end start",
+    "Slice": "axes ends starts",
+    "Softmax": "axis",
+    "Split": "axis split",
+    "Squeeze": "axes",
+    "Transpose": "perm",
+    "Unsqueeze": "axes",
+}
 
 
 def attributes(node: Any, array: Callable[[Any], Array]) -> Attributes:
-    """Return those of a node's attributes that are used, in Python's types and NumPy's arrays.
+    """Return a node's attributes, in Python's types and NumPy's arrays.
 
     Parameters
     ----------
@@ -43,7 +71,7 @@ def attributes(node: Any, array: Callable[[Any], Array]) -> Attributes:
     Raises
     ------
     ValueError
-        If one is of another type than ONNX says.
+        If one is of another type than ONNX says, or there twice, or not understood.
     """
     kinds: dict[int, Callable[[Any], Any]] = {
         1: lambda a: a.f,
@@ -54,11 +82,15 @@ def attributes(node: Any, array: Callable[[Any], Array]) -> Attributes:
         7: lambda a: list(a.ints),
         8: lambda a: [s.decode("utf-8") for s in a.strings],
     }
-    used = [a for a in node.attribute if a.name in _TYPES]
-    for a in used:
+    understood = _UNDERSTOOD.get(node.op_type, "").split()
+    found: Attributes = {}
+    for a in node.attribute:
+        if a.name not in understood or a.ref_attr_name or a.name in found:
+            raise ValueError(f"attribute {short(a.name)} of {short(node.op_type)}: not understood")
         if a.type != _TYPES[a.name]:
             raise ValueError(f"{a.name}: expected ONNX's type {_TYPES[a.name]}, got {a.type}")
-    return {a.name: kinds[a.type](a) for a in used}
+        found[a.name] = kinds[a.type](a)
+    return found
 
 
 def flat(values: Any) -> list[int]:

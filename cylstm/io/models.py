@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from cylstm.train.layers import Sequential
+from cylstm.train.layers import Layer
 
 __all__ = ["load_model"]
 
 
-def load_model(path: Any, *, config: Any = None) -> Sequential:
-    """Read a whole model that is a chain of layers, and score with it.
+def load_model(path: Any, *, config: Any = None) -> Layer:
+    """Read a whole model, of Keras a chain of layers, of ONNX any graph, and score with it.
 
     Parameters
     ----------
@@ -21,14 +21,17 @@ def load_model(path: Any, *, config: Any = None) -> Sequential:
 
     Returns
     -------
-    Sequential
-        Called with the model's input, it returns the model's output. It does not train.
+    Layer
+        Called with the model's input, it returns the model's output. It does not train. An ONNX
+        graph of several inputs takes them by name, as keyword arguments or in a dict; one of
+        several outputs returns them in a dict by name. A chain is a `Sequential`.
 
     Raises
     ------
     ValueError
-        If the model is no chain, or has other layers (the message names the first), or the file is
-        damaged. `from_keras` and `from_onnx` take the LSTMs alone.
+        If a Keras model is no chain, or there is a layer or an operator that is not read (the
+        message names the first), or the file is damaged. `from_keras` and `from_onnx` take the
+        LSTMs alone.
     ModuleNotFoundError
         If h5py, or onnx, is not installed.
     OSError

@@ -11,12 +11,15 @@ import numpy as np
 from cylstm.io.chain import Apply, Chain, Embedding, Scoring, activation, log_softmax, softmax
 from cylstm.io.files import naming
 from cylstm.io.fold import attributes, axes_of, flat, reshape, slices
-from cylstm.io.onnx import Graph, Stack, opened
+from cylstm.io.onnx_file import Graph, opened
+from cylstm.io.onnx_inputs import as_declared, declared
+from cylstm.io.onnx_lstm import Stack, acts, outputs_of, stacks
+from cylstm.io.onnx_shapes import kind
 from cylstm.io.parts import real
 from cylstm.lstm import LSTM
-from cylstm.train.layers import Linear
+from cylstm.train.layers import Layer, Linear
 
-__all__ = ["load_onnx"]
+__all__ = ["chain", "load_onnx"]
 
 _OUTPUTS = ("Y", "Y_h", "Y_c")
 _DEEPEST = 64  # of operators behind an initial state
@@ -26,10 +29,29 @@ _OF_ZEROS = (  # what makes zeros of zeros, whatever the shape
 )
 
 
-def load_onnx(path: Any) -> Chain:
+def load_onnx(path: Any) -> Layer:
     """Return what `load_model` does, of an ONNX file."""
     with naming(path):
-        return Chain(*reversed(list(_backwards(opened(path)))))
+        graph = opened(path)
+        try:
+            return chain(graph)
+        except ValueError:  # then it is no chain, or has a defect, which the other finds again
+            from cylstm.io.onnx_network import network
+
+            return network(graph)
+
+
+def chain(graph: Graph) -> Chain:
+    """Return the model as a chain of layers.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    layers = reversed(list(_backwards(graph)))
+    ((name, given),) = declared(graph).items()
+    return Chain(Apply(as_declared, name=name, **given), *layers)
 
 
 class Recurrent(Scoring):
@@ -45,7 +67,7 @@ class Recurrent(Scoring):
         Whether Y_h and Y_c are those of all nodes, (L D, N, H).
     lengths : array, (N,), optional
     state : (h_0, c_0), optional
-        Of all nodes, (L D, N, H).
+        Of all nodes, (L D, N, H), or with `batch_first` (N, L D, H).
     """
 
     def __init__(
@@ -61,14 +83,12 @@ class Recurrent(Scoring):
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return the output."""
-        y, (h_n, c_n) = self.lstm(np.asarray(x, self.lstm.dtype), self.state, self.lengths)
-        directions = 2 if self.lstm.bidirectional else 1
+        y, h_n, c_n = outputs_of(self.lstm, x, self.lengths, *(self.state or ()))
         if self.output == "Y":
-            apart = y.reshape(*y.shape[:2], directions, self.lstm.hidden_size)
-            return apart if self.lstm.batch_first else apart.swapaxes(1, 2)
+            return y
         last = h_n if self.output == "Y_h" else c_n
-        last = last if self.whole else last[-directions:]
-        return last.swapaxes(0, 1) if self.lstm.batch_first else last
+        own = slice(None) if self.whole else slice(-2 if self.lstm.bidirectional else -1, None)
+        return last[:, own] if self.lstm.batch_first else last[own]
 
 
 def _backwards(graph: Graph) -> Iterator[Any]:
@@ -77,15 +97,15 @@ def _backwards(graph: Graph) -> Iterator[Any]:
     if len(outputs) != 1:
         raise ValueError(f"expected a model of one output, got {short(outputs)}; {_ALONE}")
     inputs = {value.name for value in graph.proto.input} - graph.tensors.keys()
-    stacks = {id(link.node): stack for stack in graph.stacks() for link in stack.links}
-    name, steps = outputs[0], len(graph.proto.node)
+    joined = {id(link.node): stack for stack in stacks(graph) for link in stack.links}
+    name, steps = outputs[0], len(graph.nodes)
     while name not in inputs:
         node = graph.producers.get(name)
         steps -= 1
         if node is None or steps < 0:
             raise ValueError(f"expected {short(name)} to come from the model's input; {_ALONE}")
         try:
-            layer, name = _layer(graph, node, name, stacks)
+            layer, name = _layer(graph, node, name, joined)
         except (IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise ValueError(f"node {node.name or name!r}: {error}; {_ALONE}") from error
         if layer is not None:
@@ -95,27 +115,29 @@ def _backwards(graph: Graph) -> Iterator[Any]:
 _ALONE = "from_onnx takes the LSTMs alone"
 
 
-def _layer(graph: Graph, node: Any, name: str, stacks: Mapping[int, Stack]) -> tuple[Any, str]:
+def _layer(graph: Graph, node: Any, name: str, found: Mapping[int, Stack]) -> tuple[Any, str]:
     """Return the layer of a node, or None, and the name of its input that is not constant."""
-    joined = stacks.get(id(graph.producers.get(node.input[0]))) if node.input else None
-    if node.op_type == "Concat" and joined and attributes(node, graph.array)["axis"] == 0:
+    joined = found.get(id(graph.producers.get(node.input[0]))) if node.input else None
+    if kind(node) == "Concat" and joined and attributes(node, graph.array)["axis"] == 0:
         for k in (1, 2):  # the states of all layers
             if [link.output(k) for link in joined.links] == list(node.input):
                 return _recurrent(graph, joined, _OUTPUTS[k], True), joined.links[0].given(0)
-    stack = stacks.get(id(node))
+    stack = found.get(id(node))
     if stack is not None:
         if stack.links[-1].node is not node:
             raise ValueError("expected the last layer's output, got one between")
         output = _OUTPUTS[list(node.output).index(name)]
         return _recurrent(graph, stack, output, False), stack.links[0].given(0)
-    if node.op_type not in _SCORED or node.domain not in ("", "ai.onnx"):
-        raise ValueError(f"expected one of LSTM, {', '.join(_SCORED)}, got {short(node.op_type)}")
+    if kind(node) not in _SCORED:
+        raise ValueError(f"expected one of LSTM, {', '.join(_SCORED)}, got {short(kind(node))}")
+    if acts(graph, node):
+        raise ValueError("expected a Dropout that passes all on, got one in training")
     constants = [graph.constant(given) if given else None for given in node.input]
     moving = [k for k, given in enumerate(node.input) if given and constants[k] is None]
     if len(moving) != 1:
         raise ValueError(f"expected one input that is not constant, got {len(moving)}")
     given = attributes(node, graph.array) | {"opset": graph.opset, "moving": moving[0]}
-    return _SCORED[node.op_type](given, *constants), node.input[moving[0]]
+    return _SCORED[kind(node)](given, *constants), node.input[moving[0]]
 
 
 def _recurrent(graph: Graph, stack: Stack, output: str, whole: bool) -> Recurrent:
@@ -141,7 +163,7 @@ def _state(graph: Graph, stack: Stack, lstm: LSTM) -> tuple[np.ndarray, np.ndarr
         ).astype(lstm.dtype)
         for part in given
     )
-    return (h_0.swapaxes(0, 1), c_0.swapaxes(0, 1)) if lstm.batch_first else (h_0, c_0)
+    return h_0, c_0
 
 
 def _is_zero(graph: Graph, name: str, depth: int) -> bool:
@@ -154,11 +176,11 @@ def _is_zero(graph: Graph, name: str, depth: int) -> bool:
     node = graph.producers.get(name)
     if node is None or depth > _DEEPEST:
         return False
-    if node.op_type == "ConstantOfShape":
+    if kind(node) == "ConstantOfShape":
         value = attributes(node, graph.array).get("value")
         return value is None or not value.any()
-    parts = node.input if node.op_type == "Concat" else node.input[:1]
-    return node.op_type in _OF_ZEROS and all(_is_zero(graph, part, depth + 1) for part in parts)
+    parts = node.input if kind(node) == "Concat" else node.input[:1]
+    return kind(node) in _OF_ZEROS and all(_is_zero(graph, part, depth + 1) for part in parts)
 
 
 # Operators -------------------------------------------------------------------------------------
