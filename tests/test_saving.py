@@ -303,14 +303,16 @@ with replacing(sys.argv[1]) as file:
 def writer(tmp_path):
     """A process amid a save to tmp_path / "model"."""
     process = subprocess.Popen(
-        [sys.executable, "-c", WRITING, str(tmp_path / "model")],
+        [sys.executable, "-I", "-c", WRITING, str(tmp_path / "model")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    assert process.stdout.readline() == b"writing\n"
-    yield process
-    process.kill()
-    process.communicate()
+    try:
+        assert process.stdout.readline() == b"writing\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def temporaries(folder):
