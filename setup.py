@@ -105,6 +105,7 @@ setup(
         [
             extension("_blas", "src/exclusive.c"),
             extension("_kernels", "src/dispatch.c"),
+            extension("_access"),
             extension("_sequence"),
             extension("_inference", "src/team.c", openmp=True),
             extension("_backward"),

@@ -195,7 +195,7 @@ cdef class Workspace:
     """Memory that a stream's steps compute in, as large as the last one wanted it; and whether one
     is under way."""
 
-    def begin(self):
+    cpdef int begin(self) except -1:
         """Before a step, or what else reads or changes the state."""
         if self.taken == _process:
             raise RuntimeError("stream: it is in use by another thread; give each thread its own")
@@ -203,10 +203,12 @@ cdef class Workspace:
             raise RuntimeError("stream: the process was forked amid a step, so its state is of "
                                "none; set it, or reset all of it")
         self.taken = _process
+        return 0
 
-    def end(self):
+    cpdef int end(self) except -1:
         """After it."""
         self.taken = 0
+        return 0
 
     def forget_fork(self):
         """Before the whole state is set anew."""
@@ -288,16 +290,17 @@ cdef class Network:
             Each direction's to write, from `Recurrence.new_tape`. A direction without is not run.
         """
         cdef layout lies = full_batch(batch.steps, batch.rows)
-        cdef Py_ssize_t d, width = self.outputs * self.itemsize
+        cdef Py_ssize_t d, rows, width = self.outputs * self.itemsize
         cdef work w
         cdef arena memory, empty
         cdef Recurrence r = self.layers[layer][0]
         check_batch(batch)
-        check_array(x, self.typenum, batch.count * r.inputs)
-        check_array(y, self.typenum, batch.count * self.directions * self.outputs)
+        rows = batch.count
+        check_array(x, self.typenum, rows * r.inputs)
+        check_array(y, self.typenum, rows * self.directions * self.outputs)
         for d in range(self.directions):
             if tapes[d] is not None:
-                check_array(tapes[d], self.typenum, 6 * batch.count * self.hidden)
+                check_array(tapes[d], self.typenum, 6 * rows * self.hidden)
                 check_array(h[d], self.typenum, lies.rows * self.outputs)
                 check_array(c[d], self.typenum, lies.rows * self.hidden)
         sizes, offsets = (batch.sizes, batch.offsets) if batch.ragged else (None, None)
@@ -310,7 +313,7 @@ cdef class Network:
         memory, w.memory = empty, &memory
         try:
             divide(self, &lies, self.directions, &w)
-            weights, rows = [packed(self, r, False) for r in self.layers[layer]], batch.count
+            weights = [packed(self, r, False) for r in self.layers[layer]]
             for d in range(self.directions):
                 if tapes[d] is None:
                     continue

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from cylstm import _backward, checks
+from cylstm._access import writing
 from cylstm._inference import PRODUCT, Network
 from cylstm._sequence import Recurrence
-from cylstm.access import writing
 from cylstm.batch import Batch
 from cylstm.io.safetensors import load_model, save_model
 from cylstm.options import STANDARD, Options, checked_options, initialise

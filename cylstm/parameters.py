@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from cylstm import checks
+from cylstm._access import reading, writing
 from cylstm._sequence import Version, copy_all
-from cylstm.access import reading, writing
 
 __all__ = ["Lent", "Parameters", "checked"]
 

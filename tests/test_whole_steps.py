@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import cylstm
-from cylstm.access import reading, writing
+from cylstm._access import reading, writing
 from cylstm.train import SGD, Adam, Embedding, Last, Linear, Sequential
 
 STEPS = 40

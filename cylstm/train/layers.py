@@ -13,6 +13,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import cached_property
 from reprlib import repr as short
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cylstm import checks
-from cylstm.access import reading, writing
+from cylstm._access import reading, writing
 from cylstm.io.safetensors import load_model, save_model
 from cylstm.lstm import LSTM, lstm_from_file
 from cylstm.parameters import Lent, Parameters, checked
@@ -128,7 +129,7 @@ class Layer(ABC):
     @property
     def _stores(self) -> frozenset[Parameters]:
         """Where the parameters are, but those of layers that have their own way."""
-        return frozenset(leaf._store for _, leaf in self._leaves() if leaf._store is not None)
+        return frozenset() if self._store is None else self._store.alone
 
     def state_dict(self) -> dict[str, Array]:
         """Return copies of the parameters by name, all of one moment."""
@@ -708,6 +709,10 @@ class Sequential(Layer):
             raise ValueError("layers: expected objects of their own, got one twice")
         self._layers = tuple(as_layer(layer, f"layers[{i}]") for i, layer in enumerate(layers))
 
+    @cached_property
+    def _stores(self) -> frozenset[Parameters]:  # type: ignore[override]
+        return frozenset().union(*(layer._stores for layer in self._layers))
+
     def _leaves(self) -> Iterator[tuple[str, Layer]]:
         for i, layer in enumerate(self._layers):
             for prefix, leaf in layer._leaves():
@@ -971,7 +976,7 @@ class SequentialStream:
         """
         with reading(self._stores):
             for step in self._steps:
-                if isinstance(step, Stream) and np.ndim(x) > 2:
+                if isinstance(step, Stream) and getattr(x, "ndim", 0) > 2:
                     raise ValueError(f"x: expected one step (N, I), got shape {np.shape(x)}")
                 x = step.step(x)
         return x
