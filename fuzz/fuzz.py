@@ -24,6 +24,9 @@ with atheris.instrument_imports(include=["cylstm.io", "zipfile", "pickletools", 
         files,
         hdf5,
         keras,
+        keras_config,
+        keras_files,
+        keras_model,
         onnx,
         onnx_chain,
         onnx_network,
@@ -43,29 +46,32 @@ CELL = [np.ones((2, 8), np.float32), np.ones((2, 8), np.float32), np.ones(8, np.
 
 
 class AnyArrays(hdf5.Hdf5):
-    """A file in which every layer has the arrays of an LSTM of two units."""
+    """A file in which every layer has the arrays of an LSTM of two units, whatever it is."""
 
     def __init__(self):
-        super().__init__([], {}, {}, files.Budget(0))
+        super().__init__([], {}, {}, [], files.Budget(0))
+
+    def has(self, path):
+        """Tell that the groups of Keras 3 are there."""
+        return not path.endswith("_dependencies")
+
+    def array(self, path):
+        """Return one of them."""
+        return CELL[int(path[-1])]
 
     def variables(self, path):
-        """Return them."""
-        return CELL
-
-    def named(self, path):
-        """Return them, or those of both directions."""
-        return CELL * 2 if "b" in path else CELL
+        """Return their paths."""
+        return [f"{path}/{number}" for number in range(3)]
 
 
 def read_configuration(data):
     """Read a model as of these bytes of JSON, in either format."""
-    for describe in (keras._new, keras._legacy):
-        rest = ["", 0] if describe is keras._new else [""]
+    for describe in (keras_files.described_by_order, keras_files.described_by_name):
         try:
-            model = describe(keras._json(data), "2.4", AnyArrays(), *rest)
+            model = describe(keras_config.json_object(data), "2.4", AnyArrays())
         except ValueError:
             continue
-        for use in (lambda m: list(keras._scoring(m)), lambda m: keras._pick(m, None, 1.0)):
+        for use in (keras_model.model_of, lambda m: keras._pick(m, None, 1.0)):
             with contextlib.suppress(ValueError):
                 use(model)
 

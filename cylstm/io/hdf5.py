@@ -28,12 +28,14 @@ import numpy as np
 from cylstm.io.files import Budget, bfloat16, parse_object
 from cylstm.io.parts import real
 
-__all__ = ["Hdf5", "main", "opened"]
+__all__ = ["Hdf5", "main", "opened", "plain"]
 
-_MOST_VARIABLES = 64  # of a layer
+_MOST_VARIABLES = 64  # of a group
 _MOST_OBJECTS = 100_000  # groups and datasets; a circle of links has no end
 _DEEPEST = 32
-_TEXTS = ("keras_version", "model_config", "weight_names")  # the attributes that are read
+_TEXTS = (  # the attributes that are read
+    *("keras_version", "layer_names", "model_config", "name", "weight_names"),
+)
 _NOT_THE_MODEL = ("optimizer", "optimizer_weights")
 _START, _BYTES_A_SECOND = 20, 10**7  # the time that reading may take
 _ROOM = 2**31  # bytes that the other process may take beside the arrays
@@ -76,7 +78,7 @@ def opened(file: IO[bytes], size: int, budget: Budget) -> Iterator[Hdf5]:
         if "error" in found:
             raise ValueError(found["error"])
         arrays = dict(_arrays(result, found["arrays"], budget))
-        yield Hdf5(found["groups"], found["texts"], arrays, budget)
+        yield Hdf5(found["groups"], found["texts"], arrays, found["others"], budget)
 
 
 def _arrays(
@@ -99,6 +101,8 @@ class Hdf5:
     texts : dict of str to dict of str to list of str
         By group, the texts of each attribute.
     arrays : dict of str to array
+    others : list of str
+        The datasets that hold no real numbers.
     budget : Budget
         What each use of an array takes from, since many layers may use one.
     """
@@ -108,34 +112,44 @@ class Hdf5:
         groups: list[str],
         texts: dict[str, dict[str, list[str]]],
         arrays: dict[str, np.ndarray],
+        others: list[str],
         budget: Budget,
     ) -> None:
         self.groups, self.texts_of, self.arrays = set(groups), texts, arrays
         self.budget = budget
+        self._within: dict[str, list[str]] = {}
+        for path in [*groups, *arrays, *others]:
+            if path:
+                self._within.setdefault(path.rpartition("/")[0], []).append(path)
 
     def has(self, path: str) -> bool:
         """Tell whether there is a group of this path."""
-        return _plain(path) in self.groups
+        return plain(path) in self.groups
+
+    def within(self, path: str) -> list[str]:
+        """Return the names of the groups and datasets of a group."""
+        return [found.rpartition("/")[2] for found in self._within.get(plain(path), [])]
+
+    def datasets(self, path: str) -> Iterator[str]:
+        """Iterate over the paths of all datasets below a group, whatever they hold."""
+        for found in self._within.get(plain(path), []):
+            if found in self.groups:
+                yield from self.datasets(found)
+            else:
+                yield found
 
     def array(self, path: str) -> np.ndarray:
         """Return a dataset of real numbers."""
-        if _plain(path) not in self.arrays:
+        if plain(path) not in self.arrays:
             raise ValueError(f"{short(path)}: expected a dataset of real numbers, got none")
-        array = self.arrays[_plain(path)]
+        array = self.arrays[plain(path)]
         self.budget.take(path, array.nbytes)
         return array
 
-    def variables(self, path: str) -> list[np.ndarray]:
-        """Return the datasets 0, 1, ... of a group, or none."""
-        names = (f"{_plain(path)}/{number}" for number in range(_MOST_VARIABLES))
-        return [self.array(name) for name in itertools.takewhile(self.arrays.__contains__, names)]
-
-    def named(self, path: str) -> list[np.ndarray]:
-        """Return the datasets that a group's attribute ``weight_names`` lists."""
-        names = self.texts(path, "weight_names")
-        if len(names) > _MOST_VARIABLES:
-            raise ValueError(f"{short(path)}: expected few weights, got {len(names)}")
-        return [self.array(f"{path}/{name}") for name in names]
+    def variables(self, path: str) -> list[str]:
+        """Return the paths of the datasets 0, 1, ... of a group, or none."""
+        names = (f"{plain(path)}/{number}" for number in range(_MOST_VARIABLES))
+        return list(itertools.takewhile(self.arrays.__contains__, names))
 
     def text(self, path: str, name: str) -> str | None:
         """Return an attribute of text, or None."""
@@ -143,10 +157,10 @@ class Hdf5:
 
     def texts(self, path: str, name: str) -> list[str]:
         """Return an attribute of several texts, or none."""
-        return self.texts_of.get(_plain(path), {}).get(name, [])
+        return self.texts_of.get(plain(path), {}).get(name, [])
 
 
-def _plain(path: str) -> str:
+def plain(path: str) -> str:
     """Return a path without empty parts."""
     return "/".join(filter(None, path.split("/")))
 
@@ -173,6 +187,7 @@ def main(limit: int) -> None:
             "groups": reader.groups,
             "texts": reader.texts,
             "arrays": [[path, a.dtype.str, a.shape] for path, a in reader.arrays.items()],
+            "others": reader.others,
         }
     except Exception as error:  # of h5py, in any class
         message = str(error) if isinstance(error, ValueError) else f"a damaged HDF5 file: {error}"
@@ -191,13 +206,15 @@ class _Reader:
         self.groups: list[str] = []
         self.texts: dict[str, dict[str, list[str]]] = {}
         self.arrays: dict[str, np.ndarray] = {}
+        self.others: list[str] = []
+        self._places: set[int] = set()  # where in the file what was read lies
 
     def read(self, path: str, group: Any, depth: int) -> None:
         """Read a group and all in it."""
-        if depth > _DEEPEST or len(self.groups) + len(self.arrays) > _MOST_OBJECTS:
+        if depth > _DEEPEST or len(self._places) > _MOST_OBJECTS:
             raise ValueError(f"{short(path)}: expected fewer groups within groups")
         self.groups.append(path)
-        for name in group.attrs:
+        for name in sorted(group.attrs, key=lambda name: (len(name), name)):
             if name.rstrip("0123456789") in _TEXTS:
                 self.text(path, name, group)
         for name in group:
@@ -207,10 +224,18 @@ class _Reader:
             if not isinstance(group.get(name, getlink=True), self.h5py.HardLink):
                 raise ValueError(f"{short(own)}: expected it in the file, got a link to elsewhere")
             found = group[name]
+            self.once(own, found)
             if isinstance(found, self.h5py.Group):
                 self.read(own, found, depth + 1)
             elif isinstance(found, self.h5py.Dataset):
                 self.array(own, found)
+
+    def once(self, path: str, found: Any) -> None:
+        """Refuse what stands under two names, since each array has one use."""
+        place = self.h5py.h5o.get_info(found.id).addr
+        if place in self._places:
+            raise ValueError(f"{short(path)}: expected one name for it, got several")
+        self._places.add(place)
 
     def text(self, path: str, name: str, group: Any) -> None:
         """Read an attribute; Keras numbers those that are too long to be one."""
@@ -222,11 +247,12 @@ class _Reader:
         )
 
     def array(self, path: str, found: Any) -> None:
-        """Read a dataset, if it holds real numbers."""
+        """Read a dataset, if it holds real numbers, else note that it is there."""
         if found.external or found.is_virtual:
             raise ValueError(f"{short(path)}: expected its numbers in the file, got other files")
         bits = found.dtype.kind == "V" and found.dtype.itemsize == 2  # bfloat16, as h5py sees it
         if found.shape is None or not (bits or found.dtype.kind == "f"):
+            self.others.append(path)
             return
         self.budget.take(path, math.prod(found.shape) * max(found.dtype.itemsize, 4))
         array = np.asarray(found[()])

@@ -10,7 +10,7 @@ __all__ = ["load_model"]
 
 
 def load_model(path: Any, *, config: Any = None) -> Layer:
-    """Read a whole model, of Keras a chain of layers, of ONNX any graph, and score with it.
+    """Read a whole model of Keras or ONNX, chain or graph, and score with it.
 
     Parameters
     ----------
@@ -22,16 +22,15 @@ def load_model(path: Any, *, config: Any = None) -> Layer:
     Returns
     -------
     Layer
-        Called with the model's input, it returns the model's output. It does not train. An ONNX
-        graph of several inputs takes them by name, as keyword arguments or in a dict; one of
-        several outputs returns them in a dict by name. A chain is a `Sequential`.
+        Called with the model's input, it returns the model's output. It does not train. A graph
+        of several inputs takes them by name, as keyword arguments or in a dict; one of several
+        outputs returns them in a dict by name. A chain is a `Sequential`.
 
     Raises
     ------
     ValueError
-        If a Keras model is no chain, or there is a layer or an operator that is not read (the
-        message names the first), or the file is damaged. `from_keras` and `from_onnx` take the
-        LSTMs alone.
+        If there is a layer, an option or an operator that is not read (the message names the
+        first), or the file is damaged. `from_keras` and `from_onnx` take the LSTMs alone.
     ModuleNotFoundError
         If h5py, or onnx, is not installed.
     OSError

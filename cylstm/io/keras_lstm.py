@@ -1,0 +1,201 @@
+"""The LSTM of a layer of Keras 1, 2 or 3.
+
+Of Keras 1's LSTM: ``keras/layers/recurrent.py`` of Keras 1.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from reprlib import repr as short
+from typing import Any
+
+import numpy as np
+
+from cylstm.io.keras_config import Arrays, Entry, check_keys, described, flag, text
+from cylstm.io.parts import Cell, assemble, gates
+from cylstm.lstm import LSTM
+
+__all__ = ["Half", "activation_name", "halves_of", "hard_sigmoid", "is_lstm", "lstm_of", "lstms_of"]
+
+_LAYERS = ("LSTM", "CuDNNLSTM")
+_OF_CELLS = (
+    *("units", "output_dim", "use_bias", "activation", "recurrent_activation"),
+    "inner_activation",
+)
+_OF_LAYERS = (
+    *("return_sequences", "return_state", "go_backwards", "stateful", "time_major"),
+    *("zero_output_for_mask", "cell"),
+)
+
+
+@dataclass
+class Half:
+    """A layer that reads in one direction."""
+
+    options: dict[str, Any]
+    cells: list[dict[str, Any]]
+    parts: list[str]  # where the cells' arrays lie
+
+    @property
+    def backwards(self) -> bool:
+        """Whether it reads from the end."""
+        return flag(self.options, "go_backwards")
+
+
+def is_lstm(entry: Entry) -> bool:
+    """Tell whether an LSTM can be made of a layer."""
+    kind, config = entry.kind, entry.config
+    if kind == "Bidirectional" and isinstance(config.get("layer"), dict):
+        kind, config = config["layer"].get("class_name"), config["layer"].get("config")
+    if kind != "RNN" or not isinstance(config, dict):
+        return kind in _LAYERS
+    try:
+        return bool(_cells_of(config))
+    except ValueError:
+        return False
+
+
+def lstm_of(entry: Entry, forget_bias: float = 0.0) -> LSTM:
+    """Make the LSTM of a layer, or of the two that a Bidirectional wraps."""
+    lstms = lstms_of(entry, forget_bias)
+    if len(lstms) > 1:
+        raise ValueError(
+            f"cells: expected the same units and activations in all, got {short(lstms)}; "
+            "load_model takes them one after the other"
+        )
+    return lstms[0]
+
+
+def lstms_of(entry: Entry, forget_bias: float = 0.0) -> list[LSTM]:
+    """Make the LSTM of a layer; or several that feed each other, of cells that differ."""
+    halves = halves_of(entry)
+    sides = ["forward_layer/", "backward_layer/"] if len(halves) == 2 else [""]
+    parts = [side + part for side, half in zip(sides, halves, strict=True) for part in half.parts]
+    configs = [config for half in halves for config in half.cells]
+    cells = [_cell(*pair) for pair in zip(entry.weights(parts), configs, strict=True)]
+    triples = [_activations(config, entry.major) for config in configs]
+    options = {
+        "batch_first": not flag(halves[0].options, "time_major"),
+        "bidirectional": len(halves) == 2,
+        "reverse": [half.backwards for half in halves] == [True],
+    }
+    kinds = {(c.weight_hh.shape, c.bias is None, t) for c, t in zip(cells, triples, strict=True)}
+    if len(halves) == 2:
+        if halves[0].backwards:  # the half that reads forwards comes first
+            cells, triples = cells[::-1], triples[::-1]
+        both = triples[0] if triples[0] == triples[1] else tuple(triples)
+        return [assemble(cells, forget_bias, activations=both, **options)]
+    if len(kinds) == 1:
+        return [assemble(cells, forget_bias, activations=triples[0], **options)]
+    if options["reverse"]:
+        raise ValueError("go_backwards: expected False for cells that differ, got True")
+    return [
+        assemble([cell], forget_bias, activations=triple, **options)
+        for cell, triple in zip(cells, triples, strict=True)
+    ]
+
+
+def halves_of(entry: Entry) -> list[Half]:
+    """Return the layer, or both layers that it wraps."""
+    if entry.kind != "Bidirectional":
+        return [_half(entry.kind, entry.config)]
+    check_keys(entry.config, ("layer", "backward_layer", "merge_mode"))
+    forward = _half(*described(entry.config.get("layer"), "layer"))
+    if entry.config.get("backward_layer") is None:
+        flipped = forward.options | {"go_backwards": not forward.backwards}
+        backward = Half(flipped, forward.cells, forward.parts)
+    else:
+        backward = _half(*described(entry.config["backward_layer"], "backward_layer"))
+    if forward.backwards == backward.backwards:
+        raise ValueError(f"{entry.name}: expected one half that goes backwards")
+    if len(forward.cells) > 1 or len(backward.cells) > 1:
+        raise ValueError(f"{entry.name}: expected a Bidirectional of one cell each, got a stack")
+    for name in ("return_sequences", "return_state", "stateful", "time_major"):
+        if flag(forward.options, name) != flag(backward.options, name):
+            raise ValueError(f"{name}: expected the same in both directions")
+    return [forward, backward]
+
+
+def _half(kind: str, config: dict[str, Any]) -> Half:
+    """Describe an LSTM, or an RNN of LSTM cells."""
+    if kind == "RNN":
+        check_keys(config, _OF_LAYERS)
+        cells = _cells_of(config)
+        stacked = [f"cell/cells/lstm_cell{f'_{k}' if k else ''}" for k in range(len(cells))]
+        alone = config["cell"].get("class_name") == "LSTMCell"
+        return Half(config, cells, ["cell"] if alone else stacked)
+    if kind not in _LAYERS:
+        more = ", which cylstm has no layer for yet" if kind in NO_LAYERS_YET else ""
+        raise ValueError(f"layer: expected an LSTM, got {short(kind)}{more}")
+    check_keys(config, _OF_CELLS + _OF_LAYERS)
+    return Half(config, [config], ["cell"])
+
+
+NO_LAYERS_YET = ("GRU", "GRUCell", "CuDNNGRU", "SimpleRNN", "SimpleRNNCell")
+
+
+def _cells_of(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the configurations of an RNN's cells."""
+    kind, cell = described(config.get("cell"), "cell")
+    found = [config["cell"]]
+    if kind == "StackedRNNCells":
+        check_keys(cell, ("cells", "reverse_state_order"))
+        found = cell.get("cells")
+        if not isinstance(found, list) or not found:
+            raise ValueError(f"cells: expected a list of cells, got {short(found)}")
+    cells = []
+    for inner in found:
+        kind, own = described(inner, "cell")
+        if kind != "LSTMCell":
+            more = ", which cylstm has no layer for yet" if kind in NO_LAYERS_YET else ""
+            raise ValueError(f"cell: expected an LSTMCell, got {short(kind)}{more}")
+        check_keys(own, _OF_CELLS)
+        cells.append(own)
+    return cells
+
+
+def _cell(arrays: Arrays, config: Mapping[str, Any]) -> Cell:
+    """Bring the arrays of an LSTM layer, in the order in which Keras keeps them, into ours."""
+    if len(arrays) == 12:  # Keras 1: three arrays for each of i, c, f, o
+        arrays = [gates(np.concatenate(arrays[k::3], axis=-1).T, "igfo").T for k in range(3)]
+    if len(arrays) != 2 + flag(config, "use_bias", True):
+        raise ValueError(f"expected a kernel, a recurrent kernel and a bias, got {len(arrays)}")
+    kernel, recurrent, *bias = arrays
+    units = config.get("units", config.get("output_dim"))
+    if kernel.ndim != 2 or recurrent.shape != (units, 4 * len(recurrent)):
+        raise ValueError(
+            f"expected the kernels of {short(units)} units, got {kernel.shape}, {recurrent.shape}"
+        )
+    if bias and bias[0].shape == (8 * units,):  # CuDNNLSTM's: each gate's memory is transposed
+        inputs = [gate.reshape(units, -1) for gate in np.split(kernel, 4, axis=1)]
+        return Cell(
+            np.concatenate(inputs),
+            np.concatenate(np.split(recurrent, 4, axis=1)),
+            np.sum(np.split(bias[0], 2), axis=0),
+        )
+    return Cell(kernel.T, recurrent.T, *bias)  # the gates' order, i f c o, is ours
+
+
+def _activations(config: Mapping[str, Any], major: int) -> tuple[Any, Any, Any]:
+    """Return (gates, candidate, output)."""
+    name = "inner_activation" if "inner_activation" in config else "recurrent_activation"
+    gate = activation_name(config.get(name, "sigmoid"), name)
+    cell = activation_name(config.get("activation", "tanh"))
+    meant = {"hard_sigmoid": hard_sigmoid(major)}
+    return meant.get(gate, gate), meant.get(cell, cell), meant.get(cell, cell)
+
+
+def activation_name(value: Any, name: str = "activation") -> str:
+    """Return an activation's name, however the configuration says it."""
+    if value is None:
+        return "linear"
+    if isinstance(value, dict) and value.get("class_name") == "function":
+        function = value.get("config")
+        value = function if value.get("registered_name") in (None, function) else value
+    return text(value, name)
+
+
+def hard_sigmoid(major: int) -> tuple[str, float, float]:
+    """Return what Keras meant by the name: Keras 3 has changed it."""
+    return ("hard_sigmoid", 1 / 6, 0.5) if major >= 3 else ("hard_sigmoid", 0.2, 0.5)

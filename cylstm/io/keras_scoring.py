@@ -1,0 +1,260 @@
+"""Layers of Keras that score, with what Keras makes of masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cylstm.io.chain import Apply, Mask, Scoring
+from cylstm.lstm import LSTM
+
+__all__ = [
+    "GlobalAverage",
+    "Masking",
+    "NoMask",
+    "Recurrent",
+    "Unmasked",
+    "average_pooled",
+    "convolved",
+    "max_pooled",
+    "normalised",
+]
+
+
+class Recurrent(Scoring):
+    """An LSTM, in one or both directions, with what Keras makes of masks.
+
+    Parameters
+    ----------
+    lstm : LSTM
+        With `batch_first`.
+    sequences : bool
+        Whether all steps are returned, not only the last.
+    backwards : bool
+        Whether these come in the order in which they were processed, from the end on.
+    merge_mode : {"concat", "sum", "mul", "ave"}
+        How both directions are joined, where there are two; of a swapped pair the direction that
+        reads from the end comes first.
+    zero_output : bool
+        Whether steps that do not count give zeros, not the output before them.
+    """
+
+    def __init__(
+        self, lstm: LSTM, sequences: bool, backwards: bool, merge_mode: str, zero_output: bool
+    ) -> None:
+        self.lstm = lstm
+        self.sequences = sequences
+        self.backwards = backwards
+        self.merge_mode = merge_mode
+        self.zero_output = zero_output
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments."""
+        return {name: value for name, value in vars(self).items() if name != "lstm"} | {
+            "lstm": self.lstm
+        }
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return the output for x (N, T, I), all of whose steps count."""
+        return self.follow(x, None)[0]
+
+    def follow(self, x: np.ndarray, mask: Mask) -> tuple[np.ndarray, Mask]:
+        """Return the output, and the mask as it came: Keras does not turn it round."""
+        x = np.asarray(x, self.lstm.dtype)
+        given, mask = mask, np.ones(x.shape[:2], bool) if mask is None else mask
+        # Steps that do not count leave the state as it was: they are left out, and put back.
+        order = np.argsort(~mask, axis=1, kind="stable")
+        y, (h_n, _) = self.lstm(
+            np.take_along_axis(x, order[:, :, None], axis=1), lengths=mask.sum(axis=1)
+        )
+        halves = [self.lstm.reverse, True][: 1 + self.lstm.bidirectional]
+        parts = np.split(y, len(halves), axis=2)
+        if not self.sequences:
+            last = mask[:, 0 if self.lstm.reverse else -1, None]
+            h_n = h_n[-len(halves) :]  # of the last layer
+            ends = np.where(last, h_n, 0) if self.zero_output else h_n
+            return self._merged(list(ends)), None
+        spread = [self._spread(part, mask, half) for part, half in zip(parts, halves, strict=True)]
+        merged = self._merged(spread)
+        return (merged[:, ::-1] if self.backwards else merged), given
+
+    def _spread(self, y: np.ndarray, mask: np.ndarray, from_end: bool) -> np.ndarray:
+        """Put a direction's outputs, which stand side by side, to the steps that count."""
+        if from_end:  # the output before a step is that of a later one
+            flipped = np.flip(mask, 1)
+            place = mask.sum(axis=1, keepdims=True) - np.flip(flipped.cumsum(axis=1), 1)
+        else:
+            place = mask.cumsum(axis=1) - 1
+        steps = mask.shape[1]
+        known = (place >= 0) & (place < mask.sum(axis=1, keepdims=True))
+        known &= mask if self.zero_output else True
+        taken = np.take_along_axis(y, place.clip(0, max(steps - 1, 0))[:, :, None], axis=1)
+        return np.where(known[:, :, None], taken, np.zeros((), y.dtype))
+
+    def _merged(self, parts: list[np.ndarray]) -> np.ndarray:
+        """Join the directions."""
+        if len(parts) == 1:
+            return parts[0]
+        first, second = parts[::-1] if self.backwards else parts
+        return {
+            "concat": lambda: np.concatenate([first, second], axis=-1),
+            "sum": lambda: first + second,
+            "mul": lambda: first * second,
+            "ave": lambda: (first + second) / 2,
+        }[self.merge_mode]()
+
+
+class Masking(Scoring):
+    """Steps of which all features have one value do not count."""
+
+    def __init__(self, value: float) -> None:
+        self.value = np.float32(value)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The value."""
+        return {"value": float(self.value)}
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return x with zeros for those steps."""
+        return self.follow(x, None)[0]
+
+    def follow(self, x: np.ndarray, mask: Mask) -> tuple[np.ndarray, Mask]:
+        """Return x with zeros for those steps, and which count."""
+        x = np.asarray(x)
+        counts = np.any(x != self.value, axis=-1)
+        return x * counts[..., None].astype(x.dtype), counts
+
+
+class Unmasked(Apply):
+    """A function of whose output Keras does not know which steps count."""
+
+    def follow(self, x: np.ndarray, mask: Mask) -> tuple[np.ndarray, Mask]:
+        """Return the output without a mask."""
+        return self(x), None
+
+
+class NoMask(Scoring):
+    """What Keras's versions do differently, or not at all, where steps do not count.
+
+    Parameters
+    ----------
+    name : str
+        Keras's of the layer.
+    layer : Apply
+        What it does where all steps count.
+    """
+
+    def __init__(self, name: str, layer: Apply) -> None:
+        self.name, self.layer = name, layer
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The name, and what it does."""
+        return {"name": self.name, "layer": self.layer}
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return the output where all steps count."""
+        return self.layer(x)
+
+    def follow(self, x: np.ndarray, mask: Mask) -> tuple[np.ndarray, Mask]:
+        """Return the output, or refuse."""
+        if mask is not None:
+            raise ValueError(f"{self.name}: expected an input all of whose steps count, got a mask")
+        return self.layer(x), None
+
+
+class GlobalAverage(Scoring):
+    """The mean over the steps that count.
+
+    Parameters
+    ----------
+    keepdims : bool
+        Whether one step is left, (N, 1, F), not none.
+    """
+
+    def __init__(self, keepdims: bool) -> None:
+        self.keepdims = keepdims
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Whether one step is left."""
+        return {"keepdims": self.keepdims}
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return the mean of x (N, T, F), all of whose steps count."""
+        return self.follow(x, None)[0]
+
+    def follow(self, x: np.ndarray, mask: Mask) -> tuple[np.ndarray, Mask]:
+        """Return the mean, which has no mask; of no step it is NaN, as Keras's."""
+        counts = np.ones(x.shape[:2], bool) if mask is None else mask
+        total = np.sum(np.where(counts[:, :, None], x, 0), axis=1, keepdims=self.keepdims)
+        number = counts[:, :, None].sum(axis=1, keepdims=self.keepdims).astype(x.dtype)
+        with np.errstate(invalid="ignore"):
+            return total / number, None
+
+
+def windows(
+    x: np.ndarray, size: int, stride: int, dilation: int, padding: str, filled: float
+) -> list[np.ndarray]:
+    """Return, for each place in a window of steps, what all windows have there, (N, windows, F)."""
+    steps, span = x.shape[1], (size - 1) * dilation + 1
+    before = after = 0
+    if padding == "causal":
+        before = span - 1
+    elif padding == "same":
+        whole = max((-(-steps // stride) - 1) * stride + span - steps, 0)
+        before, after = whole // 2, whole - whole // 2
+    padded = np.pad(x, ((0, 0), (before, after), (0, 0)), constant_values=filled)
+    count = (padded.shape[1] - span) // stride + 1
+    if count < 1:
+        raise ValueError(f"expected at least {span} steps, got {steps}")
+    return [
+        padded[:, place : place + (count - 1) * stride + 1 : stride]
+        for place in range(0, span, dilation)
+    ]
+
+
+def convolved(
+    x: np.ndarray,
+    kernel: np.ndarray,
+    bias: np.ndarray | None,
+    stride: int,
+    dilation: int,
+    padding: str,
+    groups: int,
+) -> np.ndarray:
+    """Return the convolution along the steps, with a kernel (size, F / groups, filters)."""
+    parts = windows(np.asarray(x, kernel.dtype), len(kernel), stride, dilation, padding, 0)
+    outputs = [
+        sum(part @ own for part, own in zip(split, filters, strict=True))
+        for split, filters in zip(
+            zip(*(np.split(part, groups, axis=2) for part in parts), strict=True),
+            np.split(kernel, groups, axis=2),
+            strict=True,
+        )
+    ]
+    y = np.concatenate(outputs, axis=2)
+    return y if bias is None else y + bias
+
+
+def max_pooled(x: np.ndarray, size: int, stride: int, padding: str) -> np.ndarray:
+    """Return the largest of each window."""
+    return np.max(windows(x, size, stride, 1, padding, -np.inf), axis=0)
+
+
+def average_pooled(x: np.ndarray, size: int, stride: int, padding: str) -> np.ndarray:
+    """Return the mean of each window, of which padding is no part."""
+    inside = windows(np.ones_like(x[:1, :, :1]), size, stride, 1, padding, 0)
+    return np.sum(windows(x, size, stride, 1, padding, 0), axis=0) / np.sum(inside, axis=0)
+
+
+def normalised(x: np.ndarray, scale: Any, shift: Any, epsilon: float, axis: int) -> np.ndarray:
+    """Return x with mean 0 and variance 1 along the last axis, scaled and shifted."""
+    if axis not in (-1, x.ndim - 1):
+        raise ValueError(f"axis: expected the last of {x.ndim}, got {axis}")
+    centred = x - x.mean(axis=-1, keepdims=True)
+    deviation = np.sqrt(np.mean(centred**2, axis=-1, keepdims=True) + x.dtype.type(epsilon))
+    return centred / deviation * scale + shift
