@@ -172,7 +172,7 @@ def test_operations_of_a_legacy_file_are_refused(tmp_path):
     """It does not tell the function Add from the layer Add."""
     given = inner.Input((STEPS, FEATURES))
     model = keras.Model(given, lstm(FEATURES)(given) + given)
-    with pytest.raises(ValueError, match="expected 'add.*' among them"):
+    with pytest.raises(ValueError, match=r"expected 'add.*' among them"):
         cylstm.load_model(save(model, tmp_path, "legacy.h5"))
 
 

@@ -1,4 +1,4 @@
-"""The functions of ``keras.ops`` in functional models of Keras 3: ``x + y``, ``x[:, -1]``, a mean."""
+"""The functions of ``keras.ops`` in Keras 3's models: ``x + y``, ``x[:, -1]``, a mean over time."""
 
 from __future__ import annotations
 
