@@ -4,7 +4,8 @@ from typing import Any
 
 from cylstm._inference import get_num_threads, set_num_threads
 from cylstm.config import show_config
-from cylstm.lstm import LSTM, load
+from cylstm.lstm import LSTM
+from cylstm.opening import load
 from cylstm.stream import Stream
 
 __all__ = [

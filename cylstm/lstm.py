@@ -17,7 +17,7 @@ from cylstm._access import writing
 from cylstm._inference import PRODUCT, Network
 from cylstm._sequence import Recurrence
 from cylstm.batch import Batch
-from cylstm.io.safetensors import load_model, save_model
+from cylstm.io.safetensors import save_model
 from cylstm.options import STANDARD, Options, checked_options, initialise
 from cylstm.parameters import Lent, Parameters
 from cylstm.stream import Stream
@@ -832,41 +832,6 @@ def _check_rows(x: np.ndarray) -> None:
             f"x: expected at most {checks.LARGEST} steps in all sequences together, got {rows}; "
             "run it in parts, carrying the state"
         )
-
-
-def load(path: str | os.PathLike[str]) -> LSTM:
-    """Read an LSTM that `LSTM.save` wrote.
-
-    Parameters
-    ----------
-    path : path-like
-
-    Returns
-    -------
-    LSTM
-
-    Raises
-    ------
-    ValueError
-        If the file is no such file, is damaged, or is newer than this version can read.
-    OSError
-        If it cannot be read.
-
-    Examples
-    --------
-    >>> import os, tempfile
-    >>> lstm = cylstm.LSTM(3, 4, seed=0)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = os.path.join(folder, "model.safetensors")
-    ...     lstm.save(path)
-    ...     again = cylstm.load(path)
-    >>> bool((again.weight_ih_l0 == lstm.weight_ih_l0).all())
-    True
-    """
-    kind, config, tensors = load_model(path)
-    if kind != "LSTM":
-        raise ValueError(f"{path}: expected an LSTM, got a {kind}")
-    return lstm_from_file(path, config, tensors)
 
 
 def lstm_from_file(

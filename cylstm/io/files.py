@@ -15,8 +15,11 @@ import numpy as np
 from cylstm import checks
 
 __all__ = [
+    "PICKLES",
     "Budget",
     "bfloat16",
+    "check_plain",
+    "first_bytes",
     "is_path",
     "naming",
     "opened",
@@ -26,6 +29,9 @@ __all__ = [
     "read_member",
 ]
 
+PICKLES = (  # how pickles begin, in the protocols since 2 and before
+    *(b"\x80", b"(dp", b"(lp", b"}q", b"]q", b"ccollections\n", b"ccopy_reg\n", b"(i"),
+)
 _LONGEST_MESSAGE = 2000  # characters: names in a file may be of any length
 _MOST_LISTED = 20  # candidates in an error message
 _TIMES, _FREE = 16, 2**26  # how many bytes of tensors a file may hold: so many times its own, more
@@ -45,6 +51,25 @@ def naming(path: Any) -> Iterator[None]:
 def is_path(source: Any) -> bool:
     """Tell whether a source is the name of a file."""
     return isinstance(source, (str, os.PathLike))
+
+
+def check_plain(path: Any) -> None:
+    """Refuse what is no path, and what is neither a file nor a folder: a pipe would never end."""
+    if not is_path(path):
+        raise TypeError(f"path: expected the name of a file, got {short(path)}")
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise ValueError(f"{os.fspath(path)}: expected a plain file")
+
+
+def first_bytes(path: Any, count: int) -> bytes:
+    """Return a file's first bytes; of what is no file, refuse it and say what it is."""
+    check_plain(path)
+    if os.path.isdir(path):
+        from cylstm.io.sight import describe_folder
+
+        describe_folder(path)
+    with open(path, "rb") as file:
+        return file.read(count)
 
 
 class Budget:

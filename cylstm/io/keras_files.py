@@ -21,7 +21,7 @@ from reprlib import repr as short
 from typing import Any
 
 from cylstm.io import hdf5
-from cylstm.io.files import Budget, naming, opened, read_member
+from cylstm.io.files import Budget, check_plain, naming, opened, read_member
 from cylstm.io.hdf5 import Hdf5, plain
 from cylstm.io.keras_config import (
     MODELS,
@@ -61,6 +61,7 @@ def in_memory(source: Any) -> Entry:
 @contextmanager
 def opened_model(path: Any, config: Any) -> Iterator[Entry]:
     """Open a file, and lend the model that it holds."""
+    check_plain(path)
     with open(path, "rb") as file, naming(path):
         size = os.fstat(file.fileno()).st_size
         budget = Budget(size)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
+from cylstm.io.files import first_bytes
+from cylstm.io.sight import describe_file, is_onnx
 from cylstm.train.layers import Layer
 
 __all__ = ["load_model"]
@@ -31,17 +34,27 @@ def load_model(path: Any, *, config: Any = None) -> Layer:
     ValueError
         If there is a layer, an option or an operator that is not read (the message names the
         first), or the file is damaged. `from_keras` and `from_onnx` take the LSTMs alone.
+    TypeError
+        If a configuration is given for an ONNX file.
     ModuleNotFoundError
         If h5py, or onnx, is not installed.
     OSError
         If the file cannot be read.
     """
-    with open(path, "rb") as file:
-        start = file.read(8)
-    if start[:4] == b"PK\x03\x04" or start == b"\x89HDF\r\n\x1a\n":
+    start = first_bytes(path, 512)
+    if start.startswith((b"PK\x03\x04", b"\x89HDF\r\n\x1a\n")):
         from cylstm.io.keras import load_keras
 
         return load_keras(path, config)
+    if not is_onnx(start):
+        with open(path, "rb") as file:
+            told = describe_file(file)
+        raise ValueError(
+            f"{os.fspath(path)}: expected a file of Keras or ONNX, or for cylstm.load one of "
+            f"cylstm or PyTorch too, got {told}"
+        )
+    if config is not None:
+        raise TypeError(f"config: expected none for an ONNX file, {os.fspath(path)}")
     from cylstm.io.onnx_chain import load_onnx
 
     return load_onnx(path)

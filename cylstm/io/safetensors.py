@@ -22,10 +22,19 @@ import numpy as np
 import numpy.typing as npt
 
 from cylstm import checks
-from cylstm.io.files import Budget, bfloat16, is_path, parse_object
+from cylstm.io.files import Budget, bfloat16, check_plain, parse_object
 from cylstm.io.writing import check_writable, replacing
 
-__all__ = ["check", "load_model", "read", "save_model", "write"]
+__all__ = [
+    "begins",
+    "check",
+    "check_model",
+    "is_model",
+    "load_model",
+    "read",
+    "save_model",
+    "write",
+]
 
 _CODES = {np.dtype("<f4"): "F32", np.dtype("<f8"): "F64"}  # what is written
 _DTYPES = {  # what is read
@@ -44,6 +53,11 @@ _ALIGNMENT = 8  # bytes; the data begins, and so every float64 stands, at a mult
 _FORMAT = "cylstm"
 _VERSION = "1"
 _KINDS = ("LSTM", "Sequential")
+
+
+def begins(start: bytes) -> bool:
+    """Tell whether a file that begins with these nine bytes can be of this format."""
+    return start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= _MAX_HEADER
 
 
 # Any tensors -----------------------------------------------------------------------------------
@@ -139,10 +153,7 @@ def read(
     OSError
         If the file cannot be read.
     """
-    if not is_path(path):
-        raise TypeError(f"path: expected the name of a file, got {short(path)}")
-    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
-        raise ValueError(f"{os.fspath(path)}: expected a plain file")  # a pipe would never end
+    check_plain(path)
     with open(path, "rb") as file, _naming(path):
         size = os.fstat(file.fileno()).st_size
         header = _read_header(file, size)
@@ -225,13 +236,24 @@ def load_model(
     ('LSTM', {'input_size': 1}, {'weight': array([0., 0.])})
     """
     tensors, metadata = read(path)
+    return *check_model(path, metadata), tensors
+
+
+def is_model(metadata: Mapping[str, str]) -> bool:
+    """Tell a model of cylstm's from other files of tensors, by the metadata."""
+    return metadata.get("format") == _FORMAT
+
+
+def check_model(
+    path: str | os.PathLike[str], metadata: dict[str, str]
+) -> tuple[str, dict[str, Any]]:
+    """Return the kind and the configuration that the metadata of a model holds."""
     with _naming(path):
-        return *_check_model(metadata), tensors
+        return _check_model(metadata)
 
 
 def _check_model(metadata: dict[str, str]) -> tuple[str, dict[str, Any]]:
-    """Return the kind and the configuration that the metadata of a model holds."""
-    if metadata.get("format") != _FORMAT:
+    if not is_model(metadata):
         raise ValueError(
             f"not a cylstm model: its metadata has format {metadata.get('format')!r}, "
             f"{_FORMAT!r} expected"

@@ -14,9 +14,9 @@ __all__ = [
     "is_onnx",
 ]
 
-_CONVERT = "convert it to ONNX and use cylstm.from_onnx or cylstm.load_model"
+_CONVERT = "convert it to ONNX and use cylstm.from_onnx or cylstm.load"
 _STARTS = {  # of files: what they are, and what to do
-    b"\x89HDF\r\n\x1a\n": "an HDF5 file, as Keras writes them: use cylstm.from_keras or load_model",
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file, as Keras writes: use cylstm.from_keras or cylstm.load",
     b"\x93NUMPY": "one array of NumPy's: save all of them by name with numpy.savez",
     b"GGUF": "a GGUF file, which no LSTM is kept in",
     b"\x1f\x8b": "a file compressed by gzip: unpack it first",
@@ -52,6 +52,7 @@ def is_onnx(start: bytes) -> bool:
         bool(start)
         and start[0] & 7 in (0, 2)
         and 1 <= start[0] >> 3 <= 25
+        and start[4:8] not in _AT_4
         and not is_core_ml(start)
     )
 
@@ -80,7 +81,7 @@ def describe_file(file: IO[bytes]) -> str:
     if is_core_ml(start):
         return _CORE_ML
     if start[:1] == b"\x08" and is_onnx(start):
-        return "what may be an ONNX model: use cylstm.from_onnx or cylstm.load_model"
+        return "what may be an ONNX model: use cylstm.from_onnx or cylstm.load"
     if not start:
         return "an empty file"
     return f"one that begins with {start[:9]!r}"
@@ -90,7 +91,7 @@ def describe_archive(names: Sequence[str]) -> str:
     """Return what a zip archive is that holds files of these names, and what to do with it."""
     last = {name.rpartition("/")[2] for name in names}
     if "config.json" in last and any(name.endswith(".weights.h5") for name in last):
-        return "a Keras model: use cylstm.from_keras or cylstm.load_model"
+        return "a Keras model: use cylstm.from_keras or cylstm.load"
     if any("exported_program" in name or name.endswith("models/model.json") for name in names):
         return (
             "a program of torch.export, whose weights are not read: save the module's state dict "

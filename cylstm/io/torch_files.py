@@ -22,7 +22,7 @@ from reprlib import repr as short
 from typing import IO, Any
 
 from cylstm.io import safetensors, torchscript, unpickle
-from cylstm.io.files import Budget, naming, opened, read_member
+from cylstm.io.files import PICKLES, Budget, check_plain, naming, opened, read_member
 from cylstm.io.sight import describe_archive, describe_file, describe_folder
 from cylstm.io.torch_tensors import Storage, leaves, npy, storage_of
 
@@ -33,7 +33,6 @@ _LEGACY_VERSION = 1001
 _DEEPEST = 64  # of dictionaries and modules within each other
 _DEEPEST_ARCHIVE = 2  # of archives within each other
 _PARTS_OF_MODULES = ("_parameters", "_modules", "_buffers")  # no part of a name in a state dict
-_PICKLE = (b"\x80", b"(dp", b"(lp", b"}q", b"]q", b"ccollections\n", b"ccopy_reg\n", b"(i")
 _STARTS_WITHIN = (b"PK\x03\x04", b"\x80\x02\x8a\n")  # of files of torch.save, new and old
 _HEAD = 4096  # bytes of an archived file that tell what it is
 _LOADED = "torch.storage _load_from_bytes"  # how a tensor stands in a pickle of Python's own
@@ -57,6 +56,7 @@ class Contents:
 @contextmanager
 def contents(path: Any) -> Iterator[Contents]:
     """Open a file, and lend what it holds; its tensors are read when used."""
+    check_plain(path)
     describe_folder(path)
     with open(path, "rb") as file, naming(path):
         budget = Budget(os.fstat(file.fileno()).st_size)
@@ -70,7 +70,7 @@ def contents(path: Any) -> Iterator[Contents]:
                     raise ValueError(f"a damaged zip archive: {error}") from None
         elif start[8:] == b"{":
             yield Contents(dict(safetensors.read(path)[0]))
-        elif start.startswith(_PICKLE):
+        elif start.startswith(PICKLES):
             yield _read_pickles(file, budget)
         else:
             raise ValueError(

@@ -928,9 +928,16 @@ class Sequential(Layer):
         Linear(in_features=2, out_features=3, bias=True, dtype='float32')
         """
         kind, config, tensors = load_model(path)
+        if kind != "Sequential":
+            raise ValueError(f"{os.fspath(path)}: expected a model of kind Sequential, got {kind}")
+        return cls._from_file(path, config, tensors)
+
+    @classmethod
+    def _from_file(
+        cls, path: Any, config: Mapping[str, Any], tensors: Mapping[str, Array]
+    ) -> Sequential:
+        """Make the model that a file's configuration and tensors describe."""
         try:
-            if kind != "Sequential":
-                raise ValueError(f"expected a model of kind Sequential, got {kind}")
             return cls(*_load_layers(config, tensors))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{os.fspath(path)}: {error.args[0]}") from error

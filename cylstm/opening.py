@@ -1,0 +1,110 @@
+"""One door to all files that are read: what a file is, its content tells, not its name."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from cylstm.io import safetensors
+from cylstm.io.files import PICKLES, first_bytes, naming, opened
+from cylstm.lstm import LSTM, lstm_from_file
+
+if TYPE_CHECKING:
+    from cylstm.train.layers import Layer
+
+__all__ = ["load"]
+
+
+def load(
+    path: str | os.PathLike[str],
+    prefix: str | None = None,
+    *,
+    batch_first: bool | None = None,
+    config: Any = None,
+) -> LSTM | Layer:
+    """Open a file of cylstm, PyTorch, Keras or ONNX; its content tells which it is.
+
+    Parameters
+    ----------
+    path : path-like
+    prefix : str, optional
+        Of PyTorch's: which LSTM of several, as `from_torch` takes it.
+    batch_first : bool, optional
+        Of PyTorch's, as `from_torch` takes it.
+    config : mapping, JSON text or path-like, optional
+        Of Keras's weights alone: the model's configuration, as `load_model` takes it.
+
+    Returns
+    -------
+    LSTM or Layer
+        What `LSTM.save` and `Sequential.save` saved; the LSTM of a PyTorch file; the whole model of
+        a Keras or ONNX file. `from_torch`, `from_keras` and `from_onnx` take LSTMs alone.
+
+    Raises
+    ------
+    ValueError
+        If the file is none of these, is damaged, or is newer than this version can read; it tells
+        what the file is, where that is known.
+    TypeError
+        If there is an argument that files of its kind do not take.
+    ModuleNotFoundError
+        If h5py, or onnx, is needed and not installed.
+    OSError
+        If it cannot be read.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> lstm = cylstm.LSTM(3, 4, seed=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "model.safetensors")
+    ...     lstm.save(path)
+    ...     again = cylstm.load(path)
+    >>> bool((again.weight_ih_l0 == lstm.weight_ih_l0).all())
+    True
+    """
+    given = {"prefix": prefix, "batch_first": batch_first, "config": config}
+    given = {name: value for name, value in given.items() if value is not None}
+    start = first_bytes(path, 9)
+    if safetensors.begins(start):
+        return _tensors(path, given)
+    if start.startswith(PICKLES) or (start.startswith(b"PK\x03\x04") and not _is_keras(path)):
+        return _of_torch(path, given)
+    from cylstm.io.models import load_model
+
+    _check_taken(path, "Keras or ONNX", given, "config")
+    return load_model(path, config=config)
+
+
+def _tensors(path: Any, given: dict[str, Any]) -> LSTM | Layer:
+    """Open a safetensors file: ours, or another's."""
+    tensors, metadata = safetensors.read(path)
+    if not safetensors.is_model(metadata):
+        return _of_torch(path, given)
+    _check_taken(path, "cylstm", given)
+    kind, config = safetensors.check_model(path, metadata)
+    if kind == "LSTM":
+        return lstm_from_file(path, config, tensors)
+    from cylstm.train.layers import Sequential
+
+    return Sequential._from_file(path, config, tensors)
+
+
+def _of_torch(path: Any, given: dict[str, Any]) -> LSTM:
+    from cylstm.io.torch import from_torch
+
+    _check_taken(path, "PyTorch", given, "prefix", "batch_first")
+    return from_torch(path, **given)
+
+
+def _is_keras(path: Any) -> bool:
+    """Tell Keras's archives from PyTorch's and NumPy's."""
+    with open(path, "rb") as file, naming(path), opened(file) as archive:
+        names = set(archive.namelist())
+    return {"config.json", "model.weights.h5"} <= names
+
+
+def _check_taken(path: Any, maker: str, given: dict[str, Any], *taken: str) -> None:
+    """Refuse arguments that have no meaning for this file."""
+    for name in given.keys() - set(taken):
+        raise TypeError(f"{name}: expected none for a file of {maker}, {os.fspath(path)}")

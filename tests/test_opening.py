@@ -1,0 +1,153 @@
+"""`cylstm.load`: each kind of file is told by its content, whatever it is called."""
+
+import importlib.util
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+import cylstm
+from cylstm.io import safetensors
+from cylstm.train import Last, Linear, Sequential
+
+INPUT, HIDDEN = 3, 4
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.dat"  # the name tells nothing
+
+
+@pytest.fixture
+def lstm():
+    return cylstm.LSTM(INPUT, HIDDEN, num_layers=2, batch_first=True, seed=0)
+
+
+@pytest.fixture
+def x(rng):
+    return rng.standard_normal((2, 5, INPUT)).astype(np.float32)
+
+
+def arrays_of(lstm):
+    return {name: np.asarray(array) for name, array in lstm.to_torch().items()}
+
+
+def save_numpy(path, lstm):
+    with open(path, "wb") as file:
+        np.savez(file, **arrays_of(lstm))
+
+
+def save_pickle(path, lstm, protocol=4):
+    path.write_bytes(pickle.dumps(arrays_of(lstm), protocol))
+
+
+def save_old_pickle(path, lstm):
+    save_pickle(path, lstm, 0)
+
+
+def save_torch(path, lstm, **options):
+    pytest.importorskip("torch").save(lstm.to_torch(), path, **options)
+
+
+def save_old_torch(path, lstm):
+    save_torch(path, lstm, _use_new_zipfile_serialization=False)
+
+
+def save_foreign_tensors(path, lstm):
+    safetensors.write(path, arrays_of(lstm), {"format": "pt"})
+
+
+OF_PYTORCH = [
+    *(save_numpy, save_pickle, save_old_pickle, save_torch, save_old_torch),
+    save_foreign_tensors,
+]
+
+
+@pytest.mark.parametrize("save", OF_PYTORCH)
+def test_weights_of_pytorch(save, path, lstm, x):
+    save(path, lstm)
+    found = cylstm.load(path, batch_first=True)
+    np.testing.assert_array_equal(found(x)[0], lstm(x)[0])
+    with pytest.raises(TypeError, match="config: expected none for a file of PyTorch"):
+        cylstm.load(path, config={})
+    with pytest.raises(ValueError, match="prefix"):
+        cylstm.load(path, "encoder", batch_first=True)
+
+
+def test_unsaid_batch_first_warns_as_from_torch_does(path, lstm):
+    save_numpy(path, lstm)
+    with pytest.warns(UserWarning, match="batch_first"):
+        assert not cylstm.load(path).batch_first
+
+
+def test_our_own(path, lstm, x):
+    for model in (lstm, Sequential(lstm, Last(), Linear(HIDDEN, 2, seed=1))):
+        model.save(path)
+        found = cylstm.load(path)
+        assert type(found) is type(model)
+        first, second = found(x), model(x)
+        for a, b in zip(np.atleast_1d(first[0]), np.atleast_1d(second[0]), strict=True):
+            np.testing.assert_array_equal(a, b)
+        for name, value in {"batch_first": True, "prefix": "a", "config": {}}.items():
+            with pytest.raises(TypeError, match=f"{name}: expected none for a file of cylstm"):
+                cylstm.load(path, **{name: value})
+
+
+def test_onnx(path, lstm, x):
+    pytest.importorskip("onnx")
+    lstm.to_onnx(path)
+    found = cylstm.load(path)
+    expected = cylstm.load_model(path)
+    assert repr(found) == repr(expected)
+    with pytest.raises(TypeError, match="batch_first: expected none for a file of Keras or ONNX"):
+        cylstm.load(path, batch_first=True)
+    for read in (cylstm.load, cylstm.load_model):
+        with pytest.raises(TypeError, match="config: expected none for an ONNX file"):
+            read(path, config={})
+
+
+@pytest.mark.filterwarnings("ignore")  # Keras's own
+@pytest.mark.parametrize("file", ["model.keras", "legacy.h5"])
+def test_keras(file, path, tmp_path, x):
+    pytest.importorskip("h5py")
+    if importlib.util.find_spec("tensorflow") is None:
+        os.environ.setdefault("KERAS_BACKEND", "torch")
+    keras = pytest.importorskip("keras")
+    from test_keras import save
+
+    model = keras.Sequential([keras.layers.Input((5, INPUT)), keras.layers.LSTM(HIDDEN)])
+    os.replace(save(model, tmp_path, file), path)
+    np.testing.assert_array_equal(cylstm.load(path)(x), cylstm.load_model(path)(x))
+    with pytest.raises(TypeError, match="prefix: expected none for a file of Keras or ONNX"):
+        cylstm.load(path, "lstm")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "an empty file"),
+        (b"\x1f\x8b\x08\0\0\0\0\0\0\0", "a file compressed by gzip: unpack it first"),
+        (b"\x20\0\0\0TFL3\0\0\0\0", "a TensorFlow Lite model"),
+        (b"weights = 1\n", "one that begins with b'weights ="),
+    ],
+)
+def test_what_is_none_of_them_is_told(content, told, path):
+    path.write_bytes(content)
+    for read in (cylstm.load, cylstm.load_model):
+        with pytest.raises(ValueError, match=rf"model\.dat: expected a file of.*, got {told}"):
+            read(path)
+
+
+def test_a_folder_of_tensorflow_is_told(tmp_path):
+    (tmp_path / "saved_model.pb").touch()
+    with pytest.raises(ValueError, match="a SavedModel of TensorFlow"):
+        cylstm.load(tmp_path)
+
+
+@pytest.mark.parametrize("read", ["load", "load_model", "from_torch", "from_keras"])
+def test_a_pipe_is_not_read(read, tmp_path):
+    pytest.importorskip("h5py")
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(ValueError, match="fifo: expected a plain file"):
+        getattr(cylstm, read)(tmp_path / "fifo")
