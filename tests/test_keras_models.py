@@ -1,8 +1,6 @@
 """Whole Keras models against Keras itself: layers around an LSTM, branches, and damaged files."""
 
-import importlib.util
 import json
-import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,11 +8,10 @@ import numpy as np
 import pytest
 
 import cylstm
+from cylstm.io.keras_scoring import Recurrent
 from test_keras import assert_scores, outputs, randomise, save
 
 h5py = pytest.importorskip("h5py")
-if importlib.util.find_spec("tensorflow") is None:
-    os.environ.setdefault("KERAS_BACKEND", "torch")
 keras = pytest.importorskip("keras")
 inner = keras.layers
 
@@ -198,6 +195,19 @@ def test_a_mask_where_versions_differ_is_refused(layer, tmp_path, rng):
     scored = cylstm.load_model(save(model, tmp_path, "model.keras"))
     with pytest.raises(ValueError, match="expected an input all of whose steps count"):
         scored(np.array([[1, 2, 3, 0, 0, 0, 0, 0, 0]]))
+
+
+@pytest.mark.parametrize("zero_output", [False, True])
+@pytest.mark.parametrize("sequences", [False, True])
+@pytest.mark.parametrize("options", [{}, {"reverse": True}, {"bidirectional": True}])
+def test_no_mask_is_one_by_which_all_steps_count(options, sequences, zero_output, rng):
+    lstm = cylstm.LSTM(FEATURES, 3, num_layers=2, batch_first=True, seed=0, **options)
+    layer = Recurrent(lstm, sequences, bool(options), "concat", zero_output)
+    x = rng.standard_normal((3, STEPS, FEATURES)).astype(np.float32)
+    expected, mask = layer.follow(x, np.ones((3, STEPS), bool))
+    np.testing.assert_array_equal(layer(x), expected)
+    assert layer.follow(x, None)[1] is None
+    assert mask is None or mask.all()
 
 
 def test_initial_states_are_refused(tmp_path):

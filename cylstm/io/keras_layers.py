@@ -18,7 +18,7 @@ from cylstm import checks
 from cylstm.io.chain import Apply, Embedding, activation
 from cylstm.io.keras_config import Entry, check_keys, described, flag, number
 from cylstm.io.keras_joins import Attention, Concatenate, Merge
-from cylstm.io.keras_lstm import NO_LAYERS_YET, activation_name, halves_of, hard_sigmoid, lstms_of
+from cylstm.io.keras_lstm import activation_name, got, halves_of, hard_sigmoid, lstms_of
 from cylstm.io.keras_ops import OPERATIONS, operation_of
 from cylstm.io.keras_scoring import (
     GlobalAverage,
@@ -26,6 +26,7 @@ from cylstm.io.keras_scoring import (
     NoMask,
     Recurrent,
     Unmasked,
+    affine,
     average_pooled,
     convolved,
     max_pooled,
@@ -51,14 +52,11 @@ def layers_of(entry: Entry) -> Layers:
         yield from _naming(entry, _nothing)
     elif entry.kind in _SCORED:
         yield from _naming(entry, _SCORED[entry.kind])
-    elif entry.kind in OPERATIONS:
-        yield from _naming(entry, _operation)
     else:
-        more = ", which cylstm has no layer for yet" * (entry.kind in NO_LAYERS_YET)
-        known = ", ".join([*_SCORED, *_PASSED_OVER, *OPERATIONS])
+        known = ", ".join([*_SCORED, *_PASSED_OVER])
         raise ValueError(
             f"layer {entry.name!r}: expected one of {known}, "
-            f"got {short(entry.kind)}{more}; from_keras takes the LSTMs alone"
+            f"got {got(entry.kind)}; from_keras takes the LSTMs alone"
         )
 
 
@@ -213,13 +211,6 @@ def _batch_normalization(entry: Entry) -> Layers:
     scale = known.get("gamma", 1) / np.sqrt(known["variance"] + number(config, "epsilon", 1e-3))
     shift = known.get("beta", 0) - known["mean"] * scale
     yield Apply(affine, scale=scale, shift=shift, axis=_axis(config))
-
-
-def affine(x: np.ndarray, scale: np.ndarray, shift: np.ndarray, axis: int) -> np.ndarray:
-    """Return scale x + shift, along the last axis."""
-    if axis not in (-1, x.ndim - 1):
-        raise ValueError(f"axis: expected the last of {x.ndim}, got {axis}")
-    return scale * x + shift
 
 
 def _layer_normalization(entry: Entry) -> Layers:
@@ -479,6 +470,7 @@ _SCORED: dict[str, Callable[[Entry], Layers]] = {
     "TimeDistributed": _time_distributed,
     "UpSampling1D": _up_sampling,
     "ZeroPadding1D": _zero_padding,
+    **dict.fromkeys(OPERATIONS, _operation),
 }
 _PASSED_OVER = (
     *("ActivityRegularization", "AlphaDropout", "Dropout", "GaussianDropout", "GaussianNoise"),

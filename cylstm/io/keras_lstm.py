@@ -16,7 +16,16 @@ from cylstm.io.keras_config import Arrays, Entry, check_keys, described, flag, t
 from cylstm.io.parts import Cell, assemble, gates
 from cylstm.lstm import LSTM
 
-__all__ = ["Half", "activation_name", "halves_of", "hard_sigmoid", "is_lstm", "lstm_of", "lstms_of"]
+__all__ = [
+    "Half",
+    "activation_name",
+    "got",
+    "halves_of",
+    "hard_sigmoid",
+    "is_lstm",
+    "lstm_of",
+    "lstms_of",
+]
 
 _LAYERS = ("LSTM", "CuDNNLSTM")
 _OF_CELLS = (
@@ -27,6 +36,12 @@ _OF_LAYERS = (
     *("return_sequences", "return_state", "go_backwards", "stateful", "time_major"),
     *("zero_output_for_mask", "cell"),
 )
+_NOT_YET = ("GRU", "GRUCell", "CuDNNGRU", "SimpleRNN", "SimpleRNNCell")
+
+
+def got(kind: Any) -> str:
+    """Return, for an error, what class came instead of those that are read."""
+    return short(kind) + ", which cylstm has no layer for yet" * (kind in _NOT_YET)
 
 
 @dataclass
@@ -126,13 +141,9 @@ def _half(kind: str, config: dict[str, Any]) -> Half:
         alone = config["cell"].get("class_name") == "LSTMCell"
         return Half(config, cells, ["cell"] if alone else stacked)
     if kind not in _LAYERS:
-        more = ", which cylstm has no layer for yet" if kind in NO_LAYERS_YET else ""
-        raise ValueError(f"layer: expected an LSTM, got {short(kind)}{more}")
+        raise ValueError(f"layer: expected an LSTM, got {got(kind)}")
     check_keys(config, _OF_CELLS + _OF_LAYERS)
     return Half(config, [config], ["cell"])
-
-
-NO_LAYERS_YET = ("GRU", "GRUCell", "CuDNNGRU", "SimpleRNN", "SimpleRNNCell")
 
 
 def _cells_of(config: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -148,8 +159,7 @@ def _cells_of(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     for inner in found:
         kind, own = described(inner, "cell")
         if kind != "LSTMCell":
-            more = ", which cylstm has no layer for yet" if kind in NO_LAYERS_YET else ""
-            raise ValueError(f"cell: expected an LSTMCell, got {short(kind)}{more}")
+            raise ValueError(f"cell: expected an LSTMCell, got {got(kind)}")
         check_keys(own, _OF_CELLS)
         cells.append(own)
     return cells

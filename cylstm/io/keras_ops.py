@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from reprlib import repr as short
 from typing import Any
 
@@ -30,14 +31,21 @@ class Operation(Joining):
     function : callable
     arguments : sequence
         In which a `_Value` stands for an input.
+    count : int
+        Of the inputs.
     options : mapping
         Keyword arguments.
     """
 
     def __init__(
-        self, function: Callable[..., Any], arguments: Sequence[Any], options: Mapping[str, Any]
+        self,
+        function: Callable[..., Any],
+        arguments: Sequence[Any],
+        count: int,
+        options: Mapping[str, Any],
     ) -> None:
-        self.function, self.arguments, self.options = function, arguments, options
+        self.function, self.arguments = function, arguments
+        self.count, self.options = count, options
 
     @property
     def config(self) -> dict[str, Any]:
@@ -46,7 +54,7 @@ class Operation(Joining):
 
     def takes_inputs(self, count: int) -> bool:
         """Tell whether it has this many inputs."""
-        return count == len(list(_values(self.arguments)))
+        return count == self.count
 
     def join(self, inputs: Sequence[np.ndarray], masks: Sequence[Mask]) -> tuple[np.ndarray, Mask]:
         """Return what the function makes of them, where all steps count."""
@@ -54,12 +62,6 @@ class Operation(Joining):
             name = self.function.__name__
             raise ValueError(f"{name}: expected inputs all of whose steps count, got a mask")
         return self.function(*_filled(self.arguments, inputs), **self.options), None
-
-
-def _values(argument: Any) -> list[_Value]:
-    if isinstance(argument, list):
-        return [value for part in argument for value in _values(part)]
-    return [argument] if isinstance(argument, _Value) else []
 
 
 def _filled(argument: Any, inputs: Sequence[np.ndarray]) -> Any:
@@ -131,8 +133,8 @@ def operation_of(entry: Entry) -> Operation:
     if not isinstance(entry.inbound, list) or len(entry.inbound) != 1:
         raise ValueError(f"inbound_nodes: expected one call, got {short(entry.inbound)}")
     arguments = as_object(entry.inbound[0], "inbound_nodes").get("args")
-    count = iter(range(len(tensors_of(arguments))))
-    return Operation(function, _template(arguments, count), options)
+    count = len(tensors_of(arguments))
+    return Operation(function, _template(arguments, itertools.count()), count, options)
 
 
 def _axes(name: str, value: Any) -> Any:
@@ -143,7 +145,7 @@ def _axes(name: str, value: Any) -> Any:
     return tuple(parts) if isinstance(value, list) else value
 
 
-def _template(argument: Any, count: Any) -> Any:
+def _template(argument: Any, count: Iterator[int]) -> Any:
     """Return the arguments with the places of the tensors, numbers and slices."""
     if isinstance(argument, list):
         return [_template(part, count) for part in argument]

@@ -15,6 +15,7 @@ __all__ = [
     "NoMask",
     "Recurrent",
     "Unmasked",
+    "affine",
     "average_pooled",
     "convolved",
     "max_pooled",
@@ -63,22 +64,33 @@ class Recurrent(Scoring):
     def follow(self, x: np.ndarray, mask: Mask) -> tuple[np.ndarray, Mask]:
         """Return the output, and the mask as it came: Keras does not turn it round."""
         x = np.asarray(x, self.lstm.dtype)
-        given, mask = mask, np.ones(x.shape[:2], bool) if mask is None else mask
-        # Steps that do not count leave the state as it was: they are left out, and put back.
-        order = np.argsort(~mask, axis=1, kind="stable")
-        y, (h_n, _) = self.lstm(
-            np.take_along_axis(x, order[:, :, None], axis=1), lengths=mask.sum(axis=1)
-        )
-        halves = [self.lstm.reverse, True][: 1 + self.lstm.bidirectional]
-        parts = np.split(y, len(halves), axis=2)
+        parts, ends = self._run(x) if mask is None else self._run_masked(x, mask)
         if not self.sequences:
+            return self._merged(ends), None
+        merged = self._merged(parts)
+        return (merged[:, ::-1] if self.backwards else merged), mask
+
+    def _run(self, x: np.ndarray, **given: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Return each direction's outputs, and its last one."""
+        y, (h_n, _) = self.lstm(x, **given)
+        directions = 1 + self.lstm.bidirectional
+        return np.split(y, directions, axis=2), list(h_n[-directions:])  # of the last layer
+
+    def _run_masked(
+        self, x: np.ndarray, mask: np.ndarray
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Return the same where some steps do not count.
+
+        They leave the state as it was: they are left out, and their places filled afterwards.
+        """
+        order = np.argsort(~mask, axis=1, kind="stable")
+        ordered = np.take_along_axis(x, order[:, :, None], axis=1)
+        parts, ends = self._run(ordered, lengths=mask.sum(axis=1))
+        if self.zero_output:
             last = mask[:, 0 if self.lstm.reverse else -1, None]
-            h_n = h_n[-len(halves) :]  # of the last layer
-            ends = np.where(last, h_n, 0) if self.zero_output else h_n
-            return self._merged(list(ends)), None
-        spread = [self._spread(part, mask, half) for part, half in zip(parts, halves, strict=True)]
-        merged = self._merged(spread)
-        return (merged[:, ::-1] if self.backwards else merged), given
+            ends = [np.where(last, end, 0) for end in ends]
+        from_end = [self.lstm.reverse, True][: len(parts)]
+        return [self._spread(part, mask, h) for part, h in zip(parts, from_end, strict=True)], ends
 
     def _spread(self, y: np.ndarray, mask: np.ndarray, from_end: bool) -> np.ndarray:
         """Put a direction's outputs, which stand side by side, to the steps that count."""
@@ -251,10 +263,15 @@ def average_pooled(x: np.ndarray, size: int, stride: int, padding: str) -> np.nd
     return np.sum(windows(x, size, stride, 1, padding, 0), axis=0) / np.sum(inside, axis=0)
 
 
-def normalised(x: np.ndarray, scale: Any, shift: Any, epsilon: float, axis: int) -> np.ndarray:
-    """Return x with mean 0 and variance 1 along the last axis, scaled and shifted."""
+def affine(x: np.ndarray, scale: Any, shift: Any, axis: int) -> np.ndarray:
+    """Return scale x + shift, along the last axis."""
     if axis not in (-1, x.ndim - 1):
         raise ValueError(f"axis: expected the last of {x.ndim}, got {axis}")
+    return scale * x + shift
+
+
+def normalised(x: np.ndarray, scale: Any, shift: Any, epsilon: float, axis: int) -> np.ndarray:
+    """Return x with mean 0 and variance 1 along the last axis, scaled and shifted."""
     centred = x - x.mean(axis=-1, keepdims=True)
     deviation = np.sqrt(np.mean(centred**2, axis=-1, keepdims=True) + x.dtype.type(epsilon))
-    return centred / deviation * scale + shift
+    return affine(centred / deviation, scale, shift, axis)
