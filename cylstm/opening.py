@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from cylstm.io import safetensors
-from cylstm.io.files import PICKLES, first_bytes, naming, opened
+from cylstm.io.files import PICKLES, ZIP, naming, open_plain, opened
 from cylstm.lstm import LSTM, lstm_from_file
 
 if TYPE_CHECKING:
@@ -65,11 +66,12 @@ def load(
     """
     given = {"prefix": prefix, "batch_first": batch_first, "config": config}
     given = {name: value for name, value in given.items() if value is not None}
-    start = first_bytes(path, 9)
+    with open_plain(path) as file:
+        start = file.read(9)
     if safetensors.begins(start):
         return _tensors(path, given)
-    if start.startswith(PICKLES) or (start.startswith(b"PK\x03\x04") and not _is_keras(path)):
-        return _of_torch(path, given)
+    if start.startswith(PICKLES) or (start.startswith(ZIP) and not _is_keras(path)):
+        return _of_torch(path, path, given)
     from cylstm.io.models import load_model
 
     _check_taken(path, "Keras or ONNX", given, "config")
@@ -80,7 +82,7 @@ def _tensors(path: Any, given: dict[str, Any]) -> LSTM | Layer:
     """Open a safetensors file: ours, or another's."""
     tensors, metadata = safetensors.read(path)
     if not safetensors.is_model(metadata):
-        return _of_torch(path, given)
+        return _of_torch(path, tensors, given)
     _check_taken(path, "cylstm", given)
     kind, config = safetensors.check_model(path, metadata)
     if kind == "LSTM":
@@ -90,16 +92,18 @@ def _tensors(path: Any, given: dict[str, Any]) -> LSTM | Layer:
     return Sequential._from_file(path, config, tensors)
 
 
-def _of_torch(path: Any, given: dict[str, Any]) -> LSTM:
+def _of_torch(path: Any, source: Any, given: dict[str, Any]) -> LSTM:
+    """Make the LSTM of a file, or of the tensors that were read of it."""
     from cylstm.io.torch import from_torch
 
     _check_taken(path, "PyTorch", given, "prefix", "batch_first")
-    return from_torch(path, **given)
+    with nullcontext() if source is path else naming(path):
+        return from_torch(source, **given)
 
 
 def _is_keras(path: Any) -> bool:
     """Tell Keras's archives from PyTorch's and NumPy's."""
-    with open(path, "rb") as file, naming(path), opened(file) as archive:
+    with open_plain(path) as file, naming(path), opened(file) as archive:
         names = set(archive.namelist())
     return {"config.json", "model.weights.h5"} <= names
 

@@ -1,6 +1,5 @@
 """`cylstm.load`: each kind of file is told by its content, whatever it is called."""
 
-import importlib.util
 import os
 import pickle
 
@@ -12,6 +11,7 @@ from cylstm.io import safetensors
 from cylstm.train import Last, Linear, Sequential
 
 INPUT, HIDDEN = 3, 4
+READERS = ["load", "load_model", "from_torch", "from_keras", "from_onnx"]
 
 
 @pytest.fixture
@@ -111,11 +111,9 @@ def test_onnx(path, lstm, x):
 @pytest.mark.parametrize("file", ["model.keras", "legacy.h5"])
 def test_keras(file, path, tmp_path, x):
     pytest.importorskip("h5py")
-    if importlib.util.find_spec("tensorflow") is None:
-        os.environ.setdefault("KERAS_BACKEND", "torch")
-    keras = pytest.importorskip("keras")
-    from test_keras import save
+    from test_keras import save  # which chooses Keras's backend
 
+    keras = pytest.importorskip("keras")
     model = keras.Sequential([keras.layers.Input((5, INPUT)), keras.layers.LSTM(HIDDEN)])
     os.replace(save(model, tmp_path, file), path)
     np.testing.assert_array_equal(cylstm.load(path)(x), cylstm.load_model(path)(x))
@@ -139,15 +137,18 @@ def test_what_is_none_of_them_is_told(content, told, path):
             read(path)
 
 
-def test_a_folder_of_tensorflow_is_told(tmp_path):
+@pytest.mark.parametrize("read", READERS)
+def test_a_folder_of_tensorflow_is_told(read, tmp_path):
+    pytest.importorskip("onnx")
     (tmp_path / "saved_model.pb").touch()
     with pytest.raises(ValueError, match="a SavedModel of TensorFlow"):
-        cylstm.load(tmp_path)
+        getattr(cylstm, read)(tmp_path)
 
 
-@pytest.mark.parametrize("read", ["load", "load_model", "from_torch", "from_keras"])
+@pytest.mark.parametrize("read", READERS)
 def test_a_pipe_is_not_read(read, tmp_path):
     pytest.importorskip("h5py")
+    pytest.importorskip("onnx")
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(ValueError, match="fifo: expected a plain file"):
         getattr(cylstm, read)(tmp_path / "fifo")

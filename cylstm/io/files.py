@@ -15,13 +15,14 @@ import numpy as np
 from cylstm import checks
 
 __all__ = [
+    "HDF5",
     "PICKLES",
+    "ZIP",
     "Budget",
     "bfloat16",
-    "check_plain",
-    "first_bytes",
     "is_path",
     "naming",
+    "open_plain",
     "opened",
     "parse_object",
     "pick",
@@ -29,6 +30,7 @@ __all__ = [
     "read_member",
 ]
 
+ZIP, HDF5 = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"  # how files of these formats begin
 PICKLES = (  # how pickles begin, in the protocols since 2 and before
     *(b"\x80", b"(dp", b"(lp", b"}q", b"]q", b"ccollections\n", b"ccopy_reg\n", b"(i"),
 )
@@ -53,23 +55,17 @@ def is_path(source: Any) -> bool:
     return isinstance(source, (str, os.PathLike))
 
 
-def check_plain(path: Any) -> None:
-    """Refuse what is no path, and what is neither a file nor a folder: a pipe would never end."""
+def open_plain(path: Any) -> IO[bytes]:
+    """Open a file to be read, but no pipe, which would never end; of a folder say what it is."""
     if not is_path(path):
         raise TypeError(f"path: expected the name of a file, got {short(path)}")
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise ValueError(f"{os.fspath(path)}: expected a plain file")
-
-
-def first_bytes(path: Any, count: int) -> bytes:
-    """Return a file's first bytes; of what is no file, refuse it and say what it is."""
-    check_plain(path)
     if os.path.isdir(path):
         from cylstm.io.sight import describe_folder
 
         describe_folder(path)
-    with open(path, "rb") as file:
-        return file.read(count)
+    return open(path, "rb")
 
 
 class Budget:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cylstm import checks
-from cylstm.io.files import Budget, parse_object, read_beside
+from cylstm.io.files import Budget, open_plain, parse_object, read_beside
 
 __all__ = [
     "MODELS",
@@ -65,7 +65,7 @@ def configuration(path: Any, config: Any, budget: Budget) -> dict[str, Any]:
     if isinstance(config, str) and config.lstrip().startswith("{"):
         return json_object(config)
     if config is not None:
-        with open(config, "rb") as file:
+        with open_plain(config) as file:
             return json_object(file.read())
     name = os.path.basename(path)
     stem = name.removesuffix(".h5").removesuffix(".hdf5").removesuffix(".weights")

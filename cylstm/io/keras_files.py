@@ -14,14 +14,14 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from functools import partial
 from reprlib import repr as short
 from typing import Any
 
 from cylstm.io import hdf5
-from cylstm.io.files import Budget, check_plain, naming, opened, read_member
+from cylstm.io.files import ZIP, Budget, naming, open_plain, opened, read_member
 from cylstm.io.hdf5 import Hdf5, plain
 from cylstm.io.keras_config import (
     MODELS,
@@ -61,11 +61,10 @@ def in_memory(source: Any) -> Entry:
 @contextmanager
 def opened_model(path: Any, config: Any) -> Iterator[Entry]:
     """Open a file, and lend the model that it holds."""
-    check_plain(path)
-    with open(path, "rb") as file, naming(path):
+    with open_plain(path) as file, naming(path):
         size = os.fstat(file.fileno()).st_size
         budget = Budget(size)
-        if file.read(4) != b"PK\x03\x04":
+        if file.read(4) != ZIP:
             with hdf5.opened(file, size, budget) as arrays:
                 yield _of_hdf5(path, arrays, config, budget)
             return
@@ -118,37 +117,37 @@ def _paired(model: str, layers: Sequence[Mapping[str, Any]], arrays: Hdf5, place
     if len(folders) != 1 and layers:
         raise ValueError(f"{short(place)}: expected one of {', '.join(_FOLDERS)}, got {folders}")
     folder = plain(f"{place}/{''.join(folders)}")
-    kinds = [_snake(text(layer.get("class_name"), "class_name")) for layer in layers]
-    there = [has_group(layer, model) for layer in layers]
-    wanted = {kind for kind, its in zip(kinds, there, strict=True) if its}
-    groups: dict[str, list[tuple[int, str]]] = {kind: [] for kind in wanted}
+    kinds = [  # None of a layer without a group
+        _snake(text(layer.get("class_name"), "class_name")) if has_group(layer, model) else None
+        for layer in layers
+    ]
+    owners: dict[str, list[Mapping[str, Any]]] = {}
+    for kind, layer in zip(kinds, layers, strict=True):
+        if kind is not None:
+            owners.setdefault(kind, []).append(layer)
+    groups: dict[str, list[tuple[int, str]]] = {kind: [] for kind in owners}
     for group in arrays.within(folder):
-        ways = list(_readings(group, wanted))
+        ways = list(_readings(group, owners.keys()))
         if len(ways) != 1:
             raise ValueError(
                 f"{short(f'{folder}/{group}')}: expected the arrays of one layer of the "
                 f"configuration, got those of {len(ways)}"
             )
         groups[ways[0][0]].append((ways[0][1], group))
-    paired = {kind: sorted(found) for kind, found in groups.items()}
-    for kind, found in paired.items():
-        own = [
-            layer for k, layer, its in zip(kinds, layers, there, strict=True) if its and k == kind
-        ]
+    for kind, own in owners.items():
+        found = groups[kind]
+        found.sort()
         if len(own) != len(found):
             raise ValueError(
                 f"{short(folder)}: expected the groups of {len(own)} layers {short(kind)}, "
                 f"got {len(found)}"
             )
         _check_recorded(arrays, folder, found, own)
-    order = {kind: iter(found) for kind, found in paired.items()}
-    return [
-        f"{folder}/{next(order[kind])[1]}" if its else ""
-        for kind, its in zip(kinds, there, strict=True)
-    ]
+    order = {kind: iter(found) for kind, found in groups.items()}
+    return ["" if kind is None else f"{folder}/{next(order[kind])[1]}" for kind in kinds]
 
 
-def _readings(group: str, kinds: set[str]) -> Iterator[tuple[str, int]]:
+def _readings(group: str, kinds: Set[str]) -> Iterator[tuple[str, int]]:
     """Iterate over the classes and numbers that the name of a group may mean."""
     if group in kinds:
         yield group, 0

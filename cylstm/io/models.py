@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from cylstm.io.files import first_bytes
-from cylstm.io.sight import describe_file, is_onnx
+from cylstm.io.files import HDF5, ZIP, open_plain
+from cylstm.io.sight import HEAD, describe_start, is_onnx
 from cylstm.train.layers import Layer
 
 __all__ = ["load_model"]
@@ -41,17 +41,16 @@ def load_model(path: Any, *, config: Any = None) -> Layer:
     OSError
         If the file cannot be read.
     """
-    start = first_bytes(path, 512)
-    if start.startswith((b"PK\x03\x04", b"\x89HDF\r\n\x1a\n")):
+    with open_plain(path) as file:
+        start = file.read(HEAD)
+    if start.startswith((ZIP, HDF5)):
         from cylstm.io.keras import load_keras
 
         return load_keras(path, config)
     if not is_onnx(start):
-        with open(path, "rb") as file:
-            told = describe_file(file)
         raise ValueError(
             f"{os.fspath(path)}: expected a file of Keras or ONNX, or for cylstm.load one of "
-            f"cylstm or PyTorch too, got {told}"
+            f"cylstm or PyTorch too, got {describe_start(start)}"
         )
     if config is not None:
         raise TypeError(f"config: expected none for an ONNX file, {os.fspath(path)}")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cylstm import checks
-from cylstm.io.files import Budget, bfloat16, is_path, read_beside
+from cylstm.io.files import Budget, bfloat16, is_path, open_plain, read_beside
 from cylstm.io.fold import FOLDED, VIEWS, attributes
 from cylstm.io.onnx_shapes import RECURRENT, Shapes, kind
 
@@ -40,7 +40,7 @@ def opened(source: Any) -> Graph:
     onnx = library()
     path = source if is_path(source) else None
     if path is not None:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             size = os.fstat(file.fileno()).st_size
             budget = Budget(size)
             budget.take("the model", size)

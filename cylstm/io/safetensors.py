@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cylstm import checks
-from cylstm.io.files import Budget, bfloat16, check_plain, parse_object
+from cylstm.io.files import Budget, bfloat16, open_plain, parse_object
 from cylstm.io.writing import check_writable, replacing
 
 __all__ = [
@@ -153,8 +153,7 @@ def read(
     OSError
         If the file cannot be read.
     """
-    check_plain(path)
-    with open(path, "rb") as file, _naming(path):
+    with open_plain(path) as file, _naming(path):
         size = os.fstat(file.fileno()).st_size
         header = _read_header(file, size)
         metadata = _check_metadata(header.pop("__metadata__", {}))
@@ -249,25 +248,22 @@ def check_model(
 ) -> tuple[str, dict[str, Any]]:
     """Return the kind and the configuration that the metadata of a model holds."""
     with _naming(path):
-        return _check_model(metadata)
-
-
-def _check_model(metadata: dict[str, str]) -> tuple[str, dict[str, Any]]:
-    if not is_model(metadata):
-        raise ValueError(
-            f"not a cylstm model: its metadata has format {metadata.get('format')!r}, "
-            f"{_FORMAT!r} expected"
-        )
-    if missing := {"version", "kind", "config"} - metadata.keys():
-        raise ValueError(f"its metadata lacks {', '.join(sorted(missing))}")
-    if metadata["version"] != _VERSION:
-        raise ValueError(
-            f"file version {metadata['version']!r}, this cylstm reads {_VERSION!r}: "
-            "written by a newer cylstm; upgrade"
-        )
-    if metadata["kind"] not in _KINDS:
-        raise ValueError(f"unknown kind {metadata['kind']!r}, expected one of {', '.join(_KINDS)}")
-    return metadata["kind"], parse_object(metadata["config"], "the configuration")
+        if not is_model(metadata):
+            raise ValueError(
+                f"not a cylstm model: its metadata has format {metadata.get('format')!r}, "
+                f"{_FORMAT!r} expected"
+            )
+        if missing := {"version", "kind", "config"} - metadata.keys():
+            raise ValueError(f"its metadata lacks {', '.join(sorted(missing))}")
+        if metadata["version"] != _VERSION:
+            raise ValueError(
+                f"file version {metadata['version']!r}, this cylstm reads {_VERSION!r}: "
+                "written by a newer cylstm; upgrade"
+            )
+        kind = metadata["kind"]
+        if kind not in _KINDS:
+            raise ValueError(f"unknown kind {kind!r}, expected one of {', '.join(_KINDS)}")
+        return kind, parse_object(metadata["config"], "the configuration")
 
 
 # Writing ---------------------------------------------------------------------------------------

@@ -7,16 +7,20 @@ from collections.abc import Sequence
 from reprlib import repr as short
 from typing import IO, Any
 
+from cylstm.io.files import HDF5
+
 __all__ = [
+    "HEAD",
     "describe_archive",
     "describe_file",
     "describe_folder",
+    "describe_start",
     "is_onnx",
 ]
 
 _CONVERT = "convert it to ONNX and use cylstm.from_onnx or cylstm.load"
 _STARTS = {  # of files: what they are, and what to do
-    b"\x89HDF\r\n\x1a\n": "an HDF5 file, as Keras writes: use cylstm.from_keras or cylstm.load",
+    HDF5: "an HDF5 file, as Keras writes: use cylstm.from_keras or cylstm.load",
     b"\x93NUMPY": "one array of NumPy's: save all of them by name with numpy.savez",
     b"GGUF": "a GGUF file, which no LSTM is kept in",
     b"\x1f\x8b": "a file compressed by gzip: unpack it first",
@@ -37,7 +41,7 @@ _CORE_ML = (
     "a Core ML model, whose weights are not read: give the PyTorch or Keras model that it was made "
     "from"
 )
-_HEADS = 512  # bytes
+HEAD = 512  # bytes that tell
 
 
 def is_onnx(start: bytes) -> bool:
@@ -70,7 +74,11 @@ def is_core_ml(start: bytes) -> bool:
 def describe_file(file: IO[bytes]) -> str:
     """Return what a file is, as far as its beginning tells, and what to do with it."""
     file.seek(0)
-    start = file.read(_HEADS)
+    return describe_start(file.read(HEAD))
+
+
+def describe_start(start: bytes) -> str:
+    """Return what `describe_file` does, of a file that begins so."""
     for mark, what in _STARTS.items():
         if start.startswith(mark):
             return what
@@ -103,15 +111,13 @@ def describe_archive(names: Sequence[str]) -> str:
 
 
 def describe_folder(path: Any) -> None:
-    """Refuse a folder of a kind that is known, and say what it is; other paths pass.
+    """Refuse a folder of a kind that is known, and say what it is; others pass.
 
     Raises
     ------
     ValueError
         If it is one.
     """
-    if not os.path.isdir(path):
-        return
     inside = set(os.listdir(path))
     told = None
     if "saved_model.pb" in inside:

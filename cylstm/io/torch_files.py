@@ -22,8 +22,8 @@ from reprlib import repr as short
 from typing import IO, Any
 
 from cylstm.io import safetensors, torchscript, unpickle
-from cylstm.io.files import PICKLES, Budget, check_plain, naming, opened, read_member
-from cylstm.io.sight import describe_archive, describe_file, describe_folder
+from cylstm.io.files import PICKLES, ZIP, Budget, naming, open_plain, opened, read_member
+from cylstm.io.sight import describe_archive, describe_file
 from cylstm.io.torch_tensors import Storage, leaves, npy, storage_of
 
 __all__ = ["PLAIN", "SAID", "Contents", "contents", "contents_of_bytes"]
@@ -33,7 +33,7 @@ _LEGACY_VERSION = 1001
 _DEEPEST = 64  # of dictionaries and modules within each other
 _DEEPEST_ARCHIVE = 2  # of archives within each other
 _PARTS_OF_MODULES = ("_parameters", "_modules", "_buffers")  # no part of a name in a state dict
-_STARTS_WITHIN = (b"PK\x03\x04", b"\x80\x02\x8a\n")  # of files of torch.save, new and old
+_STARTS_WITHIN = (ZIP, b"\x80\x02\x8a\n")  # of files of torch.save, new and old
 _HEAD = 4096  # bytes of an archived file that tell what it is
 _LOADED = "torch.storage _load_from_bytes"  # how a tensor stands in a pickle of Python's own
 SAID = {  # what a module says of itself that its weights do not, or that they must agree with
@@ -56,19 +56,17 @@ class Contents:
 @contextmanager
 def contents(path: Any) -> Iterator[Contents]:
     """Open a file, and lend what it holds; its tensors are read when used."""
-    check_plain(path)
-    describe_folder(path)
-    with open(path, "rb") as file, naming(path):
+    with open_plain(path) as file, naming(path):
         budget = Budget(os.fstat(file.fileno()).st_size)
         start = file.read(9)
         file.seek(0)
-        if start.startswith(b"PK\x03\x04"):
+        if start.startswith(ZIP):
             with opened(file) as archive:
                 try:
                     yield _read_archive(archive, budget)
                 except zlib.error as error:
                     raise ValueError(f"a damaged zip archive: {error}") from None
-        elif start[8:] == b"{":
+        elif safetensors.begins(start):
             yield Contents(dict(safetensors.read(path)[0]))
         elif start.startswith(PICKLES):
             yield _read_pickles(file, budget)
@@ -117,7 +115,7 @@ def _read_archive(archive: zipfile.ZipFile, budget: Budget, depth: int = 0) -> C
 def _read_inner(content: bytes, budget: Budget, depth: int) -> Contents:
     """Read a file that lies in an archive."""
     file = io.BytesIO(content)
-    if content.startswith(b"PK\x03\x04"):
+    if content.startswith(ZIP):
         return _read_archive(zipfile.ZipFile(file), budget, depth)  # it stays open, for its tensors
     return _read_pickles(file, budget)
 
