@@ -89,10 +89,12 @@ class Recurrent(Scoring):
         if self.zero_output:
             last = mask[:, 0 if self.lstm.reverse else -1, None]
             ends = [np.where(last, end, 0) for end in ends]
-        from_end = [self.lstm.reverse, True][: len(parts)]
-        return [self._spread(part, mask, h) for part, h in zip(parts, from_end, strict=True)], ends
+        if self.sequences:
+            from_end = [self.lstm.reverse, True][: len(parts)]
+            parts = [self._spread(*given, mask) for given in zip(parts, from_end, strict=True)]
+        return parts, ends
 
-    def _spread(self, y: np.ndarray, mask: np.ndarray, from_end: bool) -> np.ndarray:
+    def _spread(self, y: np.ndarray, from_end: bool, mask: np.ndarray) -> np.ndarray:
         """Put a direction's outputs, which stand side by side, to the steps that count."""
         if from_end:  # the output before a step is that of a later one
             flipped = np.flip(mask, 1)
