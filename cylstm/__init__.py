@@ -16,7 +16,6 @@ __all__ = [
     "from_torch",
     "get_num_threads",
     "load",
-    "load_model",
     "set_num_threads",
     "show_config",
 ]
@@ -25,11 +24,15 @@ _READERS = {  # imported when they are first used: most programs need none, or o
     "from_keras": "cylstm.io.keras",
     "from_onnx": "cylstm.io.onnx",
     "from_torch": "cylstm.io.torch",
-    "load_model": "cylstm.io.models",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "load_model":
+        from warnings import warn
+
+        warn("cylstm.load_model: it is called cylstm.load now", DeprecationWarning, stacklevel=2)
+        return load
     if name not in _READERS:
         raise AttributeError(f"module 'cylstm' has no attribute {name!r}")
     from importlib import import_module

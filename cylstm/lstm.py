@@ -17,7 +17,7 @@ from cylstm._access import writing
 from cylstm._inference import PRODUCT, Network
 from cylstm._sequence import Recurrence
 from cylstm.batch import Batch
-from cylstm.io.safetensors import save_model
+from cylstm.io.safetensors import write_model
 from cylstm.options import STANDARD, Options, checked_options, initialise
 from cylstm.parameters import Lent, Parameters
 from cylstm.stream import Stream
@@ -768,7 +768,7 @@ class LSTM:
         --------
         cylstm.load
         """
-        save_model(path, "LSTM", self.config, self.state_dict())
+        write_model(path, "LSTM", self.config, self.state_dict())
 
     @classmethod
     def _from_saved(cls, config: dict[str, Any], state: Mapping[str, np.ndarray]) -> LSTM:

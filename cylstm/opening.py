@@ -7,7 +7,8 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from cylstm.io import safetensors
-from cylstm.io.files import PICKLES, ZIP, naming, open_plain, opened
+from cylstm.io.files import HDF5, PICKLES, ZIP, naming, open_plain, opened
+from cylstm.io.sight import HEAD, describe_start, is_onnx
 from cylstm.lstm import LSTM, lstm_from_file
 
 if TYPE_CHECKING:
@@ -33,18 +34,25 @@ def load(
     batch_first : bool, optional
         Of PyTorch's, as `from_torch` takes it.
     config : mapping, JSON text or path-like, optional
-        Of Keras's weights alone: the model's configuration, as `load_model` takes it.
+        Of a Keras file of weights alone: the model's configuration, as `from_keras` takes it.
 
     Returns
     -------
     LSTM or Layer
-        What `LSTM.save` and `Sequential.save` saved; the LSTM of a PyTorch file; the whole model of
-        a Keras or ONNX file. `from_torch`, `from_keras` and `from_onnx` take LSTMs alone.
+        What `LSTM.save` and `Sequential.save` saved, bit for bit; the LSTM of a PyTorch file; the
+        whole model of a Keras or ONNX file, chain or graph. `from_torch`, `from_keras` and
+        `from_onnx` take LSTMs alone.
+
+        A model of Keras or ONNX is called with the model's input and returns its output; it does
+        not train. A chain is a `Sequential`, which streams if none of its layers needs all steps at
+        once. A graph of several inputs takes them by name, as keyword arguments or in a dict; one
+        of several outputs returns them in a dict by name.
 
     Raises
     ------
     ValueError
-        If the file is none of these, is damaged, or is newer than this version can read; it tells
+        If the file is none of these, is damaged, is newer than this version can read, or holds a
+        layer, an option or an operator that is not read (the message names the first); it tells
         what the file is, where that is known.
     TypeError
         If there is an argument that files of its kind do not take.
@@ -67,15 +75,25 @@ def load(
     given = {"prefix": prefix, "batch_first": batch_first, "config": config}
     given = {name: value for name, value in given.items() if value is not None}
     with open_plain(path) as file:
-        start = file.read(9)
+        start = file.read(HEAD)
     if safetensors.begins(start):
         return _tensors(path, given)
     if start.startswith(PICKLES) or (start.startswith(ZIP) and not _is_keras(path)):
         return _of_torch(path, path, given)
-    from cylstm.io.models import load_model
+    if start.startswith((ZIP, HDF5)):
+        from cylstm.io.keras import load_keras
 
-    _check_taken(path, "Keras or ONNX", given, "config")
-    return load_model(path, config=config)
+        _check_taken(path, "Keras", given, "config")
+        return load_keras(path, config)
+    if not is_onnx(start):
+        raise ValueError(
+            f"{os.fspath(path)}: expected a file of cylstm, PyTorch, Keras or ONNX, "
+            f"got {describe_start(start)}"
+        )
+    from cylstm.io.onnx_chain import load_onnx
+
+    _check_taken(path, "ONNX", given)
+    return load_onnx(path)
 
 
 def _tensors(path: Any, given: dict[str, Any]) -> LSTM | Layer:

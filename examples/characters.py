@@ -27,7 +27,7 @@ import numpy as np
 from ngram import NGram
 from report import claim, parse_arguments, print_table
 
-from cylstm import LSTM
+from cylstm import LSTM, load
 from cylstm.train import (
     Adam,
     Cosine,
@@ -175,7 +175,7 @@ def main():
 
     path = arguments.out / "characters.safetensors"
     model.save(path)
-    loaded = Sequential.load(path)
+    loaded = load(path)
     begin, count = "def read_", 100 if arguments.quick else 400
     for temperature in TEMPERATURES:
         started = time.perf_counter()

@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from report import claim, parse_arguments, print_table
 
-from cylstm import LSTM
+from cylstm import LSTM, load
 from cylstm.train import Adam, Cosine, Last, Linear, Sequential, fit, mse_loss, windows
 
 PERIOD, NOISE = 25, 0.1
@@ -134,7 +134,7 @@ def main():
 
     path = arguments.out / "sine.safetensors"
     model.save(path)
-    loaded = Sequential.load(path)
+    loaded = load(path)
     claim(np.array_equal(loaded(past), model(past)), f"loaded from {path}, it gives the same bits")
     ahead["LSTM"] = stream_on(loaded, seen[LEARNT - 4 * STEPS : LEARNT], AHEAD)
     error = rmse(ahead["LSTM"], wave[now])

@@ -23,7 +23,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from report import claim, parse_arguments
 
-from cylstm import LSTM
+from cylstm import LSTM, load
 from cylstm.train import (
     Adam,
     Arrays,
@@ -204,7 +204,7 @@ def main():
     model, path = models[0], arguments.out / "sunspots.safetensors"
     forecasts = forecast(model, scaled)
     model.save(path)
-    same = np.array_equal(forecast(Sequential.load(path), scaled), forecasts)
+    same = np.array_equal(forecast(load(path), scaled), forecasts)
     claim(same, f"loaded again from {path}, the model forecasts the same bits")
 
     difference = np.abs(stream_forecast(model, scaled) - forecasts).max()

@@ -28,7 +28,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from report import claim, parse_arguments, print_table
 
-from cylstm import LSTM
+from cylstm import LSTM, load
 from cylstm.train import (
     Adam,
     Batch,
@@ -248,7 +248,7 @@ def main():
     path = arguments.out / "adding.safetensors"
     model.save(path)
     batch = next(adding(lags[-1], 3))
-    same = np.array_equal(Sequential.load(path)(batch.x), model(batch.x))
+    same = np.array_equal(load(path)(batch.x), model(batch.x))
     claim(same, f"loaded again from {path}, the model gives the same bits")
     picture = arguments.out / "long_memory.png"
     draw(lags, adders, copiers, lags_copied, curves, flows, picture)

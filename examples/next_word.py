@@ -27,7 +27,7 @@ import numpy as np
 from ngram import NGram
 from report import claim, parse_arguments, print_table
 
-from cylstm import LSTM
+from cylstm import LSTM, load
 from cylstm.train import (
     Adam,
     AdamW,
@@ -215,7 +215,7 @@ def main():
 
     path = arguments.out / "next_word.safetensors"
     model.save(path)
-    loaded = Sequential.load(path)
+    loaded = load(path)
     same = np.array_equal(loaded(judged[:200, None]), model(judged[:200, None]))
     claim(same, f"loaded again from {path}, the model gives the same bits")
     print("\n" + write(loaded, vocabulary, '"My dear Watson,', 60, np.random.default_rng(0)) + "\n")

@@ -1,11 +1,16 @@
 """Make the seeds of the fuzz runs; it needs torch, keras, h5py and onnx."""
 
+import collections
 import os
 import pathlib
+import pickle
+import zipfile
 
 import keras
+import numpy as np
 import onnx
 import torch
+import torch.nn.utils.prune
 
 import cylstm
 
@@ -29,6 +34,27 @@ def make_torch():
     torch.save(half.state_dict(), place("torch", "half.pt"))
     torch.save(torch.nn.LSTM(1, 1), place("torch", "module.pt"))
     torch.jit.script(torch.nn.LSTM(1, 1)).save(place("torch", "script.pt"))
+    names = "weight_ih_l0", "weight_hh_l0"
+    for kind, change in (
+        ("pruned", torch.nn.utils.prune.identity),
+        ("normed", torch.nn.utils.weight_norm),
+        ("parametrized", torch.nn.utils.parametrizations.weight_norm),
+    ):
+        changed = torch.nn.LSTM(2, 2)
+        for name in names:
+            change(changed, name)
+        torch.save(changed.state_dict(), place("torch", f"{kind}.pt"))
+    dropped = {f"{name}_raw" if "hh" in name else name: w for name, w in lstm.state_dict().items()}
+    torch.save(dropped, place("torch", "dropped.pt"))
+    quantised = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(torch.nn.LSTM(2, 2)))
+    torch.save(quantised.state_dict(), place("torch", "quantised.pt"))
+    about = {"path": pathlib.PurePosixPath("a"), "seen": collections.Counter("ab")}
+    torch.save(about | {"state_dict": half.state_dict()}, place("torch", "about.pt"))
+    arrays = {name: weight.numpy() for name, weight in cell.state_dict().items()}
+    np.savez(place("torch", "arrays.npz"), **arrays)
+    pathlib.Path(place("torch", "arrays.pkl")).write_bytes(pickle.dumps(arrays))
+    with zipfile.ZipFile(place("torch", "policy.zip"), "w") as archive:
+        archive.write(place("torch", "half.pt"), "policy.pth")
 
 
 def make_keras():
@@ -58,6 +84,14 @@ def make_keras():
         x = layer(x)
     with open(place("keras_config", "functional.json"), "w") as file:
         file.write(keras.Model(given, x).to_json())
+    given = layers.Input((4, 2)), layers.Input((4, 2))
+    x = layers.Concatenate()(given)
+    x = layers.Add()([layers.Conv1D(4, 1)(x), layers.RNN(
+        [layers.LSTMCell(4), layers.LSTMCell(4)], return_sequences=True)(x)])  # fmt: skip
+    x = layers.LayerNormalization()(layers.MaxPooling1D(2)(x))
+    outputs = layers.GlobalAveragePooling1D()(layers.Attention()([x, x])), keras.ops.mean(x, 1)
+    with open(place("keras_config", "graph.json"), "w") as file:
+        file.write(keras.Model(given, outputs).to_json())
 
 
 class Chain(torch.nn.Module):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import cylstm
 from reference import random_lstm
+from streamed import check_streamed
 
 h5py = pytest.importorskip("h5py")
 
@@ -45,11 +46,13 @@ def outputs(model, x):
 
 
 def assert_scores(model, path, x, **options):
-    """Assert that the file of a model gives its outputs."""
+    """Assert that the file of a model gives its outputs, step by step too where it streams."""
     expected = outputs(model, x)
-    actual = cylstm.load_model(path, **options)(x)
+    read = cylstm.load(path, **options)
+    actual = read(x)
     assert actual.shape == expected.shape
     np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE)
+    return check_streamed(read, x, actual, TOLERANCE)
 
 
 FILES = ["model.keras", "legacy.h5", "model.weights.h5", "old_weights.h5"]
@@ -279,7 +282,7 @@ def test_what_does_not_score_is_named(keras, tmp_path, option):
         out = inner.Bidirectional(inner.LSTM(3), merge_mode=None, name="mine")(given)
     path = save(keras.Model(given, out), tmp_path, "model.h5")
     with pytest.raises(ValueError, match=f"layer 'mine': {option}: .*from_keras"):
-        cylstm.load_model(path)
+        cylstm.load(path)
     assert cylstm.from_keras(path, "mine").input_size == 4
 
 
@@ -435,7 +438,7 @@ def test_layers_do_not_share_weights(tmp_path):
     config = CONFIG | {"config": {"layers": [layer] * 2000}}
     write_legacy(tmp_path / "m.h5", ARRAYS, config)
     with pytest.raises(ValueError, match="expected each name once, got 'memory' twice"):
-        cylstm.load_model(tmp_path / "m.h5")
+        cylstm.load(tmp_path / "m.h5")
 
 
 @pytest.mark.parametrize(

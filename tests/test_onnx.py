@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import cylstm
 from reference import random_lstm
 from strategies import configs
+from streamed import check_streamed
 
 onnx = pytest.importorskip("onnx")
 helper, from_array = onnx.helper, onnx.numpy_helper.from_array
@@ -406,7 +407,7 @@ def test_chains_of_pytorch_score(tmp_path, last, layers, bidirectional):
     model, path = Model().eval(), str(tmp_path / "m.onnx")
     x = torch.randint(0, 11, (3, 6))
     torch.onnx.export(model, x, path, dynamo=False, input_names=["x"], dynamic_axes={"x": [0, 1]})
-    loaded = cylstm.load_model(path)
+    loaded = cylstm.load(path)
     for ids in (x, torch.randint(0, 11, (2, 9))):
         with torch.no_grad():
             expected = model(ids)
@@ -450,9 +451,11 @@ def test_chains_of_operators_score(runtime, options, output):
     x = rng.standard_normal((5, 3, size)).astype(np.float32)
     (expected,) = run(runtime, model, {"given": x})
     with tempfile.TemporaryDirectory() as folder:
-        actual = cylstm.load_model(save(model, folder))(x)
+        read = cylstm.load(save(model, folder))
     scale = max(1, np.abs(expected).max())
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE * scale)
+    np.testing.assert_allclose(read(x), expected, rtol=0, atol=TOLERANCE * scale)
+    streams = check_streamed(read, x, expected, TOLERANCE * scale, time=0)
+    assert not (streams and (options["lengths"] or output == 0))
 
 
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
@@ -463,7 +466,7 @@ def test_sequences_of_no_step_score(runtime, tmp_path, rng, direction, output):
     model = model_of([node], tensors, {"x": 3}, {output: 4 if output == "y" else 3})
     x = rng.standard_normal((4, 3, 3)).astype(np.float32)
     (expected,) = run(runtime, model, {"x": x})
-    actual = cylstm.load_model(save(model, tmp_path))(x)
+    actual = cylstm.load(save(model, tmp_path))(x)
     np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE)
 
 
@@ -494,8 +497,19 @@ def test_stored_states_of_layers_are_theirs(runtime, tmp_path, rng, layout, outp
         model = model_of(nodes, tensors, {"x0": 3}, {"out": 4 if output == 0 else 3})
         x, order = x.swapaxes(0, 1), (2, 0, 1, 3) if output == 0 else (1, 0, 2)
         expected = expected.transpose(order)
-    actual = cylstm.load_model(save(model, tmp_path))(x)
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE)
+    read = cylstm.load(save(model, tmp_path))
+    np.testing.assert_allclose(read(x), expected, rtol=0, atol=TOLERANCE)
+    assert check_streamed(read, x, expected, TOLERANCE, time=layout)
+    with pytest.raises(ValueError, match="batch_size: expected 2, of the initial state, got 3"):
+        read.stream(3)
+    stream = read.stream(2)
+    first = stream.step(x.take(0, layout))
+    stream.step(x.take(1, layout))
+    stream.reset([1])
+    again = np.moveaxis(stream.step(x.take(0, layout)), 1 - layout, 0)
+    first = np.moveaxis(first, 1 - layout, 0)
+    np.testing.assert_array_equal(again[1], first[1])
+    assert np.any(again[0] != first[0])
 
 
 def test_what_cannot_be_run_is_named(tmp_path, rng):
@@ -503,11 +517,11 @@ def test_what_cannot_be_run_is_named(tmp_path, rng):
     odd = helper.make_node("RandomNormalLike", ["y"], ["z"], "odd one")
     path = save(model_of([node, odd], tensors, {"x": 3}, {"z": 4}), tmp_path)
     with pytest.raises(ValueError, match=r"node 'odd one': operator 'RandomNormalLike': not one"):
-        cylstm.load_model(path)
+        cylstm.load(path)
     custom = helper.make_node("LSTM", node.input, ["y"], "custom", domain="com.other")
     path = save(model_of([custom], tensors, {"x": 3}, {"y": 4}), tmp_path)
     with pytest.raises(ValueError, match=r"node 'custom': operator 'com.other.LSTM': not one"):
-        cylstm.load_model(path)
+        cylstm.load(path)
     with pytest.raises(ValueError, match=r"found \['com.other.LSTM'\], and cylstm reads ONNX's"):
         cylstm.from_onnx(path)
 
@@ -627,7 +641,7 @@ def test_a_bad_node_is_an_error_with_a_name(tmp_path, rng, change, message):
      helper.make_node("Split", ["c"], ["d", "e", "h"], split=[1, 1])],
     [helper.make_node("ConstantOfShape", ["x"], ["h"], value="text")],
 ], ids=["text", "too few parts", "text of a shape"])  # fmt: skip
-@pytest.mark.parametrize("read", [cylstm.from_onnx, cylstm.load_model])
+@pytest.mark.parametrize("read", [cylstm.from_onnx, cylstm.load])
 def test_a_bad_operator_behind_a_state_is_an_error(tmp_path, rng, read, behind):
     node, tensors = simple(rng, state=True)
     node.input[5] = node.input[6] = "h"
@@ -710,7 +724,7 @@ def test_a_changed_byte_is_read_or_refused(tmp_path_factory, data):
     content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path_factory.mktemp("flip") / "m.onnx"
     path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
-    for read in (cylstm.from_onnx, cylstm.load_model):
+    for read in (cylstm.from_onnx, cylstm.load):
         with contextlib.suppress(ValueError, FileNotFoundError):  # any other fails the test
             read(path)
 
@@ -726,6 +740,6 @@ def test_other_sources_are_refused(tmp_path):
 def test_without_onnx_the_message_says_what_to_install(tmp_path, monkeypatch):
     cylstm.LSTM(3, 4).to_onnx(tmp_path / "m.onnx")
     monkeypatch.setitem(sys.modules, "onnx", None)
-    for use in (cylstm.from_onnx, cylstm.load_model, cylstm.LSTM(3, 4).to_onnx):
+    for use in (cylstm.from_onnx, cylstm.load, cylstm.LSTM(3, 4).to_onnx):
         with pytest.raises(ModuleNotFoundError, match=r"pip install 'cylstm\[onnx\]'"):
             use(tmp_path / "m.onnx")

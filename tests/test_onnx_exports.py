@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import cylstm
+from streamed import check_streamed
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
@@ -114,6 +115,10 @@ NAMES = [
     "layer norm", "layer norm between", "batch norm", "mean", "max", "pooled", "attention",
     "residual", "conv", "gelu", "silu", "decoder", "two inputs", "given state", "view", "flip",
 ]  # fmt: skip
+STREAM_IF_FREE = {
+    "plain", "steps first", "two layers", "three layers", "no bias", "last step", "h_n", "c_n",
+    "dense",
+}  # fmt: skip
 BY_DEFAULT = ["two layers", "words", "layer norm", "mean", "decoder"]  # it takes seconds each
 
 
@@ -149,13 +154,16 @@ def export(name, path, free, by_default):
     return feed
 
 
-def assert_same(path, feed):
-    """The model read by cylstm gives the numbers of ONNX Runtime, by the same names."""
+def assert_same(path, feed, time=1):
+    """The model read by cylstm gives the numbers of ONNX Runtime, by the same names.
+
+    Return whether it streams.
+    """
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     expected = dict(
         zip([o.name for o in session.get_outputs()], session.run(None, feed), strict=True)
     )
-    model = cylstm.load_model(path)
+    model = cylstm.load(path)
     found = model(**feed) if len(feed) > 1 else model(*feed.values())
     if len(expected) == 1:
         assert isinstance(found, np.ndarray)
@@ -164,13 +172,16 @@ def assert_same(path, feed):
     for name, theirs in expected.items():
         assert (found[name].dtype, found[name].shape) == (theirs.dtype, theirs.shape)
         np.testing.assert_allclose(found[name], theirs, rtol=0, atol=TOLERANCE)
+    (x, *_), (y, *_) = feed.values(), found.values()
+    return check_streamed(model, x, y, TOLERANCE, time)
 
 
 @pytest.mark.parametrize("free", [False, True], ids=["fixed", "free"])
 @pytest.mark.parametrize("name", NAMES)
 def test_what_the_older_exporter_writes(tmp_path, name, free):
     path = str(tmp_path / "m.onnx")
-    assert_same(path, export(name, path, free, False))
+    streams = assert_same(path, export(name, path, free, False), int(name != "steps first"))
+    assert streams == (name in (STREAM_IF_FREE if free else STREAM_IF_FREE - {"h_n", "c_n"}))
 
 
 @pytest.mark.parametrize("name", BY_DEFAULT)

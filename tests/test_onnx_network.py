@@ -199,7 +199,7 @@ def two_inputs(rng, folder):
 
 
 def test_inputs_are_given_by_name(tmp_path, rng):
-    model = cylstm.load_model(two_inputs(rng, tmp_path))
+    model = cylstm.load(two_inputs(rng, tmp_path))
     x = rng.standard_normal((5, 2, 3))
     other = rng.standard_normal((5, 1, 2, 2))
     found = model(x=x, other=other)
@@ -218,7 +218,7 @@ def test_what_comes_back_is_the_callers(tmp_path, rng):
     node, tensors = simple(rng)
     passed = helper.make_node("Identity", ["x"], ["z"])
     outputs = {"y": 4, "z": 3, "R": 3}
-    model = cylstm.load_model(save(model_of([node, passed], tensors, {"x": 3}, outputs), tmp_path))
+    model = cylstm.load(save(model_of([node, passed], tensors, {"x": 3}, outputs), tmp_path))
     x = rng.standard_normal((5, 2, 3)).astype(np.float32)
     first = model(x)
     for array in first.values():
@@ -229,7 +229,7 @@ def test_what_comes_back_is_the_callers(tmp_path, rng):
 
 
 def test_models_are_pickled_and_serve_many_threads(tmp_path, rng):
-    model = cylstm.load_model(two_inputs(rng, tmp_path))
+    model = cylstm.load(two_inputs(rng, tmp_path))
     assert isinstance(model, Network)
     feeds = [{"x": rng.standard_normal((5, n, 3)), "other": rng.standard_normal((5, 1, n, 2))}
              for n in range(1, 9)]  # fmt: skip
@@ -282,7 +282,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("read", [cylstm.from_onnx, cylstm.load_model])
+@pytest.mark.parametrize("read", [cylstm.from_onnx, cylstm.load])
 @pytest.mark.parametrize(("change", "message"), BAD.values(), ids=BAD.keys())
 def test_what_is_not_understood_of_a_node_is_refused(tmp_path, rng, read, change, message):
     path = save(changed(rng, change), tmp_path)
@@ -308,7 +308,7 @@ def test_a_projections_state_of_a_computed_shape_is_refused(rng):
 
 def refused(path, message):
     with pytest.raises(ValueError, match=message) as caught:
-        cylstm.load_model(path)
+        cylstm.load(path)
     assert str(caught.value).startswith(f"{path}: ")
 
 
@@ -352,7 +352,7 @@ def test_a_damaged_shape_is_told_of(tmp_path, rng):
     again = helper.make_node("Reshape", ["y", "s"], ["z"])
     model = model_of([node, again], tensors | {"s": np.array([0, -1])}, {"x": 3}, {"z": 2})
     model.graph.initializer[-1].raw_data = b"short"
-    for read in (cylstm.from_onnx, cylstm.load_model):
+    for read in (cylstm.from_onnx, cylstm.load):
         with pytest.raises(ValueError, match="tensor 's': expected 16 bytes"):
             read(save(model, tmp_path))
 

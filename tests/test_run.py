@@ -266,7 +266,7 @@ def test_a_model_loaded_since_is_another(tmp_path):
     model = whole_model()
     model.save(tmp_path / "model")
     with pytest.raises(ValueError, match="optimizer: expected one made for this model"):
-        fit(Sequential.load(tmp_path / "model"), Never(), mse_loss, Adam(model), epochs=1)
+        fit(cylstm.load(tmp_path / "model"), Never(), mse_loss, Adam(model), epochs=1)
 
 
 def test_the_same_parameters_are_the_same_model():

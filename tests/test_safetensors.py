@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cylstm.io.safetensors import load_model, read, save_model, write
+from cylstm.io.safetensors import check_model, read, write, write_model
 
 FLOATS = st.sampled_from(["<f4", "<f8", ">f4", ">f8"])
 TENSORS = st.dictionaries(
@@ -290,9 +290,9 @@ def test_a_missing_file_is_an_os_error(path):
 def test_a_model_comes_back(path):
     config = {"input_size": 3, "clip": None, "activations": ["sigmoid", "tanh", "tanh"]}
     tensors = {"weight": np.arange(6.0).reshape(2, 3)}
-    save_model(path, "LSTM", config, tensors)
-    kind, loaded_config, loaded_tensors = load_model(path)
-    assert (kind, loaded_config) == ("LSTM", config)
+    write_model(path, "LSTM", config, tensors)
+    loaded_tensors, metadata = read(path)
+    assert check_model(path, metadata) == ("LSTM", config)
     assert_same(loaded_tensors, tensors)
 
 
@@ -319,13 +319,13 @@ def test_a_malformed_model_is_refused(path, change, message):
     metadata = {key: value for key, value in (MODEL | change).items() if value is not None}
     write(path, {}, metadata)
     with pytest.raises(ValueError, match=message) as caught:
-        load_model(path)
+        check_model(path, read(path)[1])
     assert str(caught.value).startswith(f"{path}: ")
 
 
 def test_a_configuration_that_json_cannot_hold_is_refused(path):
     with pytest.raises(ValueError, match="not JSON compliant"):
-        save_model(path, "LSTM", {"clip": np.inf}, {})
+        write_model(path, "LSTM", {"clip": np.inf}, {})
     with pytest.raises(TypeError, match="not JSON serializable"):
-        save_model(path, "LSTM", {"clip": object()}, {})
+        write_model(path, "LSTM", {"clip": object()}, {})
     assert not path.exists()

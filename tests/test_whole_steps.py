@@ -44,7 +44,7 @@ def output(model):
 def saved(model, folder):
     path = folder / f"{threading.get_ident()}.safetensors"
     model.save(path)
-    return cylstm.load(path) if isinstance(model, cylstm.LSTM) else Sequential.load(path)
+    return cylstm.load(path)
 
 
 READERS = {

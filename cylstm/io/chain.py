@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from cylstm import checks
+from cylstm.io.chain_stream import Axes, ChainStream, after_function
 from cylstm.train.layers import Layer, Sequential
 
 __all__ = ["Apply", "Chain", "Embedding", "Scoring", "activation"]
@@ -38,8 +40,19 @@ class Chain(Sequential):
         return x, None
 
     def stream(self, batch_size: int = 1) -> Any:
-        """Refuse: a layer of another framework may need all steps at once."""
-        raise NotImplementedError("stream: a model read by load_model scores whole sequences")
+        """Make a stream: the model with its state, to be advanced step by step.
+
+        Parameters
+        ----------
+        batch_size : int, default 1
+            N, how many sequences it advances together.
+
+        Raises
+        ------
+        ValueError
+            If a layer needs all steps at once.
+        """
+        return ChainStream(tuple(self), checks.whole("batch_size", batch_size))
 
 
 class Scoring(Layer):
@@ -62,9 +75,25 @@ class Scoring(Layer):
         """What tells this layer from others of its class."""
         return {}
 
+    def axes_after(self, axes: Axes) -> Axes:
+        """Return the axes of the output, if each of its steps follows from that step alone.
+
+        Raises
+        ------
+        ValueError
+            If it does not.
+        """
+        if axes.time is not None:
+            raise ValueError("which needs all steps at once")
+        return axes
+
+    def stream(self, batch_size: int = 1) -> Any:
+        """Refuse: the chain of which it is a layer does it."""
+        raise ValueError(f"stream: expected a chain of layers, got {type(self).__name__}")
+
     def forward(self, x: np.ndarray) -> Any:
         """Refuse: there is no tape."""
-        raise NotImplementedError(f"{self!r}: a model read by load_model scores, without training")
+        raise NotImplementedError(f"{self!r}: a model read by cylstm.load scores, without training")
 
     def backward(self, tape: Any, grad_y: np.ndarray) -> Any:
         """Refuse: there is no tape."""
@@ -105,6 +134,10 @@ class Apply(Scoring):
         """Return the function of x."""
         return self.function(x, **self.arguments)
 
+    def axes_after(self, axes: Axes) -> Axes:
+        """Return the axes of the function's output."""
+        return after_function(self.function.__name__, self.arguments, axes)
+
 
 class Embedding(Scoring):
     """Rows of a table, by number.
@@ -134,6 +167,10 @@ class Embedding(Scoring):
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return the rows: of x (N, T), an array (N, T, F)."""
         return self.weight[np.asarray(x).astype(np.intp)]
+
+    def axes_after(self, axes: Axes) -> Axes:
+        """Return those of x and one more."""
+        return axes.to(axes.rank + 1, axes.time)
 
     def follow(self, x: np.ndarray, mask: Mask) -> tuple[np.ndarray, Mask]:
         """Return the rows, and the mask of the numbers other than 0."""

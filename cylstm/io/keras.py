@@ -49,7 +49,7 @@ def from_keras(
         With `batch_first`, as Keras. Its y holds all steps, in the order of the input, those of a
         layer that goes backwards too; of a Bidirectional it holds both halves side by side, first
         the one that reads forwards, whatever the ``merge_mode``. A mask is given as `lengths`.
-        `load_model` returns what Keras returns.
+        `cylstm.load` returns what Keras returns.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def from_keras(
 
     See Also
     --------
-    load_model : The whole model.
+    cylstm.load : The whole model.
     LSTM.to_keras_weights : The way back.
 
     Examples
@@ -100,7 +100,7 @@ def _all(entry: Entry, before: str) -> Iterator[tuple[str, Entry]]:
 
 
 def load_keras(path: Any, config: Any = None) -> Chain | Graph:
-    """Return what `load_model` does, of a Keras file."""
+    """Return what `cylstm.load` does, of a Keras file."""
     with opened_model(path, config) as model:
         return model_of(model)
 

@@ -121,13 +121,14 @@ def has_group(layer: Mapping[str, Any], model: str) -> bool:
 
 
 def inner_layers(config: Mapping[str, Any], depth: int) -> list[dict[str, Any]]:
-    """Return the layers in a model's configuration, each with its name."""
+    """Return the layers in a model's configuration, each with its name and class."""
     layers = config.get("layers")
     if not isinstance(layers, list) or depth > _DEEPEST:
         raise ValueError(f"layers: expected a list, in few models, got {short(layers)}")
     found = []
     for layer in layers:
         inner = as_object(layer, "layer").get("config")
+        text(layer.get("class_name"), "class_name")
         within = inner.get("name", "") if isinstance(inner, dict) else ""
         found.append(layer | {"name": named(layer.get("name", within))})
     seen: set[str] = set()

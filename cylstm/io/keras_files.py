@@ -118,8 +118,7 @@ def _paired(model: str, layers: Sequence[Mapping[str, Any]], arrays: Hdf5, place
         raise ValueError(f"{short(place)}: expected one of {', '.join(_FOLDERS)}, got {folders}")
     folder = plain(f"{place}/{''.join(folders)}")
     kinds = [  # None of a layer without a group
-        _snake(text(layer.get("class_name"), "class_name")) if has_group(layer, model) else None
-        for layer in layers
+        _snake(layer["class_name"]) if has_group(layer, model) else None for layer in layers
     ]
     owners: dict[str, list[Mapping[str, Any]]] = {}
     for kind, layer in zip(kinds, layers, strict=True):
@@ -306,7 +305,7 @@ def _owned(layers: Sequence[Mapping[str, Any]], given: _Weights, depth: int) -> 
 
 def _names_within(layer: Mapping[str, Any], depth: int) -> Iterator[str]:
     """Iterate over the names of a layer, or of those of a model."""
-    if layer.get("class_name") in MODELS:
+    if layer["class_name"] in MODELS:
         for inner in inner_layers(described(layer, "layer")[1], depth + 1):
             yield from _names_within(inner, depth + 1)
     else:

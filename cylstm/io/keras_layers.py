@@ -143,7 +143,7 @@ def _recurrent(entry: Entry) -> Layers:
         raise ValueError("return_state: expected False, got True; from_keras takes the LSTM alone")
     if flag(options, "stateful"):
         raise ValueError(
-            "stateful: expected False, since what load_model returns keeps no state between calls; "
+            "stateful: expected False, since a model that is read keeps no state between calls; "
             "from_keras(...).stream() does"
         )
     two = len(halves) == 2

@@ -77,7 +77,7 @@ def lstm_of(entry: Entry, forget_bias: float = 0.0) -> LSTM:
     if len(lstms) > 1:
         raise ValueError(
             f"cells: expected the same units and activations in all, got {short(lstms)}; "
-            "load_model takes them one after the other"
+            "cylstm.load takes them one after the other"
         )
     return lstms[0]
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cylstm.io.chain import Apply, Mask, Scoring
+from cylstm.io.chain_stream import Advancing, Axes, axes_of_output
 from cylstm.lstm import LSTM
 
 __all__ = [
@@ -70,6 +71,14 @@ class Recurrent(Scoring):
         merged = self._merged(parts)
         return (merged[:, ::-1] if self.backwards else merged), mask
 
+    def axes_after(self, axes: Axes) -> Axes:
+        """Return those of all steps, or of one."""
+        return axes_of_output(axes, 1, None if not self.sequences else 1)
+
+    def advancing(self, batch_size: int) -> Advancing:
+        """Return what it is in a stream."""
+        return _Steps(self, batch_size)
+
     def _run(self, x: np.ndarray, **given: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Return each direction's outputs, and its last one."""
         y, (h_n, _) = self.lstm(x, **given)
@@ -120,6 +129,34 @@ class Recurrent(Scoring):
         }[self.merge_mode]()
 
 
+class _Steps(Advancing):
+    """A `Recurrent` that takes a step at a time; one that does not count leaves the state."""
+
+    def __init__(self, layer: Recurrent, batch_size: int) -> None:
+        self._layer = layer
+        super().__init__(layer.lstm, batch_size)
+
+    def reset(self, rows: Any = None) -> None:
+        super().reset(rows)
+        self._last = self.stream.state[0][-1]  # the output before a first step: zero
+
+    def __call__(self, x: np.ndarray, mask: Mask) -> tuple[np.ndarray, Mask]:
+        x = np.asarray(x[:, 0], self._layer.lstm.dtype)
+        y = self.stream.step(x) if mask is None or mask.all() else self._masked(x, mask)
+        self._last = y
+        return (y[:, None], mask) if self._layer.sequences else (y, None)
+
+    def _masked(self, x: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        before = self.stream.state
+        y = self.stream.step(x)
+        self.stream.state = tuple(
+            np.where(mask[None], after, own)
+            for after, own in zip(self.stream.state, before, strict=True)
+        )
+        filled = np.zeros((), y.dtype) if self._layer.zero_output else self._last
+        return np.where(mask, y, filled)
+
+
 class Masking(Scoring):
     """Steps of which all features have one value do not count."""
 
@@ -130,6 +167,12 @@ class Masking(Scoring):
     def config(self) -> dict[str, Any]:
         """The value."""
         return {"value": float(self.value)}
+
+    def axes_after(self, axes: Axes) -> Axes:
+        """Return those of x."""
+        if axes.along(-1):
+            raise ValueError("which mixes the steps")
+        return axes
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return x with zeros for those steps."""
@@ -168,6 +211,10 @@ class NoMask(Scoring):
     def config(self) -> dict[str, Any]:
         """The name, and what it does."""
         return {"name": self.name, "layer": self.layer}
+
+    def axes_after(self, axes: Axes) -> Axes:
+        """Return those of what it does."""
+        return self.layer.axes_after(axes)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return the output where all steps count."""

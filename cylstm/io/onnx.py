@@ -56,7 +56,7 @@ def from_onnx(source: Any, node: str | None = None, *, forget_bias: float = 0.0)
 
     See Also
     --------
-    load_model : The whole model.
+    cylstm.load : The whole model.
     LSTM.to_onnx : The way back.
 
     Examples

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cylstm.io.chain import Apply, Chain, Embedding, Scoring, activation, log_softmax, softmax
+from cylstm.io.chain_stream import Advancing, Axes, axes_of_output
 from cylstm.io.files import naming
 from cylstm.io.fold import attributes, axes_of, flat, reshape, slices
 from cylstm.io.onnx_file import Graph, opened
@@ -30,7 +31,7 @@ _OF_ZEROS = (  # what makes zeros of zeros, whatever the shape
 
 
 def load_onnx(path: Any) -> Layer:
-    """Return what `load_model` does, of an ONNX file."""
+    """Return what `cylstm.load` does, of an ONNX file."""
     with naming(path):
         graph = opened(path)
         try:
@@ -89,6 +90,52 @@ class Recurrent(Scoring):
         last = h_n if self.output == "Y_h" else c_n
         own = slice(None) if self.whole else slice(-2 if self.lstm.bidirectional else -1, None)
         return last[:, own] if self.lstm.batch_first else last[own]
+
+    def axes_after(self, axes: Axes) -> Axes:
+        """Return those of all steps, or of one."""
+        time = int(self.lstm.batch_first)
+        after = axes_of_output(axes, time, time if self.output == "Y" else None)
+        return after.to(3 + (self.output == "Y"), after.time)
+
+    def advancing(self, batch_size: int) -> Advancing:
+        """Return what it is in a stream.
+
+        Raises
+        ------
+        ValueError
+            If the file says where sequences end, or has initial states of another number of them.
+        """
+        if self.lengths is not None:
+            raise ValueError("sequence_lens: expected none, since a stream has no end")
+        if self.state is not None:
+            _check_batch(self.state[0].shape[0 if self.lstm.batch_first else 1], batch_size)
+        return _Steps(self, batch_size)
+
+
+def _check_batch(stored: int, batch_size: int) -> None:
+    if stored != batch_size:
+        raise ValueError(f"batch_size: expected {stored}, of the initial state, got {batch_size}")
+
+
+class _Steps(Advancing):
+    """A `Recurrent` that takes a step at a time."""
+
+    def __init__(self, layer: Recurrent, batch_size: int) -> None:
+        self._layer = layer
+        super().__init__(
+            layer.lstm, batch_size, layer.state and tuple(map(self._turned, layer.state))
+        )
+
+    def _turned(self, state: np.ndarray) -> np.ndarray:
+        """Put the batch first, or back, where the node has it there."""
+        return state.swapaxes(0, 1) if self._layer.lstm.batch_first else state
+
+    def __call__(self, x: np.ndarray, mask: Any) -> tuple[np.ndarray, Any]:
+        y = self.stream.step(x)
+        if self._layer.output == "Y":
+            return np.expand_dims(y, 2 if self._layer.lstm.batch_first else 1), mask
+        state = self.stream.state[_OUTPUTS.index(self._layer.output) - 1]
+        return self._turned(state if self._layer.whole else state[-1:]), mask
 
 
 def _backwards(graph: Graph) -> Iterator[Any]:

@@ -30,10 +30,9 @@ __all__ = [
     "check",
     "check_model",
     "is_model",
-    "load_model",
     "read",
-    "save_model",
     "write",
+    "write_model",
 ]
 
 _CODES = {np.dtype("<f4"): "F32", np.dtype("<f8"): "F64"}  # what is written
@@ -167,7 +166,7 @@ def read(
 # A model ---------------------------------------------------------------------------------------
 
 
-def save_model(
+def write_model(
     path: str | os.PathLike[str],
     kind: str,
     config: Mapping[str, Any],
@@ -191,51 +190,18 @@ def save_model(
     TypeError, ValueError
         If JSON cannot hold `config`, or `write` refuses the tensors.
 
-    See Also
-    --------
-    load_model : The way back.
-    """
-    encoded = json.dumps(config, allow_nan=False)
-    metadata = {"format": _FORMAT, "version": _VERSION, "kind": kind, "config": encoded}
-    write(path, tensors, metadata)
-
-
-def load_model(
-    path: str | os.PathLike[str],
-) -> tuple[str, dict[str, Any], dict[str, npt.NDArray[np.floating[Any]]]]:
-    """Load what `save_model` saved.
-
-    Parameters
-    ----------
-    path : path-like
-        The file.
-
-    Returns
-    -------
-    kind : str
-        What the model is: ``"LSTM"`` or ``"Sequential"``.
-    config : dict
-        The arguments that build it. Only their JSON is checked here: the model checks the values.
-    tensors : dict of str to ndarray
-        Its parameters.
-
-    Raises
-    ------
-    ValueError
-        If the file is not a safetensors file, not a cylstm model, or from a newer version.
-    OSError
-        If the file cannot be read.
-
     Examples
     --------
     >>> import os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "model.safetensors")
-    >>> save_model(path, "LSTM", {"input_size": 1}, {"weight": np.zeros(2)})
-    >>> load_model(path)
-    ('LSTM', {'input_size': 1}, {'weight': array([0., 0.])})
+    >>> write_model(path, "LSTM", {"input_size": 1}, {"weight": np.zeros(2)})
+    >>> tensors, metadata = read(path)
+    >>> check_model(path, metadata), tensors
+    (('LSTM', {'input_size': 1}), {'weight': array([0., 0.])})
     """
-    tensors, metadata = read(path)
-    return *check_model(path, metadata), tensors
+    encoded = json.dumps(config, allow_nan=False)
+    metadata = {"format": _FORMAT, "version": _VERSION, "kind": kind, "config": encoded}
+    write(path, tensors, metadata)
 
 
 def is_model(metadata: Mapping[str, str]) -> bool:
@@ -246,7 +212,15 @@ def is_model(metadata: Mapping[str, str]) -> bool:
 def check_model(
     path: str | os.PathLike[str], metadata: dict[str, str]
 ) -> tuple[str, dict[str, Any]]:
-    """Return the kind and the configuration that the metadata of a model holds."""
+    """Return the kind and the configuration that the metadata of a model holds.
+
+    Of the configuration the JSON alone is checked: the model checks the values.
+
+    Raises
+    ------
+    ValueError
+        If it is no model of cylstm's, or from a newer version.
+    """
     with _naming(path):
         if not is_model(metadata):
             raise ValueError(

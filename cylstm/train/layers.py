@@ -16,13 +16,14 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from functools import cached_property
 from reprlib import repr as short
 from typing import Any, ClassVar
+from warnings import warn
 
 import numpy as np
 import numpy.typing as npt
 
 from cylstm import checks
 from cylstm._access import reading, writing
-from cylstm.io.safetensors import load_model, save_model
+from cylstm.io.safetensors import write_model
 from cylstm.lstm import LSTM, lstm_from_file
 from cylstm.parameters import Lent, Parameters, checked
 from cylstm.stream import Stream
@@ -892,45 +893,28 @@ class Sequential(Layer):
         Raises
         ------
         TypeError
-            If a layer is not one of the library's own, which alone `load` can build.
+            If a layer is not one of the library's own, which alone `cylstm.load` can build.
+
+        Examples
+        --------
+        >>> import cylstm, os, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "model.safetensors")
+        >>> Sequential(Last(), Linear(2, 3)).save(path)
+        >>> cylstm.load(path)[1]
+        Linear(in_features=2, out_features=3, bias=True, dtype='float32')
         """
         for i, layer in enumerate(self):
             if type(layer) not in _SAVED.values():
                 raise TypeError(f"layers[{i}]: expected one of {', '.join(_SAVED)}, got {layer!r}")
-        save_model(path, "Sequential", self.config, self.state_dict())
+        write_model(path, "Sequential", self.config, self.state_dict())
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Sequential:
-        """Load what `save` saved.
+    def load(cls, path: str | os.PathLike[str]) -> Any:
+        """Call `cylstm.load`, which is the name to use."""
+        from cylstm.opening import load
 
-        Parameters
-        ----------
-        path : path-like
-            The file.
-
-        Returns
-        -------
-        Sequential
-            A model whose outputs are, bit for bit, those of the saved one.
-
-        Raises
-        ------
-        ValueError
-            If the file does not hold a Sequential, or one whose parts do not fit together; the
-            message names the file and what is wrong.
-
-        Examples
-        --------
-        >>> import os, tempfile
-        >>> path = os.path.join(tempfile.mkdtemp(), "model.safetensors")
-        >>> Sequential(Last(), Linear(2, 3)).save(path)
-        >>> Sequential.load(path)[1]
-        Linear(in_features=2, out_features=3, bias=True, dtype='float32')
-        """
-        kind, config, tensors = load_model(path)
-        if kind != "Sequential":
-            raise ValueError(f"{os.fspath(path)}: expected a model of kind Sequential, got {kind}")
-        return cls._from_file(path, config, tensors)
+        warn("Sequential.load: it is called cylstm.load now", DeprecationWarning, stacklevel=2)
+        return load(path)
 
     @classmethod
     def _from_file(
