@@ -38,7 +38,7 @@ if X86:
 
 class BuildKernels(build_ext):
     def build_extension(self, ext):
-        if ext.name == "cylstm._kernels":
+        if ext.name == "cylstm.core.kernels":
             for isa in filter(self.compiles, INSTRUCTION_SETS):
                 ext.define_macros.append((f"HAVE_{isa}", None))
                 ext.extra_objects += self.kernel_objects(isa)
@@ -103,12 +103,19 @@ write_blas_int()
 setup(
     ext_modules=cythonize(
         [
-            extension("_blas", "src/exclusive.c"),
-            extension("_kernels", "src/dispatch.c"),
-            extension("_access"),
-            extension("_sequence"),
-            extension("_inference", "src/team.c", openmp=True),
-            extension("_backward"),
+            extension("core.access"),
+            extension("core.backward"),
+            extension("core.blas", "src/exclusive.c"),
+            extension("core.cell"),
+            extension("core.forward"),
+            extension("core.kernels", "src/dispatch.c"),
+            extension("core.memory"),
+            extension("core.network"),
+            extension("core.plan"),
+            extension("core.products"),
+            extension("core.team", "src/team.c", openmp=True),
+            extension("core.weights"),
+            extension("core.workspace"),
             extension("train._optimizers"),
         ],
         build_dir=GENERATED,

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from cylstm._inference import get_num_threads, set_num_threads
 from cylstm.config import show_config
+from cylstm.core.team import get_num_threads, set_num_threads
 from cylstm.lstm import LSTM
 from cylstm.opening import load
 from cylstm.stream import Stream

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cylstm._sequence import aligned_empty
+from cylstm.core.memory import aligned_empty
 
 LARGEST = 2**31 - 1  # BLAS takes 32-bit sizes
 

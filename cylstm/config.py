@@ -8,7 +8,7 @@ from importlib.metadata import version
 import numpy as np
 import scipy
 
-from cylstm import _inference, _kernels
+from cylstm.core import kernels, team
 
 
 def show_config() -> None:
@@ -22,9 +22,9 @@ def show_config() -> None:
         "cylstm": version("cylstm"),
         "Python": f"{platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__}",
         "BLAS": f"{blas['name']} {blas['version']}, through SciPy",
-        "Product": _inference.PRODUCT,
-        "Threads": str(_inference.get_num_threads()),
-        "ISA": f"{_kernels.ISA} (there are {', '.join(_kernels.ISAS)})",
+        "Product": kernels.PRODUCT,
+        "Threads": str(team.get_num_threads()),
+        "ISA": f"{kernels.ISA} (there are {', '.join(kernels.ISAS)})",
     }
     for name, text in lines.items():
         print(f"{name + ':':8} {text}")

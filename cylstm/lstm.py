@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from cylstm import _backward, checks
-from cylstm._access import writing
-from cylstm._inference import PRODUCT, Network
-from cylstm._sequence import Recurrence
+from cylstm import checks
 from cylstm.batch import Batch
+from cylstm.core.access import writing
+from cylstm.core.cell import Cell
+from cylstm.core.network import Network
 from cylstm.io.safetensors import write_model
 from cylstm.options import STANDARD, Options, checked_options, initialise
 from cylstm.parameters import Lent, Parameters
@@ -148,11 +148,11 @@ class LSTM:
         self._store = Parameters(options.parameter_shapes(), dtype)
         self.__dict__.update(asdict(options), dtype=dtype, **self._store.views)
         parameters = self._store.memory()
-        self._layers: list[list[Recurrence]] = [[] for _ in range(options.num_layers)]
+        self._layers: list[list[Cell]] = [[] for _ in range(options.num_layers)]
         for ending, layer, direction in options.cells():
             own = {n: parameters[n + ending] for n in options.layer_shapes(layer)}
             self._layers[layer].append(
-                Recurrence(
+                Cell(
                     own,
                     reverse=options.reads_from_end(direction),
                     coupled=options.coupled,
@@ -386,7 +386,7 @@ class LSTM:
         >>> bool((y[2:, 1] == 0).all())
         True
         """
-        if state is lengths is out is None and PRODUCT == "packed":
+        if state is lengths is out is None:
             fast = self._network.call(x)
             if fast is not None:
                 return fast
@@ -411,22 +411,7 @@ class LSTM:
         self, batch: Batch, x: np.ndarray, y: np.ndarray, h: np.ndarray, c: np.ndarray
     ) -> None:
         """All layers; h, c (L D, N, ...) are sorted as `batch` is, and end as the last state."""
-        if PRODUCT == "packed":
-            self._network.run(x, y, h, c, batch)
-            return
-        with self._store.reading():
-            self._run_by_blas(batch, x, y, h, c)
-
-    def _run_by_blas(
-        self, batch: Batch, x: np.ndarray, y: np.ndarray, h: np.ndarray, c: np.ndarray
-    ) -> None:
-        directions, width = self._options.directions, self._options.output_size
-        for layer, recurrences in enumerate(self._layers):
-            target = y if layer == self.num_layers - 1 else np.empty_like(y)
-            for d, recurrence in enumerate(recurrences):
-                k, part = layer * directions + d, target[:, :, d * width : (d + 1) * width]
-                recurrence.run(x, part, h[k], c[k], batch.sizes, batch.order)
-            x = target
+        self._network.run(x, y, h, c, batch)
 
     def stream(self, batch_size: int = 1) -> Stream:
         """Make a stream: the LSTM with its state, to be advanced a step, or some, at a time.
@@ -521,25 +506,24 @@ class LSTM:
         self, layer: int, kept: TapeOfLayer, h: np.ndarray, c: np.ndarray, parts: Parts
     ) -> None:
         """Write the layer's y, and its starts; h, c (D, N, ...) end as the last state."""
-        recurrences = self._layers[layer]
+        cells = self._layers[layer]
         if len(parts) == 1:
-            tapes = [recurrence.new_tape(len(kept.x)) for recurrence in recurrences]
+            tapes = [cell.new_tape(len(kept.x)) for cell in cells]
             kept.starts = [[Start(h[d].copy(), c[d].copy(), tapes[d])] for d in range(len(tapes))]
             self._run_taped(layer, kept.x, kept.y, h, c, parts[0][1], tapes)
             return
-        for d, recurrence in enumerate(recurrences):
+        for d, cell in enumerate(cells):
             kept.starts.append([])
-            for rows, batch in parts[:: -1 if recurrence.reverse else 1]:
+            for rows, batch in parts[:: -1 if cell.reverse else 1]:
                 kept.starts[d].append(Start(h[d].copy(), c[d].copy(), None))
                 tapes = self._tapes_of_one(layer, d, batch)
                 self._run_taped(layer, kept.x[rows], kept.y[rows], h, c, batch, tapes)
 
     def _tapes_of_one(self, layer: int, direction: int, batch: Batch) -> list[Any]:
         """As `_run_taped` wants them, to run one direction."""
-        recurrences = self._layers[layer]
+        cells = self._layers[layer]
         return [
-            recurrence.new_tape(batch.count) if d == direction else None
-            for d, recurrence in enumerate(recurrences)
+            cell.new_tape(batch.count) if d == direction else None for d, cell in enumerate(cells)
         ]
 
     def _run_taped(
@@ -547,14 +531,7 @@ class LSTM:
         batch: Batch, tapes: list[Any],
     ) -> None:  # fmt: skip
         """Run those of a layer's directions that have a tape to write."""
-        if PRODUCT == "packed":
-            self._network.forward(layer, x, y, h, c, batch, tapes)
-            return
-        width = self._options.output_size
-        for d, tape in enumerate(tapes):
-            if tape is not None:
-                part = y[:, d * width : (d + 1) * width]
-                self._layers[layer][d].forward(x, part, h[d], c[d], batch, tape)
+        self._network.forward(layer, x, y, h, c, batch, tapes)
 
     def _dropout_mask(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         kept = rng.random(rows.shape, self.dtype) >= self.dropout
@@ -633,25 +610,17 @@ class LSTM:
 
         grad_x is written by the first direction, and added to by the second.
         """
-        kept, recurrence = tape.layers[layer], self._layers[layer][direction]
-        k, width = layer * self._options.directions + direction, self._options.output_size
-        own = slice(direction * width, (direction + 1) * width)
+        kept, cell = tape.layers[layer], self._layers[layer][direction]
         grads: dict[str, np.ndarray] = {}
-        parts = tape.parts[:: 1 if recurrence.reverse else -1]
+        parts = tape.parts[:: 1 if cell.reverse else -1]
         for (rows, batch), start in zip(parts, kept.starts[direction][::-1], strict=True):
             gates = start.tape
             if gates is None:
                 gates = self._taped_again(layer, direction, kept, rows, batch, start)
-            if PRODUCT == "packed":
-                more = _backward.backward(
-                    self._network, layer, direction, rows.start, kept.x, kept.y, gates, start.h,
-                    start.c, batch, grad_y, grad_h, grad_c, grad_x,
-                )  # fmt: skip
-            else:
-                more = recurrence.backward(
-                    kept.x[rows], kept.y[rows, own], gates, start.h, start.c, batch,
-                    grad_y[rows, own], grad_h[k], grad_c[k], grad_x[rows], direction > 0,
-                )  # fmt: skip
+            more = self._network.backward(
+                layer, direction, rows.start, kept.x, kept.y, gates, start.h, start.c, batch,
+                grad_y, grad_h, grad_c, grad_x,
+            )  # fmt: skip
             grads = {name: grads[name] + more[name] for name in more} if grads else more
         return grads
 

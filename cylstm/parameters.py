@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from cylstm import checks
-from cylstm._access import reading, writing
-from cylstm._sequence import Version, copy_all
+from cylstm.core.access import reading, writing
+from cylstm.core.memory import copy_all
+from cylstm.core.weights import Version
 
 __all__ = ["Lent", "Parameters", "checked"]
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cylstm import checks
-from cylstm._inference import PRODUCT, Workspace
 from cylstm.batch import Batch
+from cylstm.core.workspace import Workspace
 
 if TYPE_CHECKING:
     from cylstm.lstm import LSTM, State
@@ -63,10 +63,9 @@ class Stream:
             If another thread uses the stream now, or did when this process was forked.
         """
         lstm = self._lstm
-        if PRODUCT == "packed":
-            fast = lstm._network.step(x, out, self._h, self._c, self._workspace)
-            if fast is not None:
-                return fast
+        fast = lstm._network.step(x, out, self._h, self._c, self._workspace)
+        if fast is not None:
+            return fast
         x = checks.is_array("x", x)
         single = x.ndim == 1 and self.batch_size == 1
         if single or x.ndim == 2:

@@ -3,8 +3,10 @@
 
 #include <string.h>
 
-#define DECLARE(isa) extern const kernels cylstm_##isa##_float, cylstm_##isa##_double;
-#define SUPPORTED(isa, test) {#isa, test, {&cylstm_##isa##_float, &cylstm_##isa##_double}},
+add_product cylstm_add_product[2];
+
+#define DECLARE(isa) extern const kernels cylstm_##isa##_float[2], cylstm_##isa##_double[2];
+#define SUPPORTED(isa, test) {#isa, test, {cylstm_##isa##_float, cylstm_##isa##_double}},
 
 #ifdef HAVE_avx512
 DECLARE(avx512)
@@ -25,7 +27,7 @@ static int has_baseline(void) { return 1; }
 static const struct {
     const char *name;
     int (*has)(void);
-    const kernels *tables[2];
+    const kernels *tables[2]; /* of float and double: by our products, by BLAS's */
 } compiled[] = {
 #ifdef HAVE_avx512
     SUPPORTED(avx512, has_avx512)
@@ -46,8 +48,9 @@ const char *const *cylstm_isas(void) {
     return names;
 }
 
-const kernels *cylstm_kernels(const char *isa, int is_double) {
+const kernels *cylstm_kernels(const char *isa, int is_double, int by_blas) {
     for (size_t j = 0; j < COMPILED; j++)
-        if (!strcmp(compiled[j].name, isa) && compiled[j].has()) return compiled[j].tables[is_double];
+        if (!strcmp(compiled[j].name, isa) && compiled[j].has())
+            return &compiled[j].tables[is_double][by_blas];
     return NULL;
 }

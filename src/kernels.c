@@ -32,25 +32,6 @@ INLINE void load_peepholes(const cell *k, int plain, ptrdiff_t j, ptrdiff_t n, v
     if (!plain && k->peephole) load_each(p, 3, (const real *)k->peephole + j, k->hidden, n);
 }
 
-INLINE void forward_units(const cell *k, int plain, ptrdiff_t j, ptrdiff_t n, const real *z,
-                          real *c, real *h, units *u) {
-    vec peephole[3] = {{0}};
-    load_peepholes(k, plain, j, n, peephole);
-    load_each(u->gate, 4, z, k->hidden, n);
-    u->c_prev = load_n(c, n);
-    cell_state(k, plain, peephole, u);
-    cell_result(k, plain, u);
-    store_n(c, u->c, n);
-    store_n(h, u->h, n);
-}
-
-INLINE void run_vector(const cell *k, int plain, ptrdiff_t row, ptrdiff_t j, ptrdiff_t n,
-                       const real *z, real *c, real *h) {
-    units u;
-    const ptrdiff_t at = row * k->hidden + j;
-    forward_units(k, plain, j, n, z + row * 4 * k->hidden + j, c + at, h + at, &u);
-}
-
 INLINE void keep_state(const step_tape *tape, ptrdiff_t row, ptrdiff_t j, ptrdiff_t hidden,
                        ptrdiff_t n, const units *u) {
     store_each((real *)tape->gates + row * tape->gates_row + j, 4, u->gate, hidden, n);
@@ -60,16 +41,6 @@ INLINE void keep_state(const step_tape *tape, ptrdiff_t row, ptrdiff_t j, ptrdif
 INLINE void keep_result(const step_tape *tape, ptrdiff_t row, ptrdiff_t j, ptrdiff_t n,
                         const units *u) {
     store_n((real *)tape->tanh_c + row * tape->c_row + j, u->tanh_c, n);
-}
-
-INLINE void forward_vector(const cell *k, int plain, ptrdiff_t row, ptrdiff_t j, ptrdiff_t n,
-                           const step_tape *tape, real *c, real *h) {
-    units u;
-    const ptrdiff_t at = row * k->hidden + j;
-    const real *z = (real *)tape->gates + row * tape->gates_row + j;
-    forward_units(k, plain, j, n, z, c + at, h + at, &u);
-    keep_state(tape, row, j, k->hidden, n, &u);
-    keep_result(tape, row, j, n, &u);
 }
 
 INLINE void backward_vector(const cell *k, int plain, ptrdiff_t row, ptrdiff_t j, ptrdiff_t n,
@@ -115,14 +86,6 @@ INLINE void output_vector(const cell *k, int plain, ptrdiff_t row, ptrdiff_t j, 
     const real *o = (real *)tape->gates + row * tape->gates_row + O * k->hidden + j;
     const real *tanh_c = (real *)tape->tanh_c + row * tape->c_row + j;
     store_n(h + row * k->hidden + j, load_n(o, n) * load_n(tanh_c, n), n);
-}
-
-static void cell_run(const cell *k, ptrdiff_t n, const void *z, void *c, void *h) {
-    FOR_EACH_VECTOR(k, n, 0, k->hidden, run_vector, z, c, h);
-}
-
-static void cell_forward(const cell *k, ptrdiff_t n, const step_tape *tape, void *c, void *h) {
-    FOR_EACH_VECTOR(k, n, 0, k->hidden, forward_vector, tape, c, h);
 }
 
 static void cell_backward(const cell *k, ptrdiff_t n, const step_tape *tape, const void *c_prev,
@@ -254,12 +217,43 @@ INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const 
     }
 }
 
-static void step(const cell *k, const packed_matrix *w, ptrdiff_t n, const packed_step *s,
-                 ptrdiff_t from, ptrdiff_t to) {
+static finish *finish_of(const cell *k, const packed_step *s) {
     finish *const plain = s->tape ? finish_plain_taped : finish_plain;
     finish *const any = s->tape ? finish_any_taped : finish_any;
-    finish *const then = is_plain(k) ? plain : any;
+    return is_plain(k) ? plain : any;
+}
+
+static void step(const cell *k, const packed_matrix *w, ptrdiff_t n, const packed_step *s,
+                 ptrdiff_t from, ptrdiff_t to) {
+    finish *const then = finish_of(k, s);
     COVER(from, to, s->down, n, w, step_tile, k, then, s);
+}
+
+/* The same two by BLAS. */
+
+static void multiply_by_blas(const packed_matrix *w, ptrdiff_t n, const void *x, ptrdiff_t x_row,
+                             void *z, ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to, int down,
+                             int adds) {
+    (void)down;
+    const ptrdiff_t first = from * TILE, width = (to - from) * TILE;
+    const real *bias = w->bias;
+    for (ptrdiff_t row = 0; row < n && !adds; row++)
+        for (ptrdiff_t j = first; j < first + width; j++)
+            ((real *)z)[row * z_row + j] = bias ? bias[j] : 0;
+    cylstm_add_product[REAL_IS_DOUBLE](n, width, w->depth, x, x_row, (const real *)w->weights + first,
+                                       w->k_step, (real *)z + first, z_row);
+}
+
+static void step_by_blas(const cell *k, const packed_matrix *w, ptrdiff_t n, const packed_step *s,
+                         ptrdiff_t from, ptrdiff_t to) {
+    finish *const then = finish_of(k, s);
+    multiply_by_blas(w, n, s->v, s->v_row, s->z, s->z_row, from, to, s->down, 1);
+    for (ptrdiff_t row = 0; row < n; row++)
+        for (ptrdiff_t tile = from; tile < to; tile++) {
+            vec sum[1][4];
+            load_tile(1, 1, (const real *)s->z + row * s->z_row + tile * TILE, 0, sum);
+            then(k, s, tile, 1, row, 1, sum);
+        }
 }
 
 static void activate(const activation *a, ptrdiff_t n, const void *x, void *y) {
@@ -278,23 +272,14 @@ static void add(ptrdiff_t n, const void *x, void *to) {
 #define JOINED(isa, dtype) cylstm_##isa##_##dtype
 #define TABLE(isa, dtype) JOINED(isa, dtype)
 
-extern const kernels TABLE(ISA, DTYPE);
-const kernels TABLE(ISA, DTYPE) = {
-    .isa = QUOTED(ISA),
-    .width = (int)VLEN,
-    .group = MOST_ROWS,
-    .activate = activate,
-    .add = add,
-    .cell_run = cell_run,
-    .cell_forward = cell_forward,
-    .cell_backward = cell_backward,
-    .sum_gradients = sum_gradients,
-    .cell_output = cell_output,
-    .packed_tiles = packed_tiles,
-    .pack = pack,
-    .multiply = multiply,
-    .pack_columns = pack_columns,
-    .add_outer = add_outer,
-    .transpose = transpose,
-    .step = step,
+#define COMMON                                                                                    \
+    .isa = QUOTED(ISA), .width = (int)VLEN, .group = MOST_ROWS, .activate = activate, .add = add, \
+    .cell_backward = cell_backward, .sum_gradients = sum_gradients, .cell_output = cell_output,   \
+    .packed_tiles = packed_tiles, .pack = pack, .pack_columns = pack_columns,                     \
+    .add_outer = add_outer, .transpose = transpose
+
+extern const kernels TABLE(ISA, DTYPE)[2];
+const kernels TABLE(ISA, DTYPE)[2] = {
+    {COMMON, .multiply = multiply, .step = step},
+    {COMMON, .flat = 1, .multiply = multiply_by_blas, .step = step_by_blas},
 };

@@ -1,4 +1,4 @@
-/* The C interface of the kernels: one table of functions per (instruction set, dtype).
+/* The C interface of the kernels: one table of functions per (instruction set, dtype, product).
  *
  * Every `void *` array holds reals of the table's dtype, row-major. Shapes are in brackets: n rows
  * (the sequences that are advanced together), H hidden units. A gate array is [n, 4H], the gates of
@@ -62,8 +62,8 @@ typedef struct {
 /* What one step with packed weights reads and writes; rows of c and h are padded to whole tiles. */
 typedef struct {
     const void *v;                 /* [n, depth]: x_t and h_{t-1} side by side, or h_{t-1} alone, */
-    const void *z;                 /* then with x's share of the pre-activations [n, tiles, 4, width];
-                                      else NULL: the sums begin from the bias */
+    void *z;                       /* then with x's share of the pre-activations [n, tiles, 4, width],
+                                      a workspace; else NULL: the sums begin from the bias */
     void *c;                       /* [n, tiles * width], in place */
     void *h;                       /* [n, tiles * width], written */
     void *y;                       /* its rows [H] written also here, or NULL */
@@ -77,6 +77,8 @@ typedef struct {
     const char *isa;
     int width; /* reals in a vector */
     int group; /* columns that add_outer takes at once */
+    int flat;  /* whether packed weights are one matrix [depth, tiles * 4 * width], which products by
+                  BLAS want, and none narrow; a step then takes z, never the bias */
 
     /* y[j] = a(x[j]), j < n; y may be x. */
     void (*activate)(const activation *a, ptrdiff_t n, const void *x, void *y);
@@ -84,13 +86,7 @@ typedef struct {
     /* to[j] += x[j], j < n. */
     void (*add)(ptrdiff_t n, const void *x, void *to);
 
-    /* One step without a tape: z [n, 4H] pre-activations, c [n, H] in place, h [n, H] written. */
-    void (*cell_run)(const cell *k, ptrdiff_t n, const void *z, void *c, void *h);
-
-    /* One step that keeps its tape; c [n, H] in place, h [n, H] written. */
-    void (*cell_forward)(const cell *k, ptrdiff_t n, const step_tape *tape, void *c, void *h);
-
-    /* The same step backward, for units [from, to), `from` a multiple of width; c_prev [n, H] is the
+    /* One step's cell backward, for units [from, to), `from` a multiple of width; c_prev [n, H] is the
        cell state that it started from. */
     void (*cell_backward)(const cell *k, ptrdiff_t n, const step_tape *tape, const void *c_prev,
                           ptrdiff_t c_prev_row, const step_gradients *grad, ptrdiff_t from,
@@ -139,7 +135,13 @@ typedef struct {
 /* The names of the instruction sets compiled in that this CPU has, the best first; NULL ends. */
 const char *const *cylstm_isas(void);
 
-/* The table of one of them; NULL if it is not there. */
-const kernels *cylstm_kernels(const char *isa, int is_double);
+/* The table of one of them, with our own products or BLAS's; NULL if it is not there. */
+const kernels *cylstm_kernels(const char *isa, int is_double, int by_blas);
+
+/* BLAS's product of floats, and of doubles: c[m, n] += a[m, k] b[k, n]. Whoever has a BLAS sets them
+ * before a table by BLAS is used. */
+typedef void (*add_product)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t a_row,
+                            const void *b, ptrdiff_t b_row, void *c, ptrdiff_t c_row);
+extern add_product cylstm_add_product[2];
 
 #endif

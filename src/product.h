@@ -1,6 +1,6 @@
 /* Products with packed weights, in register tiles.
  *
- * Packed weights are [tile][k][4][VLEN]: a tile is four vectors of outputs, and for each k it holds
+ * Packed weights are [tile][k][4][VLEN], but of tables by BLAS, where they are [k][tile][4][VLEN]: a tile is four vectors of outputs, and for each k it holds
  * their weights side by side, so that the product streams through memory once. With `gated`
  * packing the four vectors are the gates i, f, g, o of the same VLEN hidden units; else they are
  * 4 VLEN outputs in a row, or, `narrow`, VLEN: for few outputs, and a depth that is a multiple of 4.
@@ -262,7 +262,7 @@ static void pack(const packing *p, const void *matrix, const void *bias, const p
             const ptrdiff_t row = p->gated ? j / VLEN * p->outputs + unit : unit;
             const ptrdiff_t n = lanes_left(p->outputs - unit, width);
             pack_outputs(p, width, n, (const real *)matrix + row * p->row_step,
-                         (real *)to->weights + t * to->tile_step + j, tile);
+                         (real *)to->weights + t * to->tile_step + j, to->k_step);
             for (ptrdiff_t i = 0; to->bias && i < width; i += VLEN)
                 store((real *)to->bias + t * tile + j + i,
                       bias ? load_n((const real *)bias + row + i, lanes_left(n - i, VLEN)) : (vec){0});

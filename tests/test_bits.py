@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from cylstm.core.kernels import PRODUCT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cylstm
-from cylstm._inference import PRODUCT
 from reference import assert_same_bits, random_case
 from strategies import configs, seeds
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cylstm import _blas
+from cylstm.core import blas as _blas
 
 RELATIVE = {"float32": 1e-5, "float64": 1e-13}
 ALPHA, BETA = 2.5, -0.5

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 import cylstm
 import reference
-from cylstm._inference import PRODUCT
 from reference import (
     assert_close,
     assert_gradients_close,
@@ -222,7 +221,6 @@ def test_a_call_cannot_change_what_it_uses(rng, monkeypatch):
         case.lstm.backward(tape, case.grad_y)
 
 
-@pytest.mark.skipif(PRODUCT == "blas", reason="BLAS reads the parameters themselves")
 def test_calls_while_parameters_change(rng):
     """They are of the weights of before; their tapes are good for nothing."""
     case = random_case(rng, 3, 2)

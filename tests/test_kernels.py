@@ -10,10 +10,10 @@ from functools import partial
 import mpmath
 import numpy as np
 import pytest
+from cylstm.core.cell import Cell
 
 import cylstm
-from cylstm import _kernels
-from cylstm._sequence import Recurrence
+from cylstm.core import kernels as _kernels
 from reference import assert_close, assert_gradients_close, random_case
 
 WORST_ULP = 4
@@ -113,7 +113,7 @@ def test_a_number_does_not_depend_on_its_place(rng, isa, dtype, size):
 @pytest.fixture(params=_kernels.ISAS)
 def on_isa(monkeypatch, request):
     """LSTMs made in the test compute on this instruction set."""
-    monkeypatch.setattr("cylstm.lstm.Recurrence", partial(Recurrence, isa=request.param))
+    monkeypatch.setattr("cylstm.lstm.Cell", partial(Cell, isa=request.param))
 
 
 @pytest.mark.usefixtures("on_isa")
@@ -131,16 +131,16 @@ def test_wide_layers_on_each_isa(rng, monkeypatch, dtype, inputs):
     """Sizes at which backward takes W_ih as it is, a product in parts, gradients by some rows."""
     config = {"input_size": inputs, "hidden_size": 128, "num_layers": 2, "bidirectional": True}
     case = random_case(rng, 3, 4, [3, 1, 2, 3], dtype=dtype, **config)
-    monkeypatch.setattr("cylstm.lstm.PRODUCT", "blas")
+    gradients = case.gradients()
+    monkeypatch.setattr("cylstm.lstm.Cell", partial(Cell, product="blas"))
     expected = case.astype("float64").gradients()
-    monkeypatch.setattr("cylstm.lstm.PRODUCT", "packed")
-    assert_gradients_close(case.gradients(), expected, GRADIENTS_OF_DTYPE[dtype])
+    assert_gradients_close(gradients, expected, GRADIENTS_OF_DTYPE[dtype])
 
 
 def test_gradients_agree_between_isas(rng, monkeypatch, options):
     found = []
     for isa in _kernels.ISAS:
-        monkeypatch.setattr("cylstm.lstm.Recurrence", partial(Recurrence, isa=isa))
+        monkeypatch.setattr("cylstm.lstm.Cell", partial(Cell, isa=isa))
         same = np.random.default_rng(7)
         found.append(random_case(same, 4, 3, hidden_size=37, **options).gradients())
     for gradients in found[1:]:

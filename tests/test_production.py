@@ -14,12 +14,10 @@ import numpy as np
 import pytest
 
 import cylstm
-from cylstm._inference import PRODUCT
 from cylstm.train import Adam
 from reference import assert_same_bits, flat, random_case
 
 THREADS = 8
-packed_weights = pytest.mark.skipif(PRODUCT == "blas", reason="of packed weights")
 
 
 @pytest.fixture
@@ -193,7 +191,6 @@ def test_parameters_assigned_while_others_run(rng):
     assert_same_bits(lstm(x), others[1](x))
 
 
-@packed_weights
 def test_a_call_keeps_its_packed_weights(rng):
     """Not even memory is shared between those that it has and those that are packed meanwhile."""
     lstm, *others = (cylstm.LSTM(64, 256, peephole=True, seed=seed) for seed in range(3))
@@ -210,7 +207,6 @@ def test_a_call_keeps_its_packed_weights(rng):
                 assert any((y == right).all() for right in expected)
 
 
-@packed_weights
 def test_calls_while_another_thread_trains(rng):
     """Each call is of the parameters as they were after some whole step or assignment."""
     trained, again = (cylstm.LSTM(64, 192, 2, seed=0) for _ in range(2))
@@ -272,7 +268,6 @@ print(allocations.value - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux" or not shutil.which("cc"), reason="preloads a library")
-@packed_weights
 def test_a_stream_allocates_once(tmp_path):
     library = tmp_path / "counted.so"
     (tmp_path / "counted.c").write_text(COUNTED)

@@ -21,7 +21,7 @@ class TimeOverLimit:
     timeout = 300
 
     def setup_cache(self):
-        from cylstm import _kernels
+        from cylstm.core import kernels as _kernels
 
         isa = getattr(_kernels, "ISA", "baseline")
         return {n: limit.measure(isa, n) for n in THREADS if n <= len(limit.usable_cpus())}

@@ -45,7 +45,7 @@ class Worker:
         told = {name: version(name) for name in self.library.DISTRIBUTIONS}
         told["Python"] = platform.python_version()
         if self.library.__name__.endswith("." + OURS):
-            from cylstm import _kernels
+            from cylstm.core import kernels as _kernels
 
             told["ISA"] = _kernels.ISA
         return told

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cylstm import checks
-from cylstm._access import reading, writing
+from cylstm.core.access import reading, writing
 from cylstm.io.safetensors import write_model
 from cylstm.lstm import LSTM, lstm_from_file
 from cylstm.parameters import Lent, Parameters, checked

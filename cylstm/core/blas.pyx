@@ -9,7 +9,10 @@ Every size and leading dimension must fit in it: callers refuse larger ones
 (`cylstm.checks.LARGEST`).
 """
 
+from cython cimport floating
 from scipy.linalg cimport cython_blas
+
+from cylstm.core.kernels cimport use_blas
 
 include "_blas_int.pxi"
 
@@ -85,6 +88,29 @@ cdef void gemv(
                           <double *> x, &x_step, &beta, y, &y_step)
     if exclusive:
         cylstm_exclusive_end()
+
+
+cdef inline void add(Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const floating *a, Py_ssize_t a_row,
+                     const floating *b, Py_ssize_t b_row, floating *c,
+                     Py_ssize_t c_row) noexcept nogil:
+    cdef floating one = 1
+    if m == 1:
+        gemv(True, k, n, one, b, b_row, a, 1, one, c, 1)
+    else:
+        gemm(False, False, m, n, k, one, a, a_row, b, b_row, one, c, c_row)
+
+
+cdef void add_floats(Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const void *a, Py_ssize_t a_row,
+                     const void *b, Py_ssize_t b_row, void *c, Py_ssize_t c_row) noexcept nogil:
+    add(m, n, k, <const float *> a, a_row, <const float *> b, b_row, <float *> c, c_row)
+
+
+cdef void add_doubles(Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const void *a, Py_ssize_t a_row,
+                      const void *b, Py_ssize_t b_row, void *c, Py_ssize_t c_row) noexcept nogil:
+    add(m, n, k, <const double *> a, a_row, <const double *> b, b_row, <double *> c, c_row)
+
+
+use_blas(add_floats, add_doubles)
 
 
 # Twins for the tests: the same calls on arrays, whose rows may lie further apart than their length.

@@ -57,7 +57,7 @@ cdef extern from "kernels.h" nogil:
 
     ctypedef struct packed_step:
         const void *v
-        const void *z
+        void *z
         void *c
         void *h
         void *y
@@ -74,11 +74,9 @@ cdef extern from "kernels.h" nogil:
         const char *isa
         int width
         int group
+        bint flat
         void (*activate)(const activation *, Py_ssize_t, const void *, void *) noexcept nogil
         void (*add)(Py_ssize_t, const void *, void *) noexcept nogil
-        void (*cell_run)(const cell *, Py_ssize_t, const void *, void *, void *) noexcept nogil
-        void (*cell_forward)(const cell *, Py_ssize_t, const step_tape *, void *,
-                             void *) noexcept nogil
         void (*cell_backward)(const cell *, Py_ssize_t, const step_tape *, const void *,
                               Py_ssize_t, const step_gradients *, Py_ssize_t,
                               Py_ssize_t) noexcept nogil
@@ -100,6 +98,10 @@ cdef extern from "kernels.h" nogil:
         void (*step)(const cell *, const packed_matrix *, Py_ssize_t, const packed_step *,
                      Py_ssize_t, Py_ssize_t) noexcept nogil
 
+    ctypedef void (*add_product)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t,
+                                 const void *, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
 
-cdef const kernels *table(str isa, bint is_double) except NULL
+
+cdef const kernels *table(str isa, bint is_double, str product) except NULL
+cdef void use_blas(add_product of_float, add_product of_double) noexcept
 cdef activation as_activation(object spec) except *

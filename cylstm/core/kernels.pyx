@@ -1,13 +1,17 @@
-"""The tables of C kernels: which there are for this CPU, and which one is used."""
+"""The tables of C kernels: which there are for this CPU, and which one is used.
+
+``CYLSTM_ISA`` names an instruction set, ``CYLSTM_PRODUCT`` (packed or blas) whose products.
+"""
 
 import os
 
-from cylstm._kernels cimport HARD_SIGMOID, RELU, SIGMOID, TANH, activation, kernels
+from cylstm.core.kernels cimport HARD_SIGMOID, RELU, SIGMOID, TANH, activation, kernels
 
 
 cdef extern from "kernels.h":
     const char *const *cylstm_isas()
-    const kernels *cylstm_kernels(const char *isa, bint is_double)
+    const kernels *cylstm_kernels(const char *isa, bint is_double, bint by_blas)
+    add_product *cylstm_add_product
 
 
 cdef tuple _available():
@@ -26,15 +30,31 @@ def _selected():
     return forced or ISAS[0]
 
 
+def _product():
+    chosen = os.environ.get("CYLSTM_PRODUCT", "packed")
+    if chosen not in ("packed", "blas"):
+        raise ImportError(f"CYLSTM_PRODUCT: expected 'packed' or 'blas', got {chosen!r}")
+    return chosen
+
+
 ISAS = _available()  # of this CPU and build, the best first
 ISA = _selected()    # the one in use
+PRODUCT = _product()  # whose products: our own, or BLAS's
 
 
-cdef const kernels *table(str isa, bint is_double) except NULL:
-    cdef const kernels *found = cylstm_kernels(isa.encode(), is_double)
+cdef const kernels *table(str isa, bint is_double, str product) except NULL:
+    cdef const kernels *found = cylstm_kernels(isa.encode(), is_double, product == "blas")
+    if product == "blas" and cylstm_add_product[0] == NULL:
+        __import__("cylstm.core.blas")  # it calls `use_blas`
     if found == NULL:
         raise ValueError(f"isa: expected one of {', '.join(ISAS)}, got {isa!r}")
     return found
+
+
+cdef void use_blas(add_product of_float, add_product of_double) noexcept:
+    """For `cylstm.core.blas`, which is imported when it is to be used, and SciPy with it."""
+    cylstm_add_product[0] = of_float
+    cylstm_add_product[1] = of_double
 
 
 cdef activation as_activation(object spec) except *:
@@ -48,7 +68,7 @@ cdef activation as_activation(object spec) except *:
 
 def vector_width(str isa, bint is_double):
     """How many numbers one vector of an instruction set holds."""
-    return table(isa, is_double).width
+    return table(isa, is_double, PRODUCT).width
 
 
 def activate(spec, x, str isa=None):
@@ -60,8 +80,8 @@ def activate(spec, x, str isa=None):
     isa = isa or ISA
     if x.dtype == "float32":
         x32, y32 = x, y
-        table(isa, False).activate(&a, x32.shape[0], &x32[0], &y32[0])
+        table(isa, False, PRODUCT).activate(&a, x32.shape[0], &x32[0], &y32[0])
     else:
         x64, y64 = x, y
-        table(isa, True).activate(&a, x64.shape[0], &x64[0], &y64[0])
+        table(isa, True, PRODUCT).activate(&a, x64.shape[0], &x64[0], &y64[0])
     return y

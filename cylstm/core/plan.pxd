@@ -1,38 +1,12 @@
-# Packed weights, the workspace of a call and its division among threads.
+# What the time loops are given.
 
 from libc.string cimport memcpy, memset
 
-from cylstm._kernels cimport cell, kernels, packed_matrix, step_tape
-from cylstm._sequence cimport Recurrence, Version
-
-cdef extern from "team.h" nogil:
-    ctypedef struct barrier:
-        pass
-    ctypedef struct counter:
-        pass
-    ctypedef struct progress:
-        pass
-    int cylstm_next(counter *c)
-    ctypedef enum manner:
-        TAKE
-        MEET
-    ctypedef void (*member_work)(void *arg, int member, int size) noexcept nogil
-
-cdef extern from "arena.h" nogil:
-    ctypedef struct arena:
-        char *memory
-        Py_ssize_t size, peak
-    void *arena_take(arena *a, Py_ssize_t size)
-    void arena_return(arena *a, const arena *before)
-
-
-cdef class Packed:
-    cdef cell equations                      # with peepholes of its own
-    cdef packed_matrix weights               # [W_ih W_hh]; not of the transposes
-    cdef packed_matrix weight_ih, weight_hh  # its two parts in the same memory
-    cdef packed_matrix weight_hr
-    cdef list memory                         # what they point to
-    cdef Py_ssize_t changes                  # of the parameters when they were packed
+from cylstm.core.cell cimport Cell
+from cylstm.core.kernels cimport cell, kernels, packed_matrix, step_tape
+from cylstm.core.memory cimport arena
+from cylstm.core.team cimport barrier, counter, progress
+from cylstm.core.weights cimport Packed
 
 
 # What a task computes with; distances are in bytes.
@@ -89,26 +63,6 @@ cdef inline layout full_batch(Py_ssize_t steps, Py_ssize_t rows) noexcept:
     return lies
 
 
-cdef class Workspace:
-    cdef arena memory
-    cdef bint down   # in the next step; the weights that the last one ended with are in the cache
-    cdef int taken   # by a step under way: in which process of a line of forks; 0 for none
-    cpdef int begin(self) except -1
-    cpdef int end(self) except -1
-    cdef int grow(self, Py_ssize_t size) except -1
-
-
-cdef class Network:
-    cdef list layers, recurrences  # by layer and direction; all in one
-    cdef object store     # the parameters
-    cdef Version version  # of them
-    cdef bint batch_first
-    cdef int typenum
-    cdef Py_ssize_t itemsize, inputs, hidden, outputs, directions, states
-    cpdef tuple zero_state(self, Py_ssize_t rows, int rank=*)
-    cpdef bint is_input(self, x)
-
-
 # The tasks of a layer. Shares of a batch are every `shares`-th of the sorted rows: equal work.
 cdef struct work:
     arena *memory
@@ -125,18 +79,26 @@ cdef struct work:
     task *tasks
 
 
-cdef Packed packed(Network net, Recurrence r, bint transposed)
 cdef int check_batch(batch) except -1
-cdef char *take(arena *memory, Py_ssize_t size) except NULL
-cdef step_tape tape_of(Recurrence r, array, Py_ssize_t rows) noexcept
-cdef int divide(Network net, const layout *b, Py_ssize_t directions, work *w) except -1
+cdef step_tape tape_of(Cell r, array, Py_ssize_t rows) noexcept
+cdef int divide(Cell r, Py_ssize_t layers, Py_ssize_t directions, const layout *b,
+                work *w) except -1
+cdef int chain_layers(Py_ssize_t layers, Py_ssize_t directions, const layout *b,
+                      work *w) except -1
+cdef int add_tasks(work *w, Cell r, Packed weights, const layout *b, const char *x,
+                   Py_ssize_t x_step, Py_ssize_t x_row, char *y, Py_ssize_t y_step,
+                   Py_ssize_t y_row, char *h, char *c) except -1
 cdef inline Py_ssize_t share_of(Py_ssize_t rows, Py_ssize_t share,
                                 Py_ssize_t shares) noexcept nogil:
     return rows if shares == 1 else (rows - share + shares - 1) // shares
-cdef Py_ssize_t row_width(Py_ssize_t width, Py_ssize_t size) noexcept
-cdef int useful_threads(double total) noexcept
-cdef void run_team(int most, manner how, member_work work, void *arg) noexcept nogil
-cdef void wait_for_team(barrier *b, int size) noexcept nogil
+
+
+cdef inline Py_ssize_t rows_between(const task *t, Py_ssize_t first,
+                                    Py_ssize_t last) noexcept nogil:
+    """How many rows the steps [first, last) have."""
+    if t.sizes == NULL:
+        return (last - first) * t.most
+    return t.offsets[last] - t.offsets[first]
 
 
 cdef inline void copy_rows(Py_ssize_t n, Py_ssize_t size, const char *rows, Py_ssize_t row,

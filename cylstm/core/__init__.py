@@ -1,0 +1,1 @@
+"""The recurrence, compiled: what is above it knows parameters and arrays."""

@@ -1,0 +1,45 @@
+# The backward pass of one layer and direction.
+
+from cylstm.core.cell cimport Cell
+from cylstm.core.kernels cimport cell, kernels, packed_matrix, step_tape
+from cylstm.core.plan cimport layout
+from cylstm.core.products cimport outer, summed
+from cylstm.core.weights cimport Packed
+
+
+# One layer and direction. Rows lie close where no distance is named; it is in bytes.
+cdef struct passing:
+    const cell *equations
+    const kernels *kernel
+    packed_matrix weight_ih, weight_hh, weight_hr  # transposed
+    bint projected, reverse, adds   # adds: grad_x is added to, not written
+    Py_ssize_t itemsize, inputs, hidden, outputs, steps
+    Py_ssize_t batch                # N
+    const Py_ssize_t *sizes         # of the steps; NULL where they are N
+    const Py_ssize_t *offsets       # their sums
+    const char *x                   # [S, I]
+    const char *y                   # [S, R]
+    const char *h_0                 # [N, R]
+    const char *c_0                 # [N, H]
+    const char *grad_y              # [S, R]
+    Py_ssize_t y_row, grad_y_row
+    step_tape tape                  # of the first row
+    char *grad_h                    # [N, R], of h_n; in the end of h_0
+    char *grad_c                    # [N, H], of c_n; in the end of c_0
+    char *grad_x                    # [S, I]
+    char *grad_bias                 # [4H]; NULL for none
+    char *grad_peephole             # [3H]; NULL for none
+    outer weights[2]                # of W_ih and W_hh
+    outer projection                # of W_hr
+    Py_ssize_t first, last          # the block: its positions,
+    Py_ssize_t row                  # its first row,
+    summed block                    # number of rows,
+    char *z                         # [rows, 4H], the gradient by pre-activations,
+    Py_ssize_t z_row
+    char *out                       # [rows, R], by outputs, where there is a projection,
+    char *cell_outputs              # [rows, H], of what was projected
+    char *memory                    # each thread's workspace
+    Py_ssize_t memory_each
+
+
+cdef int run_backward(passing *p, Cell r, Packed weights, const layout *b, dict grads) except -1

@@ -1,0 +1,394 @@
+"""Backpropagation through time: the time loop backward.
+
+It goes over the tape of `cylstm.core.forward` in blocks of steps, from the last to the first. The
+gradients of a block's pre-activations, dz, stay in the cache until all that needs them is done::
+
+    dz_t, dc_{t-1} = cell_backward(dh_t + dy_t, dc_t)       at each step,
+    dh_{t-1} = dz_t W_hh
+    dx = dz W_ih                                            for the block's rows at once
+    dW_ih += dz' x,  dW_hh += dz' h_{t-1},  db += dz
+
+and, where there is a projection, ``dr_t = dh_t + dy_t`` and ``dh_t = dr_t W_hr`` before the cell,
+and ``dW_hr += dr' h``. In the time loop threads divide as in `cylstm.core.plan`: sequences, or
+hidden units, where all meet after every step. The sums over rows they share by what is summed.
+Neither changes the order of a sum.
+"""
+
+from libc.string cimport memcpy, memset
+
+from cylstm.core.cell cimport Cell
+from cylstm.core.kernels cimport packed_matrix, step_gradients, step_tape
+from cylstm.core.memory cimport arena, arena_return, first_of, row_width, take
+from cylstm.core.plan cimport copy_rows, divide, layout, share_of, tape_from, work
+from cylstm.core.products cimport (
+    add_products,
+    columns_of,
+    end_outer,
+    multiply_rows,
+    new_outer,
+    pointers,
+    product_workspace,
+    share_begin,
+    sums_workspace,
+)
+from cylstm.core.team cimport (
+    MEET,
+    TAKE,
+    barrier,
+    counter,
+    cylstm_next,
+    run_team,
+    useful_threads,
+    wait_for_team,
+)
+from cylstm.core.weights cimport Packed
+
+cdef enum:
+    BLOCK_ROWS = 192  # at most, but a step's
+
+
+# Some sequences of the batch in the time loop: every `shares`-th from `share` on.
+cdef struct portion:
+    Py_ssize_t share, shares, most
+    char *dh                            # workspace: of the running rows' outputs, padded to tiles,
+    char *dh_cell                       # and of their cells' outputs
+    Py_ssize_t dh_width, dh_cell_width  # reals
+    barrier meeting
+
+
+cdef int run_backward(passing *p, Cell r, Packed weights, const layout *b, dict grads) except -1:
+    """Fill in the gradients, and write grad_x; of `p` the caller says where the arrays are."""
+    cdef:
+        work w
+        arena memory, empty
+        portion *portions
+        Py_ssize_t rows = p.offsets[b.steps] if p.offsets != NULL else b.steps * b.rows
+        int threads
+    p.equations, p.kernel = &weights.equations, r.kernel
+    p.weight_ih, p.weight_hh, p.weight_hr = weights.weight_ih, weights.weight_hh, weights.weight_hr
+    p.projected, p.reverse = r.weight_hr != NULL, r.reverse
+    p.itemsize = 8 if r.is_double else 4
+    p.inputs, p.hidden, p.outputs = r.inputs, r.hidden, r.outputs
+    p.steps, p.batch, p.sizes = b.steps, b.rows, b.sizes
+    p.grad_bias = first_of(grads.get("bias"))
+    p.grad_peephole = first_of(grads.get("weight_p"))
+    p.block.kernel, p.block.itemsize = p.kernel, p.itemsize
+    memset(&empty, 0, sizeof(arena))
+    memset(&w, 0, sizeof(work))
+    memory, w.memory = empty, &memory
+    try:
+        divide(r, 1, 1, b, &w)
+        threads = useful_threads(8.0 * r.hidden * (r.inputs + r.outputs) * rows)
+        add_block(p, grads, min(rows, max(BLOCK_ROWS, p.batch)), threads, &memory)
+        portions = new_portions(p, b.rows, w.shares, &memory)
+        with nogil:
+            run_blocks(p, portions, w.shares, w.threads, threads)
+    finally:
+        arena_return(&memory, &empty)
+    return 0
+
+
+cdef int add_block(passing *p, dict grads, Py_ssize_t rows, int threads, arena *memory) except -1:
+    """The workspace of a block of at most so many rows."""
+    cdef:
+        Py_ssize_t size = p.itemsize, j
+        const void **z
+        const void **out
+        char *sums
+    p.z_row = row_width(4 * p.hidden, size) * size
+    p.z = take(memory, rows * p.z_row)
+    z = pointers(p.z, p.z_row, rows, memory)
+    for j, name in enumerate(("weight_ih", "weight_hh")):
+        new_outer(&p.block, &p.weights[j], grads[name], z, pointers(NULL, 0, rows, memory), memory)
+    if p.projected:
+        p.out = take(memory, rows * p.outputs * size)
+        p.cell_outputs = take(memory, rows * p.hidden * size)
+        out = pointers(p.out, p.outputs * size, rows, memory)
+        z = pointers(p.cell_outputs, p.hidden * size, rows, memory)
+        new_outer(&p.block, &p.projection, grads["weight_hr"], out, z, memory)
+    if p.grad_peephole != NULL and p.grad_bias == NULL:  # both are summed at once
+        sums = take(memory, 4 * p.hidden * size)
+        memset(sums, 0, 4 * p.hidden * size)
+        p.grad_bias = sums
+    p.memory_each = max(sums_workspace(&p.block, rows, max(4 * p.hidden, p.outputs)),
+                        product_workspace(&p.block, &p.weight_ih))
+    p.memory_each = (p.memory_each + 63) // 64 * 64
+    p.memory = take(memory, threads * p.memory_each)
+    return 0
+
+
+cdef portion *new_portions(const passing *p, Py_ssize_t rows, Py_ssize_t shares,
+                           arena *memory) except NULL:
+    cdef:
+        portion *portions = <portion *> take(memory, shares * sizeof(portion))
+        portion *t
+        Py_ssize_t share
+    memset(portions, 0, shares * sizeof(portion))
+    for share in range(shares):
+        t = &portions[share]
+        t.share, t.shares, t.most = share, shares, share_of(rows, share, shares)
+        t.dh_width = row_width(columns_of(p.kernel, &p.weight_hh), p.itemsize)
+        if p.projected:
+            t.dh_cell_width = row_width(columns_of(p.kernel, &p.weight_hr), p.itemsize)
+        t.dh = take(memory, t.most * (t.dh_width + t.dh_cell_width) * p.itemsize)
+        t.dh_cell = t.dh + t.most * t.dh_width * p.itemsize
+    return portions
+
+
+# No Python from here on.
+
+
+# What a team does: the time loops of a block, or one of them, or its sums.
+cdef struct job:
+    passing *p
+    portion *portions
+    Py_ssize_t count  # of portions, or of shares of the sums
+    counter next
+
+
+cdef void run_blocks(passing *p, portion *portions, Py_ssize_t shares, int team,
+                     int threads) noexcept nogil:
+    """Block by block: `team` threads in the time loop, `threads` in the sums over rows."""
+    cdef Py_ssize_t j
+    for j in range(shares):
+        begin_portion(p, &portions[j])
+    p.first = p.steps
+    while p.first > 0:
+        next_block(p)
+        run_steps(p, portions, shares, team)
+        prepare_sums(p)
+        run_sums(p, threads)
+    for j in range(shares):
+        end_portion(p, &portions[j])
+    for j in range(2):
+        end_outer(&p.block, &p.weights[j])
+    end_outer(&p.block, &p.projection)
+
+
+cdef void run_steps(passing *p, portion *portions, Py_ssize_t shares, int team) noexcept nogil:
+    """By threads that take a portion each, or that all work on each in turn."""
+    cdef Py_ssize_t j
+    cdef job todo
+    todo.p, todo.portions, todo.count = p, portions, shares
+    if team == 1:
+        for j in range(shares):
+            run_portion(p, &portions[j], 0, 1)
+    elif team <= shares:
+        memset(&todo.next, 0, sizeof(counter))
+        run_team(team, TAKE, take_portions, &todo)
+    else:
+        for j in range(shares):
+            todo.portions = &portions[j]
+            run_team(team, MEET, run_member, &todo)
+
+
+cdef void run_sums(passing *p, int threads) noexcept nogil:
+    cdef job todo
+    todo.p, todo.count = p, threads
+    if threads == 1:
+        add_sums(p, 0, 1)
+    else:
+        memset(&todo.next, 0, sizeof(counter))
+        run_team(threads, TAKE, take_sums, &todo)
+
+
+cdef void run_member(void *given, int member, int team) noexcept nogil:
+    cdef job *todo = <job *> given
+    run_portion(todo.p, todo.portions, member, team)
+
+
+cdef void take_portions(void *given, int member, int team) noexcept nogil:
+    cdef job *todo = <job *> given
+    cdef Py_ssize_t j = cylstm_next(&todo.next)
+    while j < todo.count:
+        run_portion(todo.p, &todo.portions[j], 0, 1)
+        j = cylstm_next(&todo.next)
+
+
+cdef void take_sums(void *given, int member, int team) noexcept nogil:
+    cdef job *todo = <job *> given
+    cdef Py_ssize_t j = cylstm_next(&todo.next)
+    while j < todo.count:
+        add_sums(todo.p, j, todo.count)
+        j = cylstm_next(&todo.next)
+
+
+cdef void next_block(passing *p) noexcept nogil:
+    """The steps before the last block, as many as make BLOCK_ROWS rows but at least one."""
+    cdef Py_ssize_t rows = 0
+    p.last = p.first
+    while p.first > 0 and (rows == 0 or rows + size_at(p, p.first - 1) <= BLOCK_ROWS):
+        p.first -= 1
+        rows += size_at(p, p.first)
+    p.block.rows = rows
+    p.block.adds = p.last < p.steps
+    p.row = row_at(p, p.last - 1 if p.reverse else p.first)
+
+
+cdef inline Py_ssize_t time_of(const passing *p, Py_ssize_t position) noexcept nogil:
+    return p.steps - 1 - position if p.reverse else position
+
+
+cdef inline Py_ssize_t size_at(const passing *p, Py_ssize_t position) noexcept nogil:
+    return p.batch if p.sizes == NULL else p.sizes[time_of(p, position)]
+
+
+cdef inline Py_ssize_t row_at(const passing *p, Py_ssize_t position) noexcept nogil:
+    """Where in packed rows a step begins."""
+    cdef Py_ssize_t step = time_of(p, position)
+    return step * p.batch if p.offsets == NULL else p.offsets[step]
+
+
+cdef inline Py_ssize_t carried_at(const passing *p, Py_ssize_t position) noexcept nogil:
+    """How many of a step's rows the step before it had too: the others begin."""
+    return min(size_at(p, position), size_at(p, position - 1)) if position > 0 else 0
+
+
+cdef inline step_tape tape_at(const passing *p, Py_ssize_t row) noexcept nogil:
+    return tape_from(p.tape, row, p.itemsize)
+
+
+# The time loop. Where a portion's rows are meant, row j of it is row share + j * shares of a step.
+
+
+cdef void begin_portion(const passing *p, portion *t) noexcept nogil:
+    cdef Py_ssize_t size = p.outputs * p.itemsize
+    copy_rows(t.most, size, p.grad_h + t.share * size, t.shares * size, t.dh,
+              t.dh_width * p.itemsize)
+
+
+cdef void end_portion(const passing *p, portion *t) noexcept nogil:
+    cdef Py_ssize_t size = p.outputs * p.itemsize
+    copy_rows(t.most, size, t.dh, t.dh_width * p.itemsize, p.grad_h + t.share * size,
+              t.shares * size)
+
+
+cdef void run_portion(const passing *p, portion *t, int member, int team) noexcept nogil:
+    """The block's steps; of the tiles of hidden units, and of outputs, a member's share."""
+    cdef:
+        const packed_matrix *w = &p.weight_hr if p.projected else &p.weight_hh
+        Py_ssize_t position, n, row, carried, tiles = w.tiles
+        Py_ssize_t width = columns_of(p.kernel, w) // tiles
+        Py_ssize_t tile = member * tiles // team, end = (member + 1) * tiles // team
+        Py_ssize_t begin = tile * width, units = min(end * width, p.hidden)
+        Py_ssize_t out = member * p.weight_hh.tiles // team
+        Py_ssize_t out_end = (member + 1) * p.weight_hh.tiles // team
+        Py_ssize_t z_row = p.z_row // p.itemsize * t.shares
+    for position in range(p.last - 1, p.first - 1, -1):
+        n = share_of(size_at(p, position), t.share, t.shares)
+        row = row_at(p, position) - p.row + t.share
+        if p.projected:
+            if member == 0:
+                add_outputs(p, t, row, n)
+            wait_for_team(&t.meeting, team)
+            p.kernel.multiply(&p.weight_hr, n, p.out + row * p.outputs * p.itemsize,
+                              p.outputs * t.shares, t.dh_cell, t.dh_cell_width, tile, end,
+                              position % 2, False)
+        if begin < units:
+            carried = share_of(carried_at(p, position), t.share, t.shares)
+            cell_rows(p, t, position, 0, carried, begin, units)
+            cell_rows(p, t, position, carried, n, begin, units)
+        wait_for_team(&t.meeting, team)
+        p.kernel.multiply(&p.weight_hh, n, p.z + row * p.z_row, z_row, t.dh, t.dh_width, out,
+                          out_end, position % 2, False)
+        if p.projected:  # else a member's outputs are its own units
+            wait_for_team(&t.meeting, team)
+
+
+cdef void add_outputs(const passing *p, portion *t, Py_ssize_t row, Py_ssize_t n) noexcept nogil:
+    """By a projection's outputs: dh + dy."""
+    cdef Py_ssize_t j, size = p.outputs * p.itemsize
+    cdef char *to = p.out + row * size
+    for j in range(n):
+        memcpy(to, t.dh + j * t.dh_width * p.itemsize, size)
+        p.kernel.add(p.outputs, p.grad_y + (p.row + row + j * t.shares) * p.grad_y_row, to)
+        to += t.shares * size
+
+
+cdef void cell_rows(const passing *p, const portion *t, Py_ssize_t position, Py_ssize_t first,
+                    Py_ssize_t last, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    """The cell backward for a portion's rows [first, last) of a step and units [begin, end).
+
+    Either all of them were running at the step before, or all begin.
+    """
+    cdef:
+        Py_ssize_t at = t.share + first * t.shares, row = row_at(p, position) + at
+        Py_ssize_t width = t.dh_cell_width if p.projected else t.dh_width
+        const char *c_prev = p.c_0 + at * p.hidden * p.itemsize
+        step_tape tape = tape_at(p, row)
+        step_gradients grad
+    if first >= last:
+        return
+    if first < share_of(carried_at(p, position), t.share, t.shares):
+        c_prev = <const char *> tape_at(p, row_at(p, position - 1) + at).c
+    grad.h = (t.dh_cell if p.projected else t.dh) + first * width * p.itemsize
+    grad.y = NULL
+    if not p.projected:
+        grad.y = p.grad_y + row * p.grad_y_row
+    grad.c = p.grad_c + at * p.hidden * p.itemsize
+    grad.z = p.z + (row - p.row) * p.z_row
+    grad.h_row, grad.y_row = width, p.grad_y_row // p.itemsize * t.shares
+    grad.z_row = p.z_row // p.itemsize * t.shares
+    grad.c_row = p.hidden * t.shares
+    tape.gates_row *= t.shares
+    tape.c_row *= t.shares
+    p.kernel.cell_backward(p.equations, last - first, &tape, c_prev, p.hidden * t.shares, &grad,
+                           begin, end)
+
+
+# The sums over a block's rows.
+
+
+cdef void prepare_sums(const passing *p) noexcept nogil:
+    """What the block's rows are multiplied with: x, the h before each step, what was projected."""
+    cdef Py_ssize_t position, j, at, carried, size = p.outputs * p.itemsize
+    cdef step_tape tape = tape_at(p, p.row)
+    for j in range(p.block.rows):
+        p.weights[0].b[j] = p.x + (p.row + j) * p.inputs * p.itemsize
+    for position in range(p.first, p.last):
+        at, carried = row_at(p, position) - p.row, carried_at(p, position)
+        for j in range(carried):
+            p.weights[1].b[at + j] = p.y + (row_at(p, position - 1) + j) * p.y_row
+        for j in range(carried, size_at(p, position)):
+            p.weights[1].b[at + j] = p.h_0 + j * size
+    if p.projected:
+        p.kernel.cell_output(p.equations, p.block.rows, &tape, p.cell_outputs)
+
+
+cdef void add_sums(const passing *p, Py_ssize_t member, Py_ssize_t team) noexcept nogil:
+    """A member's share: of rows of x's gradient, of units, of rows of the weights' gradients."""
+    cdef char *memory = p.memory + member * p.memory_each
+    cdef Py_ssize_t first = member * p.block.rows // team
+    cdef Py_ssize_t last = (member + 1) * p.block.rows // team
+    multiply_rows(&p.block, &p.weight_ih, last - first, p.z + first * p.z_row, p.z_row,
+                  p.grad_x + (p.row + first) * p.inputs * p.itemsize, p.inputs, p.adds, memory)
+    if p.grad_bias != NULL:
+        add_units(p, share_begin(p.hidden, p.kernel.width, member, team),
+                  share_begin(p.hidden, p.kernel.width, member + 1, team))
+    add_products(&p.block, p.weights, 2, member, team, memory)
+    if p.projected:
+        add_products(&p.block, &p.projection, 1, member, team, memory)
+
+
+cdef void add_units(const passing *p, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    """The gradients of bias and peepholes, for units [begin, end)."""
+    cdef Py_ssize_t position, carried
+    cdef step_tape tape = tape_at(p, p.row)
+    if p.grad_peephole == NULL:
+        p.kernel.sum_gradients(p.equations, p.block.rows, &tape, NULL, 0, p.z,
+                               p.z_row // p.itemsize, p.grad_bias, NULL, begin, end)
+        return
+    for position in range(p.first, p.last):
+        carried = carried_at(p, position)
+        if carried > 0:
+            add_step_units(p, row_at(p, position), carried,
+                           <const char *> tape_at(p, row_at(p, position - 1)).c, begin, end)
+        add_step_units(p, row_at(p, position) + carried, size_at(p, position) - carried,
+                       p.c_0 + carried * p.hidden * p.itemsize, begin, end)
+
+
+cdef void add_step_units(const passing *p, Py_ssize_t row, Py_ssize_t n, const char *c_prev,
+                         Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef step_tape tape = tape_at(p, row)
+    p.kernel.sum_gradients(p.equations, n, &tape, c_prev, p.hidden, p.z + (row - p.row) * p.z_row,
+                           p.z_row // p.itemsize, p.grad_bias, p.grad_peephole, begin, end)

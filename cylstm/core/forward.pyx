@@ -1,0 +1,196 @@
+"""The recurrence: the time loop, with or without a tape.
+
+On sequences as they lie in the caller's arrays::
+
+    h_t, c_t = step([x_t, h_{t-1}])      product and gate equations in one kernel
+    h_t = h_t W_hr'                      with a projection
+
+With few sequences the weights' way to the registers is what limits, and x's share of the product is
+taken out of the loop, where a block of steps shares the weights::
+
+    z_t = b + x_t W_ih'
+    h_t, c_t = step(z_t, h_{t-1})
+
+Where there is a tape it keeps the gates, c and its output activation, of each step, for
+`cylstm.core.backward`. What a task is, and who does it, `cylstm.core.plan` says. There is no Python
+in this file.
+"""
+
+from libc.string cimport memcpy, memset
+
+from cylstm.core.kernels cimport packed_step, step_tape
+from cylstm.core.plan cimport copy_rows, rows_between, tape_from, task, work
+from cylstm.core.team cimport (
+    MEET,
+    TAKE,
+    advance,
+    await_progress,
+    counter,
+    cylstm_next,
+    run_team,
+    wait_for_team,
+)
+
+
+cdef inline Py_ssize_t size_at(const task *t, Py_ssize_t step) noexcept nogil:
+    return t.most if t.sizes == NULL else t.sizes[step]
+
+
+cdef inline const char *x_at(const task *t, Py_ssize_t step) noexcept nogil:
+    return t.x + (t.begins[step] * t.x_row if t.begins != NULL else step * t.x_step)
+
+
+cdef inline void scatter_rows(const task *t, Py_ssize_t n, const char *rows, Py_ssize_t row,
+                              char *y) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(n):
+        memcpy(y + t.order[j] * t.y_row, rows + j * row, t.outputs * t.itemsize)
+
+
+cdef void gather_rows(const task *t, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    """x_block := the running rows of steps [first, last)."""
+    cdef Py_ssize_t step, j, size = t.inputs * t.itemsize
+    cdef char *to = t.x_block
+    for step in range(first, last):
+        for j in range(size_at(t, step)):
+            memcpy(to, x_at(t, step) + t.order[j] * t.x_row, size)
+            to += size
+
+
+cdef inline step_tape tape_at(const task *t, Py_ssize_t step) noexcept nogil:
+    """A step's rows of the tape: those of its share lie as far apart as there are shares."""
+    cdef Py_ssize_t row = t.order[0] + (t.begins[step] if t.begins != NULL else step * t.rows)
+    cdef Py_ssize_t shares = t.h_row // (t.outputs * t.itemsize)
+    cdef step_tape tape = tape_from(t.tape, row, t.itemsize)
+    tape.gates_row *= shares
+    tape.c_row *= shares
+    return tape
+
+
+cdef inline void take_x(const task *t, Py_ssize_t step, char *v, int member,
+                        int team) noexcept nogil:
+    """A member's share of the running rows' x_t into v, where it ends before h."""
+    cdef Py_ssize_t j, n = size_at(t, step), size = t.itemsize
+    v += (t.h_at - t.inputs) * size
+    for j in range(n * member // team, n * (member + 1) // team):
+        memcpy(v + j * t.v_width * size, x_at(t, step) + t.order[j] * t.x_row, t.inputs * size)
+
+
+cdef void project(const task *t, Py_ssize_t first, Py_ssize_t last, Py_ssize_t tile,
+                  Py_ssize_t end) noexcept nogil:
+    """z_block := x's share of the pre-activations: steps [first, last), tiles [tile, end)."""
+    cdef const char *x = <const char *> t.x_block if t.gather else x_at(t, first)
+    cdef Py_ssize_t x_row = t.inputs if t.gather else t.x_row // t.itemsize
+    t.kernel.multiply(&t.weight_ih, rows_between(t, first, last), x, x_row, t.z_block, t.z_width,
+                      tile, end, False, False)
+
+
+cdef void change_running(const task *t, Py_ssize_t running, Py_ssize_t n,
+                         char *v_now) noexcept nogil:
+    """From `running` rows to n: take in the state of those that begin, give back the others'."""
+    cdef:
+        Py_ssize_t size = t.itemsize, v_row = t.v_width * size, c_row = t.c_width * size
+        Py_ssize_t begin = min(running, n), count = max(running, n) - begin
+        char *h = t.h + begin * t.h_row
+        char *c = t.c + begin * t.c_row
+        char *h_padded = v_now + t.h_at * size + begin * v_row
+        char *c_padded = t.c_now + begin * c_row
+    if n > running:
+        copy_rows(count, t.outputs * size, h, t.h_row, h_padded, v_row)
+        copy_rows(count, t.hidden * size, c, t.c_row, c_padded, c_row)
+    else:
+        copy_rows(count, t.outputs * size, h_padded, v_row, h, t.h_row)
+        copy_rows(count, t.hidden * size, c_padded, c_row, c, t.c_row)
+
+
+cdef void run_tasks(work *w) noexcept nogil:
+    """All tasks, by threads that take one each, or that all work on each in turn."""
+    cdef Py_ssize_t j
+    if w.threads > w.count:
+        for j in range(w.count):
+            run_team(min(w.threads, w.tasks[j].weights.tiles), MEET, run_member, &w.tasks[j])
+    elif w.threads > 1:
+        memset(&w.next, 0, sizeof(counter))
+        run_team(w.threads, TAKE, take_tasks, w)
+    else:
+        for j in range(w.count):
+            run_task(&w.tasks[j], 0, 1)
+
+
+cdef void run_member(void *t, int member, int team) noexcept nogil:
+    run_task(<task *> t, member, team)
+
+
+cdef void take_tasks(void *given, int member, int team) noexcept nogil:
+    cdef work *w = <work *> given
+    cdef int j = cylstm_next(&w.next)
+    while j < w.count:
+        run_task(&w.tasks[j], 0, 1)
+        j = cylstm_next(&w.next)
+
+
+cdef void run_task(task *t, int member, int team) noexcept nogil:
+    """A member's share of a task. Where the rows change or move, the first member does it."""
+    cdef:
+        Py_ssize_t tiles = t.weights.tiles, size = t.itemsize, h_at = t.h_at * size
+        Py_ssize_t tile = member * tiles // team, end = (member + 1) * tiles // team
+        Py_ssize_t number, first, last, position, step, n, running = 0
+        char *y
+        char *v_now = t.v_now
+        char *v_next = t.v_next
+        step_tape tape
+        packed_step s
+    s.z, s.c, s.y_rows, s.tape = NULL, t.c_now, t.order, NULL
+    s.v_row, s.z_row, s.c_row, s.y_row = t.v_width, t.z_width, t.c_width, t.y_row // size
+    s.h_row = t.c_width if t.projected else t.v_width
+    if t.fused:
+        take_x(t, t.steps - 1 if t.reverse else 0, v_now, member, team)
+    for number in range((t.steps + t.block - 1) // t.block):
+        first = number * t.block
+        last = min(first + t.block, t.steps)
+        if t.source != NULL:
+            await_progress(t.source, last)
+        if t.reverse:
+            first, last = t.steps - last, t.steps - first
+        if not t.fused:
+            if t.gather:
+                if member == 0:
+                    gather_rows(t, first, last)
+                wait_for_team(&t.meeting, team)
+            project(t, first, last, tile, end)
+        wait_for_team(&t.meeting, team)  # y may be where x is: all have read before one writes
+        for position in range(last - first):
+            step = last - 1 - position if t.reverse else first + position
+            n = size_at(t, step)
+            if n != running:
+                if member == 0:
+                    change_running(t, running, n, v_now)
+                wait_for_team(&t.meeting, team)
+                running = n
+            y = t.y + (t.begins[step] * t.y_row if t.begins != NULL else step * t.y_step)
+            if t.fused:
+                s.v = v_now + h_at - t.inputs * size
+            else:
+                s.v = v_now
+                s.z = t.z_block + rows_between(t, first, step) * t.z_width * size
+            s.h = t.unprojected if t.projected else v_next + h_at
+            s.y = NULL if t.projected else y
+            if t.tape.gates != NULL:
+                tape = tape_at(t, step)
+                s.tape = &tape
+            s.down = t.down ^ (first + position) % 2
+            t.kernel.step(t.equations, &t.weights, n, &s, tile, end)
+            if t.fused and position + 1 < last - first:
+                take_x(t, step - 1 if t.reverse else step + 1, v_next, member, team)
+            wait_for_team(&t.meeting, team)
+            if t.projected:
+                if member == 0:
+                    t.kernel.multiply(&t.weight_hr, n, t.unprojected, t.c_width, v_next + h_at,
+                                      t.v_width, 0, t.weight_hr.tiles, s.down, False)
+                    scatter_rows(t, n, v_next + h_at, t.v_width * size, y)
+                wait_for_team(&t.meeting, team)
+            v_now, v_next = v_next, v_now
+        if t.followed:
+            advance(&t.finished, t.steps - first if t.reverse else last)
+    if member == 0:
+        change_running(t, running, 0, v_now)

@@ -1,0 +1,13 @@
+# What reads and writes arrays through pointers checks them first.
+
+cdef extern from "arena.h" nogil:
+    ctypedef struct arena:
+        char *memory
+        Py_ssize_t size, peak
+    void *arena_take(arena *a, Py_ssize_t size)
+    void arena_return(arena *a, const arena *before)
+
+cdef char *first_of(array) noexcept
+cdef int check_array(array, int typenum, Py_ssize_t size) except -1
+cdef char *take(arena *memory, Py_ssize_t size) except NULL
+cdef Py_ssize_t row_width(Py_ssize_t width, Py_ssize_t size) noexcept

@@ -1,0 +1,49 @@
+"""Arrays for the code that works on them through pointers: made, checked, copied."""
+
+cimport numpy as cnp
+from libc.string cimport memcpy
+
+cnp.import_array()
+
+
+def aligned_empty(Py_ssize_t size, dtype):
+    """An array that starts where a cache line does, as vectors of any width want."""
+    cdef Py_ssize_t itemsize = dtype.itemsize
+    cdef cnp.npy_intp length = size + 64 // itemsize
+    memory = cnp.PyArray_EMPTY(1, &length, dtype.num, 0)
+    cdef Py_ssize_t start = (-<Py_ssize_t> first_of(memory) & 63) // itemsize
+    return memory[start : start + size]
+
+
+def copy_all(list targets, list sources):
+    """Copy arrays, C-contiguous and alike, with no other thread's Python in between."""
+    for target, source in zip(targets, sources, strict=True):
+        check_array(target, cnp.PyArray_TYPE(target), cnp.PyArray_SIZE(target))
+        check_array(source, cnp.PyArray_TYPE(target), cnp.PyArray_SIZE(target))
+    for target, source in zip(targets, sources, strict=True):
+        memcpy(first_of(target), first_of(source), cnp.PyArray_NBYTES(target))
+
+
+cdef int check_array(array, int typenum, Py_ssize_t size) except -1:
+    """What is read or written through a pointer is what it is said to be, whoever made it."""
+    if not (isinstance(array, cnp.ndarray) and cnp.PyArray_TYPE(array) == typenum
+            and cnp.PyArray_ISCARRAY_RO(array) and cnp.PyArray_SIZE(array) == size):
+        raise ValueError(f"expected a contiguous array of {size} numbers, of its LSTM's dtype")
+    return 0
+
+
+cdef char *first_of(array) noexcept:
+    """Where an array begins; NULL of None."""
+    return NULL if array is None else cnp.PyArray_BYTES(array)
+
+
+cdef char *take(arena *memory, Py_ssize_t size) except NULL:
+    cdef void *taken = arena_take(memory, size)
+    if taken == NULL:
+        raise MemoryError(f"no memory for {size} bytes of workspace")
+    return <char *> taken
+
+
+cdef Py_ssize_t row_width(Py_ssize_t width, Py_ssize_t size) noexcept:
+    """A row's length, off the powers of two at which rows compete for a place in the cache."""
+    return width + 64 // size if width * size % 1024 == 0 else width

@@ -1,0 +1,14 @@
+from cylstm.core.cell cimport Cell
+from cylstm.core.weights cimport Version
+
+
+cdef class Network:
+    cdef list layers, cells  # by layer and direction; all in one
+    cdef object store        # the parameters
+    cdef Version version     # of them
+    cdef bint batch_first
+    cdef int typenum
+    cdef Py_ssize_t itemsize, inputs, hidden, outputs, directions, states
+    cdef dict new_gradients(self, Cell r, Py_ssize_t rows)
+    cpdef tuple zero_state(self, Py_ssize_t rows, int rank=*)
+    cpdef bint is_input(self, x)

@@ -1,0 +1,392 @@
+"""The doors to the recurrence: a call, a stream's step, any batch, and the training passes."""
+
+cimport numpy as cnp
+from libc.limits cimport INT_MAX
+from libc.string cimport memset
+
+from cylstm.core.backward cimport passing, run_backward
+from cylstm.core.cell cimport Cell
+from cylstm.core.forward cimport run_tasks
+from cylstm.core.memory cimport arena, arena_return, check_array, first_of, take
+from cylstm.core.plan cimport (
+    add_tasks,
+    chain_layers,
+    check_batch,
+    divide,
+    full_batch,
+    layout,
+    tape_of,
+    work,
+)
+from cylstm.core.weights cimport all_packed, packed
+from cylstm.core.workspace cimport Workspace
+
+cnp.import_array()
+
+cdef enum:
+    LOCAL_BYTES = 16384  # of workspace that a small call has on the stack
+
+
+cdef class Network:
+    """All layers and directions of an LSTM.
+
+    Parameters
+    ----------
+    layers : list of list of Cell
+        By layer and direction.
+    batch_first : bool
+    store : Parameters
+        Of all of them.
+    """
+
+    def __init__(self, list layers, bint batch_first, store):
+        cdef Cell r = layers[0][0]
+        self.layers, self.batch_first = layers, batch_first
+        self.cells = [r for directions in layers for r in directions]
+        self.store, self.version = store, store.version
+        self.typenum = cnp.NPY_DOUBLE if r.is_double else cnp.NPY_FLOAT
+        self.itemsize = 8 if r.is_double else 4
+        self.inputs, self.hidden, self.outputs = r.inputs, r.hidden, r.outputs
+        self.directions = len(layers[0])
+        self.states = len(layers) * self.directions
+
+    def run(self, x, y, h, c, batch):
+        """Any batch, in any layout whose rows are contiguous.
+
+        Parameters
+        ----------
+        x, y : array, (T, N, I) and (T, N, D R)
+            Input, and output to write; only the rows of running sequences are touched. They may be
+            one memory if they are one array.
+        h, c : array, (L D, N, R) and (L D, N, H), C-contiguous
+            The state in the order of `batch`: the initial one going in, the last coming out.
+        batch : Batch
+        """
+        cdef layout lies = full_batch(batch.steps, batch.rows)
+        check_batch(batch)
+        check_rows(x, self.typenum, lies.steps, lies.rows, self.inputs)
+        check_rows(y, self.typenum, lies.steps, lies.rows, self.directions * self.outputs)
+        check_array(h, self.typenum, self.states * lies.rows * self.outputs)
+        check_array(c, self.typenum, self.states * lies.rows * self.hidden)
+        sizes, order = (batch.sizes, batch.order) if batch.ragged else (None, None)
+        lies.sizes = <const Py_ssize_t *> first_of(sizes)
+        lies.order = <const Py_ssize_t *> first_of(order)
+        run_layers(self, None, &lies, first_of(x), x.strides[0], x.strides[1],
+                   first_of(y), y.strides[0], y.strides[1], first_of(h), first_of(c))
+
+    def forward(self, Py_ssize_t layer, x, y, h, c, batch, tapes):
+        """One layer with a tape, over packed rows: x (S, D' R), y (S, D R).
+
+        Parameters
+        ----------
+        h, c : array
+            Of the layer's directions; as in `run`.
+        tapes : list of array
+            Each direction's to write, from `Cell.new_tape`. A direction without is not run.
+        """
+        cdef layout lies = full_batch(batch.steps, batch.rows)
+        cdef Py_ssize_t d, rows, width = self.outputs * self.itemsize
+        cdef work w
+        cdef arena memory, empty
+        cdef Cell r = self.layers[layer][0]
+        check_batch(batch)
+        rows = batch.count
+        check_array(x, self.typenum, rows * r.inputs)
+        check_array(y, self.typenum, rows * self.directions * self.outputs)
+        for d in range(self.directions):
+            if tapes[d] is not None:
+                check_array(tapes[d], self.typenum, 6 * rows * self.hidden)
+                check_array(h[d], self.typenum, lies.rows * self.outputs)
+                check_array(c[d], self.typenum, lies.rows * self.hidden)
+        sizes, offsets = (batch.sizes, batch.offsets) if batch.ragged else (None, None)
+        lies.sizes = <const Py_ssize_t *> first_of(sizes)
+        lies.begins = <const Py_ssize_t *> first_of(offsets)
+        if lies.steps < 1 or lies.rows < 1:
+            return
+        memset(&empty, 0, sizeof(arena))
+        memset(&w, 0, sizeof(work))
+        memory, w.memory = empty, &memory
+        try:
+            divide(r, 1, self.directions, &lies, &w)
+            weights = [packed(self.version, r, False) for r in self.layers[layer]]
+            for d in range(self.directions):
+                if tapes[d] is None:
+                    continue
+                r = self.layers[layer][d]
+                w.tape = tape_of(r, tapes[d], rows)
+                add_tasks(&w, r, weights[d], &lies, first_of(x), lies.rows * x.strides[0],
+                          x.strides[0], first_of(y) + d * width, lies.rows * y.strides[0],
+                          y.strides[0], first_of(h[d]), first_of(c[d]))
+            with nogil:
+                run_tasks(&w)
+        finally:
+            arena_return(&memory, &empty)
+
+    def backward(self, Py_ssize_t layer, Py_ssize_t direction, Py_ssize_t first, x, y, tape, h_0,
+                 c_0, batch, grad_y, grad_h, grad_c, grad_x):
+        """The backward pass of a layer and direction, over some steps' rows from `first` on.
+
+        Parameters
+        ----------
+        x, y, grad_y, grad_x : array, (S', D' R) or (S', D R)
+            Of all rows, and both directions; grad_x is written by the first, and the second adds.
+        tape : array
+            As `forward` wrote it.
+        h_0, c_0 : array, (N, R) and (N, H)
+            The state that these rows began in, in the order of `batch`.
+        batch : Batch
+            Of these rows.
+        grad_h, grad_c : array, (L D, N, R) and (L D, N, H)
+            Of all layers and directions: of h_n and c_n going in, of h_0 and c_0 coming out.
+
+        Returns
+        -------
+        grads : dict of str to array
+            For each of the parameters.
+        """
+        cdef:
+            passing p
+            layout lies = full_batch(batch.steps, batch.rows)
+            Cell r = self.layers[layer][direction]
+            Py_ssize_t rows = batch.count, size = self.itemsize
+            Py_ssize_t width = self.directions * self.outputs, row
+            Py_ssize_t k = layer * self.directions + direction
+        check_batch(batch)
+        for array, columns in ((x, r.inputs), (grad_x, r.inputs), (y, width), (grad_y, width)):
+            check_part(array, self.typenum, first, rows, columns)
+        check_array(tape, self.typenum, 6 * rows * self.hidden)
+        check_array(h_0, self.typenum, lies.rows * self.outputs)
+        check_array(c_0, self.typenum, lies.rows * self.hidden)
+        check_array(grad_h, self.typenum, self.states * lies.rows * self.outputs)
+        check_array(grad_c, self.typenum, self.states * lies.rows * self.hidden)
+        sizes, offsets = (batch.sizes, batch.offsets) if batch.ragged else (None, None)
+        grads = self.new_gradients(r, rows)
+        lies.sizes = <const Py_ssize_t *> first_of(sizes)
+        if lies.steps < 1 or lies.rows < 1:
+            return grads
+        memset(&p, 0, sizeof(passing))
+        row = width * size
+        p.adds, p.offsets = direction > 0, <const Py_ssize_t *> first_of(offsets)
+        p.y_row = p.grad_y_row = row
+        p.x = first_of(x) + first * r.inputs * size
+        p.grad_x = first_of(grad_x) + first * r.inputs * size
+        p.y = first_of(y) + first * row + direction * self.outputs * size
+        p.grad_y = first_of(grad_y) + first * row + direction * self.outputs * size
+        p.h_0, p.c_0 = first_of(h_0), first_of(c_0)
+        p.grad_h = first_of(grad_h) + k * lies.rows * self.outputs * size
+        p.grad_c = first_of(grad_c) + k * lies.rows * self.hidden * size
+        p.tape = tape_of(r, tape, rows)
+        run_backward(&p, r, packed(self.version, r, True), &lies, grads)
+        return grads
+
+    cdef dict new_gradients(self, Cell r, Py_ssize_t rows):
+        """To be filled: the first block writes the matrices' gradients, and adds to the others."""
+        cdef int rank
+        cdef dict grads = {}
+        for name, array in r.parameters.items():
+            rank = cnp.PyArray_NDIM(array)
+            if rows > 0 and rank == 2:
+                grads[name] = cnp.PyArray_EMPTY(rank, cnp.PyArray_DIMS(array), self.typenum, 0)
+            else:
+                grads[name] = cnp.PyArray_ZEROS(rank, cnp.PyArray_DIMS(array), self.typenum, 0)
+        return grads
+
+    cpdef tuple zero_state(self, Py_ssize_t rows, int rank=3):
+        """h (L D, N, R) and c (L D, N, H); of rank 2 they are without N."""
+        cdef cnp.npy_intp shape[3]
+        shape[0], shape[1] = self.states, rows
+        shape[rank - 1] = self.outputs
+        h = cnp.PyArray_ZEROS(rank, shape, self.typenum, 0)
+        shape[rank - 1] = self.hidden
+        return h, cnp.PyArray_ZEROS(rank, shape, self.typenum, 0)
+
+    cpdef bint is_input(self, x):
+        """Whether x is an array (T, N, I), (N, T, I) or (T, I) that needs no conversion."""
+        cdef int rank
+        if not is_plain(x, self.typenum):
+            return False
+        rank = cnp.PyArray_NDIM(x)
+        return (2 <= rank <= 3 and cnp.PyArray_DIM(x, rank - 1) == self.inputs
+                and cnp.PyArray_SIZE(x) // self.inputs <= INT_MAX)
+
+    def call(self, x):
+        """The commonest case of all, fast: `x` an array that needs no conversion, zero states.
+
+        Returns
+        -------
+        y, (h_n, c_n)
+            None where x is not so: then the call must go through the checks and `run`.
+        """
+        cdef layout lies
+        cdef cnp.npy_intp *shape
+        cdef cnp.npy_intp wide[3]
+        cdef int rank
+        cdef Py_ssize_t x_row = self.inputs * self.itemsize
+        cdef Py_ssize_t y_row = self.directions * self.outputs * self.itemsize
+        if not self.is_input(x):
+            return None
+        rank, shape = cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x)
+        lies = full_batch(shape[0], shape[1] if rank == 3 else 1)
+        if self.batch_first and rank == 3:
+            lies.steps, lies.rows = lies.rows, lies.steps
+        if lies.steps < 1 or lies.rows < 1:
+            return None
+        wide[0], wide[1] = shape[0], shape[1]
+        wide[rank - 1] = self.directions * self.outputs
+        y = cnp.PyArray_EMPTY(rank, wide, self.typenum, 0)
+        state = self.zero_state(lies.rows, rank)
+        h, c = state
+        if self.batch_first and rank == 3:
+            run_layers(self, None, &lies, cnp.PyArray_BYTES(x), x_row, x_row * lies.steps,
+                       cnp.PyArray_BYTES(y), y_row, y_row * lies.steps,
+                       cnp.PyArray_BYTES(h), cnp.PyArray_BYTES(c))
+        else:
+            run_layers(self, None, &lies, cnp.PyArray_BYTES(x), x_row * lies.rows, x_row,
+                       cnp.PyArray_BYTES(y), y_row * lies.rows, y_row,
+                       cnp.PyArray_BYTES(h), cnp.PyArray_BYTES(c))
+        return y, state
+
+    def step(self, x, out, h, c, Workspace workspace):
+        """One step of a stream, fast: x (N, I), or (I,) where N is 1; h, c as in `run`.
+
+        The workspace is the stream's: from its second step on nothing is allocated.
+
+        Returns
+        -------
+        y : array, (N, R) or (R,)
+            `out` where it was given; None where x or out need conversion or are wrong.
+        """
+        cdef layout lies
+        cdef cnp.npy_intp wide[2]
+        cdef int rank
+        if not is_plain(x, self.typenum):
+            return None
+        rank = cnp.PyArray_NDIM(x)
+        lies = full_batch(1, cnp.PyArray_DIM(h, 1))
+        if lies.rows < 1 or not 1 <= rank <= 2 or cnp.PyArray_DIM(x, rank - 1) != self.inputs:
+            return None
+        if (cnp.PyArray_DIM(x, 0) if rank == 2 else 1) != lies.rows:
+            return None
+        wide[0], wide[rank - 1] = lies.rows, self.outputs
+        if out is None:
+            out = cnp.PyArray_EMPTY(rank, wide, self.typenum, 0)
+        elif not (is_plain(out, self.typenum) and cnp.PyArray_ISWRITEABLE(out)
+                  and cnp.PyArray_NDIM(out) == rank and not overlap(x, out)
+                  and cnp.PyArray_CompareLists(cnp.PyArray_DIMS(out), wide, rank)):
+            return None
+        check_array(h, self.typenum, self.states * lies.rows * self.outputs)
+        check_array(c, self.typenum, self.states * lies.rows * self.hidden)
+        workspace.begin()
+        lies.down = workspace.down
+        workspace.down = not workspace.down
+        try:
+            run_layers(self, workspace, &lies, cnp.PyArray_BYTES(x), 0, self.inputs * self.itemsize,
+                       cnp.PyArray_BYTES(out), 0, self.outputs * self.itemsize,
+                       cnp.PyArray_BYTES(h), cnp.PyArray_BYTES(c))
+        finally:
+            workspace.end()
+        return out
+
+
+cdef inline bint is_plain(x, int typenum) noexcept:
+    """Whether x is an array of this dtype, C-contiguous, aligned and in native byte order."""
+    return (cnp.PyArray_CheckExact(x) and cnp.PyArray_TYPE(x) == typenum
+            and cnp.PyArray_ISCARRAY_RO(x))
+
+
+cdef int check_rows(array, int typenum, Py_ssize_t steps, Py_ssize_t rows,
+                    Py_ssize_t width) except -1:
+    """As `check_array`, of (T, N, F) in any layout whose rows are contiguous."""
+    if not (isinstance(array, cnp.ndarray) and cnp.PyArray_TYPE(array) == typenum
+            and cnp.PyArray_NDIM(array) == 3 and cnp.PyArray_DIM(array, 0) >= steps
+            and cnp.PyArray_DIM(array, 1) == rows and cnp.PyArray_DIM(array, 2) == width
+            and (width == 1 or cnp.PyArray_SIZE(array) == 0
+                 or cnp.PyArray_STRIDE(array, 2) == cnp.PyArray_ITEMSIZE(array))):
+        raise ValueError(f"expected rows ({steps}, {rows}, {width}) of the LSTM's dtype")
+    return 0
+
+
+cdef int check_part(array, int typenum, Py_ssize_t first, Py_ssize_t rows,
+                    Py_ssize_t width) except -1:
+    """An array (S', F) that has these rows."""
+    check_array(array, typenum, len(array) * width)
+    if first < 0 or first + rows > len(array):
+        raise ValueError(f"expected {first + rows} rows, got {len(array)}")
+    return 0
+
+
+cdef inline bint overlap(a, b) noexcept:
+    """Whether two contiguous arrays share memory."""
+    cdef char *first = cnp.PyArray_BYTES(a)
+    cdef char *second = cnp.PyArray_BYTES(b)
+    return first < second + cnp.PyArray_NBYTES(b) and second < first + cnp.PyArray_NBYTES(a)
+
+
+cdef int run_layers(Network net, Workspace workspace, const layout *b, const char *x,
+                    Py_ssize_t x_step, Py_ssize_t x_row, char *y, Py_ssize_t y_step,
+                    Py_ssize_t y_row, char *h, char *c) except -1:
+    """All layers, from x to y, in the workspace or, for None, in memory for this call. Strides in
+    bytes."""
+    cdef char local[LOCAL_BYTES + 64]
+    cdef arena memory, empty
+    memset(&empty, 0, sizeof(arena))
+    memory = empty
+    if workspace is not None:
+        memory = workspace.memory
+    else:
+        memory.memory, memory.size = local + (-<Py_ssize_t> local & 63), LOCAL_BYTES
+    try:
+        return run_layers_in(&memory, net, b, x, x_step, x_row, y, y_step, y_row, h, c)
+    finally:
+        if workspace is not None:
+            workspace.grow(memory.peak)
+        arena_return(&memory, &empty)
+
+
+cdef int run_layers_in(arena *memory, Network net, const layout *b, const char *x,
+                       Py_ssize_t x_step, Py_ssize_t x_row, char *y, Py_ssize_t y_step,
+                       Py_ssize_t y_row, char *h, char *c) except -1:
+    """The layers between write where the last one will, since a layer has read a step before it
+    writes it. Not so with two directions: then they take turns with a second memory.
+    """
+    cdef:
+        Py_ssize_t layers = len(net.layers), layer, d, k, size = net.itemsize
+        Py_ssize_t width = net.outputs * size, spare_row = net.directions * width
+        Py_ssize_t h_size = b.rows * width, c_size = b.rows * net.hidden * size
+        char *spare = NULL
+        char *to
+        Py_ssize_t to_step, to_row
+        arena before
+        work w
+        Cell r
+    if b.steps < 1 or b.rows < 1:
+        return 0
+    memset(&w, 0, sizeof(work))
+    w.memory = memory
+    divide(net.layers[layers - 1][0], layers, net.directions, b, &w)
+    chain_layers(layers, net.directions, b, &w)
+    weights = all_packed(net.store, net.version, net.cells)
+    if net.directions > 1 and layers > 1:
+        spare = take(memory, b.steps * b.rows * spare_row)
+    before = memory[0]
+    for layer in range(layers):
+        to, to_step, to_row = y, y_step, y_row
+        if spare != NULL and (layers - 1 - layer) % 2:
+            to, to_step, to_row = spare, b.rows * spare_row, spare_row
+        for d in range(net.directions):
+            r = net.layers[layer][d]
+            k = layer * net.directions + d
+            add_tasks(&w, r, weights[k], b, x, x_step, x_row, to + d * width, to_step, to_row,
+                      h + k * h_size, c + k * c_size)
+        x, x_step, x_row = to, to_step, to_row
+        if layer + 1 < layers and w.block > 0:
+            continue
+        if w.small:
+            run_tasks(&w)
+        else:
+            with nogil:
+                run_tasks(&w)
+        w.count = 0
+        if layer + 1 < layers:
+            arena_return(memory, &before)
+    return 0

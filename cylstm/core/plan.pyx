@@ -1,0 +1,194 @@
+"""Who does what of a call: shares of the batch, threads, and the workspace of each.
+
+A task is one layer and direction for some of the batch's sequences. Threads take tasks each for
+itself, a layer's close behind those of the layer before where there are too few in one; or all work
+on one, where each has some of the hidden units and all meet after every step. None of it changes an
+output's sum, so the bits do not depend on it.
+"""
+
+cimport numpy as cnp
+from libc.string cimport memset
+
+from cylstm.core.cell cimport Cell
+from cylstm.core.kernels cimport step_tape
+from cylstm.core.memory cimport arena, check_array, first_of, row_width, take
+from cylstm.core.team cimport useful_threads
+from cylstm.core.weights cimport Packed
+
+cnp.import_array()
+
+cdef enum:
+    BLOCK_BYTES = 262144  # of pre-activations that are projected at once: a part of the L2 cache,
+    LEAST_BLOCK = 96      # and rows: with fewer the input weights would be read too often
+    FUSED_ROWS = 4        # from which on a step takes x's share too, where for each row there are
+    FUSED_BYTES = 524288  # at most so many bytes of weights, which come from far at each step
+    SMALL = 100_000             # multiply-adds: a few microseconds
+    ENOUGH_IN_A_STEP = 80_000   # that are worth a meeting after each step
+    ROWS_OF_ONE = 4             # as many sequences keep a thread busy without sharing units
+    CHAIN_STEPS = 8             # after which the next layer follows; more in longer sequences,
+    CHAIN_PARTS = 16            # of which it waits for such a part
+
+
+cdef step_tape tape_of(Cell r, array, Py_ssize_t rows) noexcept:
+    """A tape's arrays, from the first row on."""
+    cdef step_tape tape
+    cdef Py_ssize_t size = rows * r.hidden * (8 if r.is_double else 4)
+    tape.gates = first_of(array)
+    tape.c, tape.tanh_c = <char *> tape.gates + 4 * size, <char *> tape.gates + 5 * size
+    tape.gates_row, tape.c_row = 4 * r.hidden, r.hidden
+    return tape
+
+
+cdef int divide(Cell r, Py_ssize_t layers, Py_ssize_t directions, const layout *b,
+                work *w) except -1:
+    """How many threads and shares, by the work of a layer such as `r`; and the shares' rows."""
+    cdef:
+        double step = 4.0 * r.hidden * (r.inputs + r.outputs)
+        Py_ssize_t share, t, j, n, at = 0
+    w.total = step * b.steps * b.rows * directions
+    w.threads = useful_threads(w.total)
+    w.small = w.total * layers < SMALL
+    w.shares = 1
+    if w.threads > directions and (b.rows >= ROWS_OF_ONE * w.threads
+                                   or step * b.rows < ENOUGH_IN_A_STEP):
+        w.shares = min(w.threads, b.rows)
+    if step * b.rows < ENOUGH_IN_A_STEP or w.shares > 1:
+        w.threads = min(w.threads, w.shares * directions)
+    w.tasks = <task *> take(w.memory, w.shares * directions * sizeof(task))
+    w.order = <Py_ssize_t *> take(w.memory, b.rows * sizeof(Py_ssize_t))
+    for share in range(w.shares):
+        for j in range(share_of(b.rows, share, w.shares)):
+            n = share + j * w.shares
+            w.order[at] = b.order[n] if b.order != NULL else n
+            at += 1
+    if b.sizes == NULL:
+        return 0
+    w.sizes = <Py_ssize_t *> take(w.memory, w.shares * b.steps * sizeof(Py_ssize_t))
+    w.offsets = <Py_ssize_t *> take(w.memory, w.shares * (b.steps + 1) * sizeof(Py_ssize_t))
+    for share in range(w.shares):
+        at = 0
+        for t in range(b.steps):
+            n = share_of(b.sizes[t], share, w.shares)
+            w.sizes[share * b.steps + t] = n
+            w.offsets[share * (b.steps + 1) + t] = at
+            at += n
+        w.offsets[share * (b.steps + 1) + b.steps] = at
+    return 0
+
+
+cdef int chain_layers(Py_ssize_t layers, Py_ssize_t directions, const layout *b, work *w) except -1:
+    """Let each layer follow the one before, a few steps behind, where threads lack work."""
+    cdef int threads
+    if (directions > 1 or layers == 1 or b.steps < 2 * CHAIN_STEPS
+            or w.threads > w.shares):
+        return 0
+    threads = <int> min(useful_threads(w.total * layers), w.shares * layers)
+    if threads <= w.threads:
+        return 0
+    w.threads, w.block = threads, max(CHAIN_STEPS, b.steps // CHAIN_PARTS)
+    w.tasks = <task *> take(w.memory, w.shares * layers * sizeof(task))
+    return 0
+
+
+cdef int add_tasks(work *w, Cell r, Packed weights, const layout *b, const char *x,
+                   Py_ssize_t x_step, Py_ssize_t x_row, char *y, Py_ssize_t y_step,
+                   Py_ssize_t y_row, char *h, char *c) except -1:
+    """The tasks of one layer and direction; h, c are its [rows, R] and [rows, H]."""
+    cdef Py_ssize_t share, first = 0
+    cdef task *t
+    for share in range(w.shares):
+        t = &w.tasks[w.count]
+        memset(t, 0, sizeof(task))
+        w.count += 1
+        t.equations, t.kernel, t.reverse = &weights.equations, r.kernel, r.reverse
+        t.weights, t.weight_ih, t.weight_hr = (
+            weights.weights, weights.weight_ih, weights.weight_hr)
+        t.projected = r.weight_hr != NULL
+        t.itemsize = 8 if r.is_double else 4
+        t.inputs, t.hidden, t.outputs = r.inputs, r.hidden, r.outputs
+        t.steps, t.rows, t.most = b.steps, b.rows, share_of(b.rows, share, w.shares)
+        t.begins, t.tape, t.down = b.begins, w.tape, b.down
+        t.order = w.order + first
+        first += t.most
+        if b.sizes != NULL:
+            t.sizes = w.sizes + share * b.steps
+            t.offsets = w.offsets + share * (b.steps + 1)
+        t.x, t.x_step, t.x_row = x, x_step, x_row
+        t.y, t.y_step, t.y_row = y, y_step, y_row
+        t.h_row = w.shares * r.outputs * t.itemsize
+        t.c_row = w.shares * r.hidden * t.itemsize
+        t.h, t.c = h + share * t.h_row // w.shares, c + share * t.c_row // w.shares
+        t.followed = w.block > 0
+        t.block = w.block if t.followed else b.steps
+        if t.followed and w.count > w.shares:
+            t.source = &(t - w.shares).finished
+        t.fused = not t.followed and is_fused(t)
+        if not t.fused:
+            t.weights = weights.weight_hh
+        # Rows of x at equal distances through all steps are read where they lie.
+        t.gather = not t.fused and (w.shares > 1 or (b.begins == NULL and (
+            b.sizes != NULL or (b.rows > 1 and x_step != b.rows * x_row))))
+        if not (t.gather or t.fused) and b.rows == 1 and b.begins == NULL:
+            t.x_row = x_step
+        add_workspace(t, w.memory)
+    return 0
+
+
+cdef bint is_fused(const task *t) noexcept nogil:
+    """Whether a step's product takes x's share: it saves a way through memory, and costs one of the
+    input weights at each step."""
+    cdef Py_ssize_t rows = rows_between(t, 0, t.steps) // t.steps
+    cdef Py_ssize_t weights = t.weights.tiles * t.weights.tile_step * t.itemsize
+    if t.kernel.flat:
+        return False
+    return t.steps == 1 or (rows >= FUSED_ROWS and weights // rows <= FUSED_BYTES)
+
+
+cdef int add_workspace(task *t, arena *memory) except -1:
+    cdef:
+        Py_ssize_t width = t.kernel.width, tiles = t.weights.tiles, size = t.itemsize
+        Py_ssize_t most, rows, state
+    t.z_width = row_width(4 * tiles * width, size)
+    t.c_width = row_width(tiles * width, size)
+    t.h_at = (t.inputs + width - 1) // width * width if t.fused else 0
+    t.v_width = row_width(t.h_at + max(tiles, 4 * t.weight_hr.tiles) * width, size)
+    most = max(LEAST_BLOCK, BLOCK_BYTES // (t.z_width * size))
+    t.block = t.steps if t.fused else max(1, min(t.block, most // t.most))
+    rows = 0 if t.fused else t.block * t.most
+    state = t.most * (2 * t.v_width + 2 * t.c_width)
+    t.v_now = take(
+        memory, (state + rows * (t.z_width + (t.inputs if t.gather else 0))) * size)
+    t.v_next = t.v_now + t.most * t.v_width * size
+    t.c_now = t.v_next + t.most * t.v_width * size
+    t.unprojected = t.c_now + t.most * t.c_width * size
+    t.z_block = t.unprojected + t.most * t.c_width * size
+    t.x_block = t.z_block + rows * t.z_width * size
+    memset(t.v_now, 0, state * size)
+    return 0
+
+
+cdef int check_batch(batch) except -1:
+    """A ragged batch's sizes fall from at most N, and its order is of N sequences."""
+    cdef Py_ssize_t j, before, rows = batch.rows, steps = batch.steps
+    cdef const Py_ssize_t *sizes
+    cdef const Py_ssize_t *order
+    cdef const Py_ssize_t *offsets
+    if not batch.ragged:
+        return 0
+    check_array(batch.sizes, cnp.NPY_INTP, steps)
+    check_array(batch.order, cnp.NPY_INTP, rows)
+    check_array(batch.offsets, cnp.NPY_INTP, steps + 1)
+    sizes = <const Py_ssize_t *> first_of(batch.sizes)
+    order = <const Py_ssize_t *> first_of(batch.order)
+    offsets = <const Py_ssize_t *> first_of(batch.offsets)
+    before = rows
+    for j in range(steps):
+        if not 0 <= sizes[j] <= before or offsets[j + 1] - offsets[j] != sizes[j]:
+            raise ValueError("batch: expected sizes that fall, and their sums")
+        before = sizes[j]
+    for j in range(rows):
+        if not 0 <= order[j] < rows:
+            raise ValueError(f"batch: expected an order of {rows} sequences")
+    if offsets[0] != 0:
+        raise ValueError("batch: expected offsets from 0")
+    return 0

@@ -1,0 +1,87 @@
+"""The process's threads: how many a call may use, and how many are worth it. See src/team.h."""
+
+cimport openmp
+
+cylstm_watch_forks()
+
+cdef enum:
+    ENOUGH = 250_000    # multiply-adds that are worth another thread
+    MOST_FOR_A_CPU = 4  # threads
+
+cdef int _chosen = 0  # by set_num_threads; 0 for none
+
+
+def set_num_threads(n):
+    """Set how many threads a call may use, for the whole process.
+
+    Parameters
+    ----------
+    n : int
+        From 1 up.
+
+    Notes
+    -----
+    Until then it is what OpenMP would use: ``OMP_NUM_THREADS``, threadpoolctl's limits and the
+    process's CPU affinity count. A call too small to gain from threads uses one; calls at once
+    share as many.
+    """
+    global _chosen
+    from cylstm.checks import whole
+
+    _chosen = whole("n", n, 1)
+
+
+def get_num_threads():
+    """How many threads a call may use; see `set_num_threads`."""
+    return _num_threads()
+
+
+cdef int _num_threads() noexcept:
+    return _chosen or min(openmp.omp_get_max_threads(), _QUOTA)
+
+
+cdef int useful_threads(double total) noexcept:
+    """As many as the work is worth; far more than there are CPUs would only wait for each other."""
+    cdef int threads
+    if total < 2 * ENOUGH:
+        return 1
+    threads = _num_threads()
+    if threads > MOST_FOR_A_CPU:  # else no need to ask the system, which takes longer than a step
+        threads = min(threads, MOST_FOR_A_CPU * openmp.omp_get_num_procs())
+    return max(1, <int> min(<double> threads, total / ENOUGH))
+
+
+def _quota():
+    """The whole CPUs that this process's control group may use, as Linux tells (cgroup v2, v1)."""
+    for name, period in (("cpu.max", None), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            with open(f"/sys/fs/cgroup/{name}") as file:
+                quota = file.read().split()
+            if period is not None:
+                with open(f"/sys/fs/cgroup/{period}") as file:
+                    quota += file.read().split()
+            if int(quota[0]) > 0:
+                return max(1, int(quota[0]) // int(quota[1]))
+        except (OSError, ValueError, IndexError):
+            continue
+    return 2**31 - 1
+
+
+cdef int _QUOTA = _quota()
+
+
+cdef void run_team(int most, manner how, member_work work, void *arg) noexcept nogil:
+    cylstm_run(most, how, work, arg)
+
+
+cdef void wait_for_team(barrier *b, int size) noexcept nogil:
+    if size > 1:
+        cylstm_wait(b, size)
+
+
+cdef void advance(progress *p, int done) noexcept nogil:
+    cylstm_advance(p, done)
+
+
+cdef void await_progress(progress *p, int least) noexcept nogil:
+    cylstm_await(p, least)

@@ -1,0 +1,58 @@
+"""The memory that a stream's steps compute in."""
+
+import os
+
+from libc.stdlib cimport free
+from posix.stdlib cimport posix_memalign
+
+
+cdef int _process = 1  # one more in each child of a fork
+
+
+def _after_in_child():
+    global _process
+    _process += 1
+
+
+os.register_at_fork(after_in_child=_after_in_child)
+
+
+cdef class Workspace:
+    """Memory that a stream's steps compute in, as large as the last one wanted it; and whether one
+    is under way."""
+
+    cpdef int begin(self) except -1:
+        """Before a step, or what else reads or changes the state."""
+        if self.taken == _process:
+            raise RuntimeError("stream: it is in use by another thread; give each thread its own")
+        if self.taken:
+            raise RuntimeError("stream: the process was forked amid a step, so its state is of "
+                               "none; set it, or reset all of it")
+        self.taken = _process
+        return 0
+
+    cpdef int end(self) except -1:
+        """After it."""
+        self.taken = 0
+        return 0
+
+    def forget_fork(self):
+        """Before the whole state is set anew."""
+        if self.taken != _process:
+            self.taken = 0
+
+    def __dealloc__(self):
+        free(self.memory.memory)
+
+    def __reduce__(self):
+        return Workspace, ()
+
+    cdef int grow(self, Py_ssize_t size) except -1:
+        cdef void *memory = NULL
+        if size <= self.memory.size:
+            return 0
+        if posix_memalign(&memory, 64, size):
+            raise MemoryError(f"no memory for {size} bytes of workspace")
+        free(self.memory.memory)
+        self.memory.memory, self.memory.size = <char *> memory, size
+        return 0
