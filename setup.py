@@ -104,6 +104,7 @@ setup(
     ext_modules=cythonize(
         [
             extension("core.access"),
+            extension("core.affine"),
             extension("core.backward"),
             extension("core.blas", "src/exclusive.c"),
             extension("core.cell"),
@@ -114,9 +115,9 @@ setup(
             extension("core.plan"),
             extension("core.products"),
             extension("core.team", "src/team.c", openmp=True),
+            extension("core.training"),
             extension("core.weights"),
             extension("core.workspace"),
-            extension("train._optimizers"),
         ],
         build_dir=GENERATED,
         include_path=[GENERATED],

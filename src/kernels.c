@@ -2,7 +2,9 @@
  * ISA (its name, bare), VECTOR_BYTES and REAL_IS_DOUBLE defined, and that set's compiler flags.
  */
 #include "cell.h"
+#include "losses.h"
 #include "product.h"
+#include "updates.h"
 
 /* Loads vector j of [.., H] gates or peepholes that lie H reals apart. */
 INLINE void load_each(vec *to, int count, const real *from, ptrdiff_t hidden, ptrdiff_t n) {
@@ -276,7 +278,8 @@ static void add(ptrdiff_t n, const void *x, void *to) {
     .isa = QUOTED(ISA), .width = (int)VLEN, .group = MOST_ROWS, .activate = activate, .add = add, \
     .cell_backward = cell_backward, .sum_gradients = sum_gradients, .cell_output = cell_output,   \
     .packed_tiles = packed_tiles, .pack = pack, .pack_columns = pack_columns,                     \
-    .add_outer = add_outer, .transpose = transpose
+    .add_outer = add_outer, .transpose = transpose, .cross_entropy = cross_entropy, .sgd = sgd,   \
+    .adam = adam, .rmsprop = rmsprop, .sum_of_squares = sum_of_squares, .scale = scale
 
 extern const kernels TABLE(ISA, DTYPE)[2];
 const kernels TABLE(ISA, DTYPE)[2] = {

@@ -73,6 +73,22 @@ typedef struct {
     int down;                      /* whether to sweep the tiles from the last to the first */
 } packed_step;
 
+/* What an optimizer's update of a parameter is made with; each has some of it. */
+typedef struct {
+    double rate;          /* of learning; Adam's with the correction of the mean's bias, */
+    double correction;    /* and that of the root of the mean square's */
+    double momentum;      /* what the velocity keeps */
+    int nesterov;
+    double mean, square;  /* what the running means keep */
+    double eps;
+    double decay, shrink; /* what part of the parameter its gradient grows by; what part is kept */
+} update_rule;
+
+/* Of n numbers of a parameter, by their gradient and what is kept for them: by sgd the velocity, by
+ * adam mean and square, by rmsprop square and velocity. A velocity may be NULL for none. */
+typedef void update(const update_rule *rule, ptrdiff_t n, void *parameter, const void *gradient,
+                    void *first, void *second);
+
 typedef struct {
     const char *isa;
     int width; /* reals in a vector */
@@ -126,6 +142,15 @@ typedef struct {
     /* to[m, n] := from' for from [n, m]. */
     void (*transpose)(ptrdiff_t n, ptrdiff_t m, const void *from, ptrdiff_t from_row, void *to,
                       ptrdiff_t to_row);
+
+    /* For n rows of logits [n, classes] the losses, -log softmax(logits)[label], and `each` times their
+       gradient; zero for a label of -1. */
+    void (*cross_entropy)(ptrdiff_t n, ptrdiff_t classes, const void *logits,
+                          const ptrdiff_t *labels, double each, void *gradient, double *losses);
+
+    update *sgd, *adam, *rmsprop;
+    double (*sum_of_squares)(ptrdiff_t n, const void *x);
+    void (*scale)(ptrdiff_t n, double by, void *x); /* x *= by */
 
     /* One step for the hidden units of tiles [from, to): v w, then the cell. The weights are packed. */
     void (*step)(const cell *k, const packed_matrix *w, ptrdiff_t n, const packed_step *s,

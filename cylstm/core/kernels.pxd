@@ -70,6 +70,20 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t y_row
         bint down
 
+    ctypedef struct update_rule:
+        double rate
+        double correction
+        double momentum
+        bint nesterov
+        double mean
+        double square
+        double eps
+        double decay
+        double shrink
+
+    ctypedef void update(const update_rule *, Py_ssize_t, void *, const void *, void *,
+                         void *) noexcept nogil
+
     ctypedef struct kernels:
         const char *isa
         int width
@@ -95,6 +109,13 @@ cdef extern from "kernels.h" nogil:
                           Py_ssize_t, void *, Py_ssize_t, bint, void *) noexcept nogil
         void (*transpose)(Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *,
                           Py_ssize_t) noexcept nogil
+        void (*cross_entropy)(Py_ssize_t, Py_ssize_t, const void *, const Py_ssize_t *, double,
+                              void *, double *) noexcept nogil
+        update *sgd
+        update *adam
+        update *rmsprop
+        double (*sum_of_squares)(Py_ssize_t, const void *) noexcept nogil
+        void (*scale)(Py_ssize_t, double, void *) noexcept nogil
         void (*step)(const cell *, const packed_matrix *, Py_ssize_t, const packed_step *,
                      Py_ssize_t, Py_ssize_t) noexcept nogil
 

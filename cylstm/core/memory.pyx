@@ -28,7 +28,7 @@ cdef int check_array(array, int typenum, Py_ssize_t size) except -1:
     """What is read or written through a pointer is what it is said to be, whoever made it."""
     if not (isinstance(array, cnp.ndarray) and cnp.PyArray_TYPE(array) == typenum
             and cnp.PyArray_ISCARRAY_RO(array) and cnp.PyArray_SIZE(array) == size):
-        raise ValueError(f"expected a contiguous array of {size} numbers, of its LSTM's dtype")
+        raise ValueError(f"expected a contiguous array of {size} numbers, of one dtype")
     return 0
 
 

@@ -1,7 +1,7 @@
 # Packed weights.
 
 from cylstm.core.cell cimport Cell
-from cylstm.core.kernels cimport cell, packed_matrix
+from cylstm.core.kernels cimport cell, kernels, packed_matrix, packing
 
 
 cdef class Version:
@@ -19,3 +19,8 @@ cdef class Packed:
 
 cdef list all_packed(store, Version version, list cells)
 cdef Packed packed(Version version, Cell r, bint transposed)
+cdef int pack_seldom(const kernels *kernel, Py_ssize_t size, list memory, const void *matrix,
+                     Py_ssize_t rows, Py_ssize_t columns, packed_matrix *to) except -1
+cdef bint is_narrow(const kernels *kernel, Py_ssize_t depth, Py_ssize_t outputs) noexcept
+cdef int new_matrix(const kernels *kernel, Py_ssize_t size, list memory, const packing *how,
+                    bint has_bias, packed_matrix *to) except -1

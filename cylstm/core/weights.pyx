@@ -7,7 +7,7 @@ from libc.string cimport memcpy
 import numpy as np
 
 from cylstm.core.cell cimport Cell
-from cylstm.core.kernels cimport packed_matrix, packing
+from cylstm.core.kernels cimport kernels, packed_matrix, packing
 from cylstm.core.memory cimport first_of
 
 from cylstm.core.memory import aligned_empty
@@ -15,7 +15,7 @@ from cylstm.core.memory import aligned_empty
 cnp.import_array()
 
 cdef enum:
-    IN_PLACE_BYTES = 2097152  # of W_ih, that backward takes as it is; more miss the cache too often
+    IN_PLACE_BYTES = 2097152  # of a matrix taken as it is; more miss the cache too often
 
 
 cdef class Version:
@@ -83,62 +83,73 @@ cdef int pack_weights(Cell r, Packed made) except -1:
     """For x W_ih', h W_hh' and h W_hr'."""
     cdef packing how = packing(True, False, r.hidden, r.inputs, r.inputs, 1)
     cdef packing both = packing(True, False, r.hidden, r.inputs + r.outputs, 0, 0)
+    cdef Py_ssize_t size = 8 if r.is_double else 4
     if made.weights.weights == NULL:
-        new_matrix(r, made.memory, &both, &made.weights)
+        new_matrix(r.kernel, size, made.memory, &both, True, &made.weights)
         made.weight_ih = made.weight_hh = made.weights
         made.weight_ih.depth, made.weight_hh.depth = r.inputs, r.outputs
         made.weight_hh.bias = NULL
         made.weight_hh.weights = (<char *> made.weights.weights
-                                  + r.inputs * made.weights.k_step * (8 if r.is_double else 4))
+                                  + r.inputs * made.weights.k_step * size)
     r.kernel.pack(&how, r.weight_ih, r.bias, &made.weight_ih)
     how.depth = how.row_step = r.outputs
     r.kernel.pack(&how, r.weight_hh, NULL, &made.weight_hh)
     if r.weight_hr != NULL:
         how = packing(False, False, r.outputs, r.hidden, r.hidden, 1)
-        pack_matrix(r, made.memory, r.weight_hr, &how, &made.weight_hr)
+        if made.weight_hr.weights == NULL:
+            new_matrix(r.kernel, size, made.memory, &how, False, &made.weight_hr)
+        r.kernel.pack(&how, r.weight_hr, NULL, &made.weight_hr)
     return 0
 
 
 cdef int pack_transposes(Cell r, Packed made) except -1:
-    """For dz W_ih, dz W_hh and dh W_hr. W_ih serves as it is, if of whole tiles and not large:
-    it is read for many rows at once."""
-    cdef Py_ssize_t tile = 4 * r.kernel.width, depth = 4 * r.hidden
-    if r.inputs % tile == 0 and r.parameters["weight_ih"].nbytes <= IN_PLACE_BYTES:
-        made.weight_ih = packed_matrix(False, r.inputs // tile, depth, tile, r.inputs, r.weight_ih,
-                                       NULL)
-    else:
-        pack_transpose(r, made.memory, r.weight_ih, depth, r.inputs, &made.weight_ih)
-    pack_transpose(r, made.memory, r.weight_hh, depth, r.outputs, &made.weight_hh)
+    """For dz W_ih, dz W_hh and dh W_hr."""
+    cdef Py_ssize_t depth = 4 * r.hidden, size = 8 if r.is_double else 4
+    pack_seldom(r.kernel, size, made.memory, r.weight_ih, depth, r.inputs, &made.weight_ih)
+    pack_transpose(r.kernel, size, made.memory, r.weight_hh, depth, r.outputs, &made.weight_hh)
     if r.weight_hr != NULL:
-        pack_transpose(r, made.memory, r.weight_hr, r.outputs, r.hidden, &made.weight_hr)
+        pack_transpose(r.kernel, size, made.memory, r.weight_hr, r.outputs, r.hidden,
+                       &made.weight_hr)
     return 0
 
 
-cdef int pack_transpose(Cell r, list memory, const void *matrix, Py_ssize_t rows,
-                        Py_ssize_t columns, packed_matrix *to) except -1:
-    cdef bint narrow = columns <= 2 * r.kernel.width and rows % 4 == 0 and not r.kernel.flat
+cdef int pack_seldom(const kernels *kernel, Py_ssize_t size, list memory, const void *matrix,
+                     Py_ssize_t rows, Py_ssize_t columns, packed_matrix *to) except -1:
+    """As `pack_transpose`, of what is read for many rows at once: a matrix of whole tiles that is not
+    large serves as it is."""
+    cdef Py_ssize_t tile = 4 * kernel.width
+    if columns % tile or rows * columns * size > IN_PLACE_BYTES:
+        return pack_transpose(kernel, size, memory, matrix, rows, columns, to)
+    to[0] = packed_matrix(False, columns // tile, rows, tile, columns, matrix, NULL)
+    return 0
+
+
+cdef int pack_transpose(const kernels *kernel, Py_ssize_t size, list memory, const void *matrix,
+                        Py_ssize_t rows, Py_ssize_t columns, packed_matrix *to) except -1:
+    """The matrix (rows, columns) for x m, x (..., rows)."""
+    cdef bint narrow = is_narrow(kernel, rows, columns)
     cdef packing how = packing(False, narrow, columns, rows, 1, columns)
-    return pack_matrix(r, memory, matrix, &how, to)
-
-
-cdef int pack_matrix(Cell r, list memory, const void *matrix, const packing *how,
-                     packed_matrix *to) except -1:
     if to.weights == NULL:
-        new_matrix(r, memory, how, to)
-    r.kernel.pack(how, matrix, NULL, to)
+        new_matrix(kernel, size, memory, &how, False, to)
+    kernel.pack(&how, matrix, NULL, to)
     return 0
 
 
-cdef int new_matrix(Cell r, list memory, const packing *how, packed_matrix *to) except -1:
-    """Memory for packed weights, and for gates a bias."""
-    cdef Py_ssize_t tile = (1 if how.narrow else 4) * r.kernel.width
-    dtype = r.parameters["weight_ih"].dtype
-    to.narrow, to.tiles, to.depth = how.narrow, r.kernel.packed_tiles(how), how.depth
+cdef bint is_narrow(const kernels *kernel, Py_ssize_t depth, Py_ssize_t outputs) noexcept:
+    return outputs <= 2 * kernel.width and depth % 4 == 0 and not kernel.flat
+
+
+cdef int new_matrix(const kernels *kernel, Py_ssize_t size, list memory, const packing *how,
+                    bint has_bias, packed_matrix *to) except -1:
+    """Memory for packed weights, and for a bias."""
+    cdef Py_ssize_t tile = (1 if how.narrow else 4) * kernel.width
+    dtype = np.dtype("float64" if size == 8 else "float32")
+    to.narrow, to.tiles, to.depth = how.narrow, kernel.packed_tiles(how), how.depth
     to.tile_step, to.k_step = how.depth * tile, tile
-    if r.kernel.flat:
+    if kernel.flat:
         to.tile_step, to.k_step = tile, to.tiles * tile
     weights = aligned_empty(to.tiles * how.depth * tile, dtype)
-    bias = aligned_empty(to.tiles * tile, dtype) if how.gated else None
+    bias = aligned_empty(to.tiles * tile, dtype) if has_bias else None
     memory += [weights, bias]
     to.weights, to.bias = first_of(weights), first_of(bias)
     return 0

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cylstm import checks
-from cylstm.train._optimizers import sum_of_squares
+from cylstm.core import training
 
 __all__ = ["RowGradient", "clip_grad_norm", "clip_grad_value"]
 
@@ -152,7 +152,7 @@ def clip_grad_norm(
     scale = max_norm / (norm + 1e-6)  # PyTorch's formula, its 1e-6 included
     if scale < 1:
         for gradient in arrays:
-            np.multiply(gradient, scale, out=gradient)
+            _scale(gradient, scale)
     return norm
 
 
@@ -208,7 +208,14 @@ def positive(name: str, value: float) -> float:
 
 def _sum_of_squares(gradient: Array) -> float:
     native = gradient.astype(gradient.dtype.newbyteorder("="), copy=False)
-    return sum_of_squares(np.ascontiguousarray(native).reshape(-1))
+    return training.sum_of_squares(np.ascontiguousarray(native))
+
+
+def _scale(gradient: Array, factor: float) -> None:
+    if gradient.flags.c_contiguous and gradient.dtype.isnative:
+        training.scale(gradient, factor)
+    else:
+        np.multiply(gradient, factor, out=gradient)
 
 
 def first_nonfinite(grads: Mapping[str, Gradient]) -> str:

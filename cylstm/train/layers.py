@@ -22,7 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cylstm import checks
+from cylstm.core import training
 from cylstm.core.access import reading, writing
+from cylstm.core.affine import Affine
 from cylstm.io.safetensors import write_model
 from cylstm.lstm import LSTM, lstm_from_file
 from cylstm.parameters import Lent, Parameters, checked
@@ -342,16 +344,14 @@ class Embedding(Layer):
         """
         grad_y = _as_array("grad_y", grad_y, self.dtype)
         _check_gradient(grad_y, (*tape.shape, self.embedding_dim))
-        values = grad_y.reshape(-1, self.embedding_dim)
-        rows, place = np.unique(tape, return_inverse=True)
-        order = np.argsort(place.reshape(-1), kind="stable")  # the same things side by side
-        starts = np.searchsorted(place.reshape(-1)[order], np.arange(len(rows)))
-        sums = np.add.reduceat(values[order], starts) if len(rows) else values
+        values = np.ascontiguousarray(grad_y.reshape(-1, self.embedding_dim))
+        ids = tape.reshape(-1).astype(np.intp)
+        rows, sums = training.sums_by_id(ids, np.argsort(ids, kind="stable"), values)
         if self.padding_idx is not None:
             learns = rows != self.padding_idx
             rows, sums = rows[learns], sums[learns]
         shape = self.num_embeddings, self.embedding_dim
-        return None, {"weight": RowGradient(rows.astype(np.intp), sums, shape)}
+        return None, {"weight": RowGradient(rows, sums, shape)}
 
 
 class Linear(Layer):
@@ -462,7 +462,7 @@ class Linear(Layer):
         """
         x = self._checked_input(x)
         with self._store.reading():
-            return self._map(x), (x.copy(), self._store.version.changes)
+            return self._map(x), (x.copy(order="C"), self._store.version.changes)
 
     def _checked_input(self, x: Array) -> Array:
         x = _as_array("x", x, self.dtype)
@@ -470,13 +470,17 @@ class Linear(Layer):
             raise ValueError(f"x: expected shape (..., {self.in_features}), got {x.shape}")
         return x
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_affine"}
+
+    @cached_property
+    def _affine(self) -> Affine:
+        store = self._store
+        return Affine(store.views["weight"], store.views.get("bias"), store.version)
+
     def _map(self, x: Array) -> Array:
-        # One product over all rows: NumPy would make one for each matrix of a stack.
-        parameters = self._store.views
-        y = x.reshape(-1, self.in_features) @ parameters["weight"].T
-        if self.bias:
-            y += parameters["bias"]
-        return y.reshape(*x.shape[:-1], self.out_features)
+        rows = np.ascontiguousarray(x.reshape(-1, self.in_features))
+        return self._affine.run(rows).reshape(*x.shape[:-1], self.out_features)
 
     def backward(self, tape: tuple[Array, int], grad_y: Array) -> tuple[Array, dict[str, Array]]:
         """Return the gradients of the input and of the parameters.
@@ -504,14 +508,15 @@ class Linear(Layer):
         x, changes = tape
         grad_y = _as_array("grad_y", grad_y, self.dtype)
         _check_gradient(grad_y, (*x.shape[:-1], self.out_features))
-        rows = grad_y.reshape(-1, self.out_features)
-        grads = {"weight": rows.T @ x.reshape(-1, self.in_features)}
-        if self.bias:
-            grads["bias"] = rows.sum(axis=0)
+        rows = np.ascontiguousarray(grad_y.reshape(-1, self.out_features))
         with self._store.reading():
             if changes != self._store.version.changes:
                 raise ValueError("tape: the parameters have changed since forward; run it again")
-            return (rows @ self._store.views["weight"]).reshape(x.shape), grads
+            grad_x, weight, bias = self._affine.backward(x.reshape(-1, self.in_features), rows)
+        grads = {"weight": weight}
+        if self.bias:
+            grads["bias"] = bias
+        return grad_x.reshape(x.shape), grads
 
 
 class Dropout(Layer):

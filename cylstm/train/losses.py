@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cylstm import checks
+from cylstm.core import training
 
 __all__ = ["IGNORED", "cross_entropy_loss", "huber_loss", "mae_loss", "mse_loss"]
 
@@ -181,21 +182,12 @@ def cross_entropy_loss(
         raise ValueError("prediction: expected logits of shape (..., C), got shape ()")
     labels, counts = _labels(prediction, target, ignore_index, where)
     rows = prediction.reshape(-1, prediction.shape[-1])
-    labels, counts = labels.reshape(-1), counts.reshape(-1)
-    top = rows.max(axis=1, keepdims=True)
-    with np.errstate(over="ignore", under="ignore"):  # logits far apart: a probability of zero
-        gradient = np.exp(rows - top)
-    total = gradient.sum(axis=1, keepdims=True)
-    each = np.arange(len(rows))
-    # In float64: the difference of two finite float32 may pass float32's range.
-    ahead = rows[each, labels].astype(np.float64) - top[:, 0]
+    labels[~counts] = -1
     count = int(np.count_nonzero(counts))
-    loss = float(np.sum((np.log(total[:, 0], dtype=np.float64) - ahead)[counts])) / count
-    gradient /= total
-    gradient[each, labels] -= 1
-    gradient[~counts] = 0
-    gradient /= count
-    return loss, gradient.reshape(prediction.shape)
+    losses, gradient = training.cross_entropy(
+        np.ascontiguousarray(rows), labels.reshape(-1), 1 / count
+    )
+    return float(losses.sum()) / count, gradient.reshape(prediction.shape)
 
 
 def _error(prediction: Array, target: Array, where: Mask | None) -> tuple[Array, int]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from cylstm import checks
 from cylstm.parameters import checked
-from cylstm.train import _optimizers as fused
+from cylstm.core import training
 from cylstm.train.gradients import Gradient, RowGradient, checked_gradient
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
@@ -235,17 +235,13 @@ class SGD(Optimizer):
     def _update(
         self, parameter: Array, gradient: Array, rows: Rows, *, velocity: Array | None = None
     ) -> None:
-        untouched = parameter if velocity is None else velocity
-        fused.sgd(
-            parameter,
-            gradient,
-            rows,
-            untouched,
-            self.lr,
-            self._momentum,
-            self._weight_decay,
-            self._nesterov,
-        )
+        rule = _RULE | {
+            "rate": self.lr,
+            "momentum": self._momentum,
+            "nesterov": self._nesterov,
+            "decay": self._weight_decay,
+        }
+        training.change("sgd", rule, parameter, gradient, rows, velocity)
 
 
 class Adam(Optimizer):
@@ -326,13 +322,17 @@ class Adam(Optimizer):
         self, parameter: Array, gradient: Array, rows: Rows, *, mean: Array, square: Array
     ) -> None:
         beta1, beta2 = self._betas
-        added, shrink = self._decays()
-        rate, correction = (
-            self.lr / (1 - beta1**self.steps),
-            math.sqrt(1 - beta2**self.steps),
-        )
-        kept = mean, square, rate, beta1, beta2, self._eps, correction
-        fused.adam(parameter, gradient, rows, *kept, added, shrink)
+        decay, shrink = self._decays()
+        rule = _RULE | {
+            "rate": self.lr / (1 - beta1**self.steps),
+            "correction": math.sqrt(1 - beta2**self.steps),
+            "mean": beta1,
+            "square": beta2,
+            "eps": self._eps,
+            "decay": decay,
+            "shrink": shrink,
+        }
+        training.change("adam", rule, parameter, gradient, rows, mean, square)
 
     def _decays(self) -> tuple[float, float]:
         """What part of the parameter is added to its gradient, and what part of it is kept."""
@@ -468,10 +468,19 @@ class RMSprop(Optimizer):
         square: Array,
         velocity: Array | None = None,
     ) -> None:
-        untouched = square if velocity is None else velocity
-        settings = self.lr, self._alpha, self._eps, self._momentum, self._weight_decay
-        fused.rmsprop(parameter, gradient, rows, square, untouched, *settings)
+        rule = _RULE | {
+            "rate": self.lr,
+            "momentum": self._momentum,
+            "square": self._alpha,
+            "eps": self._eps,
+            "decay": self._weight_decay,
+        }
+        training.change("rmsprop", rule, parameter, gradient, rows, square, velocity)
 
+
+_RULE = dict.fromkeys(
+    ("rate", "correction", "momentum", "nesterov", "mean", "square", "eps", "decay", "shrink"), 0.0
+)  # what `cylstm.core.training.change` wants of each optimizer
 
 _ONLY_ROW = np.zeros(1, np.intp)
 

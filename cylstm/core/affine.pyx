@@ -1,0 +1,310 @@
+"""An affine map over many rows, y = x W' + b, forward and backward, with packed weights and threads.
+
+An output is one sum in one order, whatever rows are beside it and however many threads there are: so
+are its bits.
+"""
+
+cimport numpy as cnp
+from cpython.ref cimport Py_REFCNT
+from libc.string cimport memcpy, memset
+
+from cylstm.core.kernels cimport kernels, packed_matrix, packing, table
+from cylstm.core.memory cimport arena, arena_return, check_array, first_of, take
+from cylstm.core.plan cimport copy_rows
+from cylstm.core.products cimport (
+    add_products,
+    columns_of,
+    end_outer,
+    multiply_rows,
+    new_outer,
+    outer,
+    pointers,
+    product_workspace,
+    share_begin,
+    summed,
+    sums_workspace,
+)
+from cylstm.core.team cimport TAKE, counter, cylstm_next, run_team, useful_threads
+from cylstm.core.weights cimport Version, is_narrow, new_matrix, pack_seldom
+
+from cylstm.core.kernels import ISA, PRODUCT
+
+cnp.import_array()
+
+cdef enum:
+    ROWS = 192            # of a unit of work, forward and of the sums of backward,
+    TILE_BYTES = 131072   # and weights of one, that its rows share: a part of the L2 cache
+    INPUT_ROWS = 96       # of a unit of x's gradient
+    SMALL = 100_000       # multiply-adds: a few microseconds, the GIL is kept for
+
+
+cdef class Copy:
+    """The weight, packed; nothing in it changes while a call has it."""
+
+    cdef packed_matrix weight
+    cdef list memory
+    cdef Py_ssize_t changes
+
+
+cdef struct mapping:
+    const kernels *kernel
+    packed_matrix weight
+    Py_ssize_t size, rows, outputs
+    const char *x
+    Py_ssize_t x_row    # reals
+    const char *bias    # NULL where the packed weight has it, or there is none
+    char *y             # [rows, outputs]
+    Py_ssize_t row_blocks, tiles_each, units
+    counter next
+    char *memory        # each member's
+    Py_ssize_t memory_each
+
+
+cdef struct passing:
+    summed sums         # of a block of rows
+    outer weight
+    packed_matrix transposed
+    Py_ssize_t inputs, outputs, rows
+    const char *x       # [rows, inputs]
+    const char *grad_y  # [rows, outputs]
+    char *grad_x        # [rows, inputs]
+    char *grad_bias     # [outputs]; NULL for none
+    Py_ssize_t shares   # of the sums,
+    Py_ssize_t units    # then blocks of grad_x
+    counter next
+    char *memory
+    Py_ssize_t memory_each
+
+
+cdef class Affine:
+    """The map of a weight (outputs, inputs) and a bias (outputs,) or None.
+
+    The arrays are shared with the caller, who lets nobody change them during a call.
+
+    Parameters
+    ----------
+    weight, bias : array
+    version : Version
+        Of the two.
+    """
+
+    cdef object weight, bias
+    cdef Version version
+    cdef const kernels *kernel
+    cdef Py_ssize_t inputs, outputs, size
+    cdef int typenum
+    cdef dict copies  # of the weight, for x W' and for dy W
+
+    def __init__(self, weight, bias, Version version, *, str isa=ISA, str product=PRODUCT):
+        self.weight, self.bias, self.version = weight, bias, version
+        self.outputs, self.inputs = weight.shape
+        self.size, self.typenum = weight.dtype.itemsize, weight.dtype.num
+        self.kernel = table(isa, self.size == 8, product)
+        self.copies = {}
+
+    def run(self, x):
+        """y (rows, outputs) of x (rows, inputs), contiguous."""
+        cdef mapping m
+        cdef arena memory, empty
+        cdef cnp.npy_intp shape[2]
+        cdef double total
+        cdef int threads
+        shape[0], shape[1] = len(x), self.outputs
+        check_array(x, self.typenum, shape[0] * self.inputs)
+        y = cnp.PyArray_EMPTY(2, shape, self.typenum, 0)
+        memset(&m, 0, sizeof(mapping))
+        memset(&empty, 0, sizeof(arena))
+        memory = empty
+        kept = self.packed(False)
+        m.kernel, m.weight, m.size = self.kernel, (<Copy> kept).weight, self.size
+        m.rows, m.outputs, m.x_row = shape[0], self.outputs, self.inputs
+        m.x, m.y = first_of(x), first_of(y)
+        m.bias = first_of(self.bias) if m.weight.narrow else NULL
+        total = <double> m.rows * self.inputs * self.outputs
+        threads = useful_threads(total)
+        divide_map(&m, threads)
+        try:
+            m.memory = take(&memory, threads * m.memory_each)
+            if total < SMALL:
+                take_maps(&m, 0, 1)
+            else:
+                with nogil:
+                    run_team(threads, TAKE, take_maps, &m)
+        finally:
+            arena_return(&memory, &empty)
+        return y
+
+    def backward(self, x, grad_y):
+        """The gradients of x, weight and bias, which is None where there is none."""
+        cdef passing p
+        cdef arena memory, empty
+        cdef cnp.npy_intp shape[2]
+        cdef int threads
+        cdef Py_ssize_t rows = len(x)
+        check_array(x, self.typenum, rows * self.inputs)
+        check_array(grad_y, self.typenum, rows * self.outputs)
+        shape[0], shape[1] = rows, self.inputs
+        grad_x = cnp.PyArray_EMPTY(2, shape, self.typenum, 0)
+        shape[0] = self.outputs
+        grad_weight = cnp.PyArray_EMPTY(2, shape, self.typenum, 0)
+        grad_bias = None
+        if self.bias is not None:
+            grad_bias = cnp.PyArray_ZEROS(1, shape, self.typenum, 0)
+        if rows == 0:
+            grad_weight[...] = 0
+            return grad_x, grad_weight, grad_bias
+        memset(&p, 0, sizeof(passing))
+        memset(&empty, 0, sizeof(arena))
+        memory = empty
+        kept = self.packed(True)
+        p.sums.kernel, p.sums.itemsize, p.transposed = self.kernel, self.size, (<Copy> kept).weight
+        p.inputs, p.outputs, p.rows = self.inputs, self.outputs, rows
+        p.x, p.grad_y, p.grad_x = first_of(x), first_of(grad_y), first_of(grad_x)
+        p.grad_bias = first_of(grad_bias)
+        threads = useful_threads(2.0 * rows * self.inputs * self.outputs)
+        try:
+            divide_passing(&p, grad_weight, threads, &memory)
+            with nogil:
+                run_team(threads, TAKE, take_passings, &p)
+                end_outer(&p.sums, &p.weight)
+        finally:
+            arena_return(&memory, &empty)
+        return grad_x, grad_weight, grad_bias
+
+    cdef Copy packed(self, bint transposed):
+        """As `cylstm.core.weights.packed`."""
+        cdef Copy made = self.copies.get(transposed)
+        if made is not None and made.changes == self.version.changes:
+            return made
+        made = self.copies.pop(transposed, None)
+        if made is None or Py_REFCNT(made) > 1:
+            made = Copy()
+            made.memory = []
+        made.changes = self.version.changes
+        if transposed:
+            pack_seldom(self.kernel, self.size, made.memory, first_of(self.weight), self.outputs,
+                        self.inputs, &made.weight)
+        else:
+            self.pack(made)
+        self.copies[transposed] = made
+        return made
+
+    cdef int pack(self, Copy made) except -1:
+        cdef bint narrow = is_narrow(self.kernel, self.inputs, self.outputs)
+        cdef packing how = packing(False, narrow, self.outputs, self.inputs, self.inputs, 1)
+        cdef bint has_bias = self.bias is not None and not narrow
+        if made.weight.weights == NULL:
+            new_matrix(self.kernel, self.size, made.memory, &how, has_bias, &made.weight)
+        self.kernel.pack(&how, first_of(self.weight), first_of(self.bias) if has_bias else NULL,
+                         &made.weight)
+        return 0
+
+
+# No Python from here on.
+
+
+cdef void divide_map(mapping *m, int threads) noexcept nogil:
+    """Blocks of tiles, for each of them blocks of rows."""
+    cdef Py_ssize_t tile = columns_of(m.kernel, &m.weight) // m.weight.tiles
+    cdef Py_ssize_t bytes = m.weight.depth * tile * m.size
+    m.tiles_each = max(1, min(m.weight.tiles, TILE_BYTES // bytes))
+    m.row_blocks = max((m.rows + ROWS - 1) // ROWS, min(threads, m.rows))
+    if m.row_blocks < threads:
+        m.tiles_each = max(1, min(m.tiles_each, m.weight.tiles // threads))
+    m.units = m.row_blocks * ((m.weight.tiles + m.tiles_each - 1) // m.tiles_each)
+    m.memory_each = ROWS * tile * m.size
+
+
+cdef void take_maps(void *given, int member, int team) noexcept nogil:
+    cdef mapping *m = <mapping *> given
+    cdef Py_ssize_t unit = cylstm_next(&m.next), tile, block
+    while unit < m.units:
+        tile, block = unit // m.row_blocks * m.tiles_each, unit % m.row_blocks
+        map_rows(m, block * m.rows // m.row_blocks, (block + 1) * m.rows // m.row_blocks,
+                 tile, min(tile + m.tiles_each, m.weight.tiles), m.memory + member * m.memory_each)
+        unit = cylstm_next(&m.next)
+
+
+cdef void map_rows(const mapping *m, Py_ssize_t first, Py_ssize_t last, Py_ssize_t tile,
+                   Py_ssize_t end, char *memory) noexcept nogil:
+    """For rows [first, last), the outputs of tiles [tile, end); those of one that is not whole by way
+    of the memory."""
+    cdef:
+        Py_ssize_t width = columns_of(m.kernel, &m.weight) // m.weight.tiles, size = m.size, j
+        Py_ssize_t rest = m.outputs % width, row = m.outputs * size, n = last - first
+        bint is_rest = rest and end == m.weight.tiles
+        const char *x = m.x + first * m.x_row * size
+        char *y = m.y + first * row
+        packed_matrix one = m.weight
+    if is_rest:
+        end -= 1
+    if m.bias != NULL:
+        for j in range(n):
+            memcpy(y + j * row + tile * width * size, m.bias + tile * width * size,
+                   (end - tile) * width * size)
+    if tile < end:
+        m.kernel.multiply(&m.weight, n, x, m.x_row, y, m.outputs, tile, end, False, m.bias != NULL)
+    if not is_rest:
+        return
+    one.tiles = 1
+    one.weights = <const char *> one.weights + end * one.tile_step * size
+    if one.bias != NULL:
+        one.bias = <const char *> one.bias + end * width * size
+    if m.bias != NULL:
+        for j in range(n):
+            memcpy(memory + j * width * size, m.bias + end * width * size, rest * size)
+    m.kernel.multiply(&one, n, x, m.x_row, memory, width, 0, 1, False, m.bias != NULL)
+    copy_rows(n, rest * size, memory, width * size, y + end * width * size, row)
+
+
+cdef int divide_passing(passing *p, grad_weight, int threads, arena *memory) except -1:
+    cdef Py_ssize_t block = min(p.rows, ROWS), size = p.sums.itemsize
+    new_outer(&p.sums, &p.weight, grad_weight,
+              pointers(p.grad_y, p.outputs * size, p.rows, memory),
+              pointers(p.x, p.inputs * size, p.rows, memory), memory)
+    p.shares = 1 if threads == 1 else 4 * threads
+    p.units = p.shares + max((p.rows + INPUT_ROWS - 1) // INPUT_ROWS, min(threads, p.rows))
+    p.memory_each = max(sums_workspace(&p.sums, block, p.outputs),
+                        product_workspace(&p.sums, &p.transposed))
+    p.memory_each = (p.memory_each + 63) // 64 * 64
+    p.memory = take(memory, threads * p.memory_each)
+    return 0
+
+
+cdef void take_passings(void *given, int member, int team) noexcept nogil:
+    cdef:
+        passing *p = <passing *> given
+        Py_ssize_t unit = cylstm_next(&p.next), blocks = p.units - p.shares, first, last
+        Py_ssize_t size = p.sums.itemsize
+        char *memory = p.memory + member * p.memory_each
+    while unit < p.units:
+        if unit < p.shares:
+            add_sums(p, unit, memory)
+        else:
+            first = (unit - p.shares) * p.rows // blocks
+            last = (unit - p.shares + 1) * p.rows // blocks
+            multiply_rows(&p.sums, &p.transposed, last - first,
+                          p.grad_y + first * p.outputs * size, p.outputs * size,
+                          p.grad_x + first * p.inputs * size, p.inputs, False, memory)
+        unit = cylstm_next(&p.next)
+
+
+cdef void add_sums(const passing *p, Py_ssize_t share, char *memory) noexcept nogil:
+    """A share of the outputs: their rows of the weight's gradient, and the bias's."""
+    cdef:
+        summed sums = p.sums
+        outer o = p.weight
+        Py_ssize_t first = 0, j, size = sums.itemsize, tile = 4 * sums.kernel.width
+        Py_ssize_t begin = share_begin(p.outputs, tile, share, p.shares)
+        Py_ssize_t end = share_begin(p.outputs, tile, share + 1, p.shares)
+    if begin == end:
+        return
+    while first < p.rows:
+        sums.rows, sums.adds = min(ROWS, p.rows - first), first > 0
+        o.a, o.b = p.weight.a + first, p.weight.b + first
+        add_products(&sums, &o, 1, share, p.shares, memory)
+        first += ROWS
+    if p.grad_bias != NULL:
+        for j in range(p.rows):
+            sums.kernel.add(end - begin, p.grad_y + (j * p.outputs + begin) * size,
+                            p.grad_bias + begin * size)
