@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from reprlib import repr as short
 from typing import Any
 
@@ -132,8 +133,12 @@ def as_numpy(name: str, value: Any) -> np.ndarray:
 
 def is_masked(value: Any) -> bool:
     """Whether a number, or one of an array, has no value."""
-    plain = isinstance(value, np.ma.MaskedArray) and value.dtype.names is None
-    return plain and bool(np.ma.is_masked(value))
+    return is_of_numpy_ma(value) and value.dtype.names is None and bool(np.ma.is_masked(value))
+
+
+def is_of_numpy_ma(value: Any) -> bool:
+    """Whether it is a masked array; numpy.ma, slow to import, is not imported for the question."""
+    return "numpy.ma" in sys.modules and isinstance(value, np.ma.MaskedArray)
 
 
 def real_array(name: str, value: Any) -> np.ndarray:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import platform
-from importlib.metadata import version
-
 import numpy as np
-import scipy
 
 from cylstm.core import kernels, team
 
@@ -17,6 +13,11 @@ def show_config() -> None:
     The best set that the CPU has is used, unless the environment variable ``CYLSTM_ISA`` named
     another when cylstm was imported.
     """
+    import platform  # all slow to import
+    from importlib.metadata import version
+
+    import scipy
+
     blas = scipy.show_config(mode="dicts")["Build Dependencies"]["blas"]
     lines = {
         "cylstm": version("cylstm"),

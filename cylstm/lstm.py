@@ -137,9 +137,11 @@ class LSTM:
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "seed")}
         self._build(checked_options(**given))
-        self._rng = checks.seeded("seed", seed)
+        rng = self._rng = checks.seeded("seed", seed)
         for name, parameter in self._store.memory().items():
-            initialise(name, parameter, self._options, self._rng)
+            initialise(name, parameter, self._options, rng)
+
+    _rng: np.random.Generator | None
 
     def _build(self, options: Options) -> None:
         """Everything but the parameters' values."""
@@ -472,7 +474,7 @@ class LSTM:
         >>> grad_x.shape, sorted(grads)
         ((6, 2, 3), ['bias_l0', 'weight_hh_l0', 'weight_ih_l0'])
         """
-        rng = checks.generator("rng", rng) if rng is not None else self._rng
+        rng = self._own_rng() if rng is None else checks.generator("rng", rng)
         x, batch, unbatched = self._checked_input(x, lengths)
         h, c = self._initial_state(state, batch, unbatched)
         if segment is not None:
@@ -532,6 +534,12 @@ class LSTM:
     ) -> None:  # fmt: skip
         """Run those of a layer's directions that have a tape to write."""
         self._network.forward(layer, x, y, h, c, batch, tapes)
+
+    def _own_rng(self) -> np.random.Generator:
+        """One that is made when it is first asked for: numpy.random is slow to import."""
+        if self._rng is None:
+            self._rng = np.random.default_rng()
+        return self._rng
 
     def _dropout_mask(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         kept = rng.random(rows.shape, self.dtype) >= self.dropout
@@ -694,7 +702,9 @@ class LSTM:
         return x, Batch(steps, size, lengths), unbatched
 
     def _check_out(self, out: Any, like: np.ndarray) -> None:
-        if not isinstance(out, np.ndarray) or isinstance(out, (np.matrix, np.ma.MaskedArray)):
+        if not isinstance(out, np.ndarray) or (
+            isinstance(out, np.matrix) or checks.is_of_numpy_ma(out)
+        ):
             raise TypeError(f"out: expected an array, got {type(out).__name__}")
         if out.dtype != self.dtype:
             raise TypeError(f"out: expected dtype {self.dtype}, got {out.dtype}")
@@ -742,7 +752,7 @@ class LSTM:
     @classmethod
     def _from_saved(cls, config: dict[str, Any], state: Mapping[str, np.ndarray]) -> LSTM:
         lstm = cls.__new__(cls)
-        lstm.__setstate__({"config": config, "parameters": state, "rng": np.random.default_rng()})
+        lstm.__setstate__({"config": config, "parameters": state, "rng": None})
         return lstm
 
     def __getstate__(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from cylstm.io import safetensors
-from cylstm.io.files import HDF5, PICKLES, ZIP, naming, open_plain, opened
+from cylstm.io.files import HDF5, PICKLES, ZIP, naming, open_plain
 from cylstm.io.sight import HEAD, describe_start, is_onnx
 from cylstm.lstm import LSTM, lstm_from_file
 
@@ -121,6 +121,8 @@ def _of_torch(path: Any, source: Any, given: dict[str, Any]) -> LSTM:
 
 def _is_keras(path: Any) -> bool:
     """Tell Keras's archives from PyTorch's and NumPy's."""
+    from cylstm.io.zips import opened
+
     with open_plain(path) as file, naming(path), opened(file) as archive:
         names = set(archive.namelist())
     return {"config.json", "model.weights.h5"} <= names

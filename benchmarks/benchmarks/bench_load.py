@@ -45,3 +45,24 @@ class Import:
 
     def timeraw_import_after_numpy_and_scipy(self):
         return "import cylstm", "import numpy, scipy.linalg.cython_blas"
+
+    def timeraw_import_after_numpy(self):
+        return "import cylstm", "import numpy"
+
+
+class FirstAnswer:
+    """From a fresh process that has NumPy to what a saved LSTM gives."""
+
+    def setup_cache(self):
+        use()
+        path = os.path.abspath("model.safetensors")
+        make_lstm(make_problem(STREAMS[0])).save(path)
+        return path
+
+    def setup(self, path):
+        FirstAnswer.path = path
+
+    def timeraw_first_answer_after_numpy(self):
+        size = STREAMS[0].input_size
+        code = f"import cylstm; cylstm.load({self.path!r})(numpy.zeros((1, {size}), 'f'))"
+        return code, "import numpy"

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.benchmarks.common import Problem, Shape, make_problem
+from benchmarks.benchmarks.programs import PROGRAMS
 from benchmarks.peers.libraries import OURS, Way
 
 SAMPLE_SECONDS = 5e-4  # shorter calls are timed several at once
@@ -92,6 +93,16 @@ class Worker:
         """Minimum and median of a burst."""
         samples = self.burst(name, seconds)
         return min(samples), statistics.median(samples)
+
+    def prepare_program(self, number: int, steps: int) -> list[float]:
+        """Make the two ways of a whole program; return the losses of its first steps."""
+        gc.collect()
+        step, score = self.library.program(PROGRAMS[number])
+        losses = [step() for _ in range(steps)]
+        self.ways = {"step": Way(step, dict), "score": Way(score, dict)}
+        for name in self.ways:
+            self.trial(name, 0)
+        return losses
 
     def peak(self, problem: Problem) -> int:
         """The most bytes that the process grows by in its first training step of these sizes."""

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from cylstm import checks
 from cylstm.io.chain_stream import Axes, ChainStream, after_function
@@ -187,16 +186,22 @@ def relu(x: np.ndarray) -> np.ndarray:
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
     """Return 1 / (1 + exp(-x))."""
+    from scipy import special
+
     return special.expit(x)
 
 
 def softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
     """Return exp(x) over its sum along the axis."""
+    from scipy import special
+
     return special.softmax(x, axis)
 
 
 def log_softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
     """Return the logarithm of the softmax."""
+    from scipy import special
+
     return special.log_softmax(x, axis)
 
 

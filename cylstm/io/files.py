@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from reprlib import repr as short  # a hostile name must not fill the screen
@@ -23,11 +22,9 @@ __all__ = [
     "is_path",
     "naming",
     "open_plain",
-    "opened",
     "parse_object",
     "pick",
     "read_beside",
-    "read_member",
 ]
 
 ZIP, HDF5 = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"  # how files of these formats begin
@@ -112,38 +109,6 @@ class Budget:
                 f"size on this machine, got {short(nbytes)} more than {self._all - self.left}"
             )
         self.left -= nbytes
-
-
-@contextmanager
-def opened(file: IO[bytes]) -> Iterator[zipfile.ZipFile]:
-    """Open a zip archive, whose defects are all a ValueError."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            yield archive
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"a damaged zip archive: {error}") from None
-
-
-def read_member(archive: zipfile.ZipFile, name: str, budget: Budget) -> bytes:
-    """Read one file of an archive, as it was stored; its checksum is checked.
-
-    Raises
-    ------
-    ValueError
-        If it is not there, or compressed: those who write models store them, so what it takes is
-        never more than the archive's own size.
-    """
-    try:
-        info = archive.getinfo(name)
-    except KeyError:
-        raise ValueError(f"expected {name!r} in the archive, got none") from None
-    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-        raise ValueError(f"{name!r}: expected to be stored as it is, got it compressed")
-    budget.take(name, info.file_size)
-    content = archive.read(info)
-    if len(content) != info.file_size:
-        raise ValueError(f"{name!r}: expected {info.file_size} bytes, got {len(content)}")
-    return content
 
 
 def read_beside(path: Any, name: str, budget: Budget, begin: int = 0, count: int = -1) -> bytes:

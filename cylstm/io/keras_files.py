@@ -21,7 +21,7 @@ from reprlib import repr as short
 from typing import Any
 
 from cylstm.io import hdf5
-from cylstm.io.files import ZIP, Budget, naming, open_plain, opened, read_member
+from cylstm.io.files import ZIP, Budget, naming, open_plain
 from cylstm.io.hdf5 import Hdf5, plain
 from cylstm.io.keras_config import (
     MODELS,
@@ -37,6 +37,7 @@ from cylstm.io.keras_config import (
     text,
 )
 from cylstm.io.parts import real
+from cylstm.io.zips import opened, read_member
 
 __all__ = ["described_by_name", "described_by_order", "in_memory", "opened_model"]
 

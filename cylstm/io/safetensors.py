@@ -16,14 +16,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedReader
 from reprlib import repr as short  # a hostile value must not fill the screen
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from cylstm import checks
 from cylstm.io.files import Budget, bfloat16, open_plain, parse_object
 from cylstm.io.writing import check_writable, replacing
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = [
     "begins",

@@ -6,7 +6,6 @@ import errno
 import fcntl
 import os
 import re
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -106,7 +105,7 @@ def _beside(target: str, before: os.stat_result | None) -> Iterator[tuple[str, B
     descriptor = None
     while descriptor is None:
         # Not `tempfile`, whose files none but their owner may read: a model is a file like others.
-        name = f".cylstm-{secrets.token_hex(8)}.part"
+        name = f".cylstm-{os.urandom(8).hex()}.part"
         temporary = os.path.join(os.path.dirname(target), name)
         descriptor = _locked(temporary, 0o666 if before is None else 0o600)
     try:

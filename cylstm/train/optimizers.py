@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cylstm import checks
-from cylstm.parameters import checked
 from cylstm.core import training
+from cylstm.parameters import checked
 from cylstm.train.gradients import Gradient, RowGradient, checked_gradient
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]

@@ -5,6 +5,7 @@ Each has `DISTRIBUTIONS`, whose versions are told, and
     set_threads(threads)        before anything is computed
     inference(problem)          the ways to run it, by name, each a function that prepares one
     training(problem)           the same for forward and backward, where the library can
+    program(program)            a whole program's step and scoring, where it is compared with it
 
 A way that cannot be prepared, or that gives other numbers, is left out; the fastest of the others
 stands for the library.

@@ -6,10 +6,12 @@ from functools import partial
 
 import cylstm
 from benchmarks.benchmarks.common import Problem, make_call
+from benchmarks.benchmarks.programs import ours
 from benchmarks.peers.libraries import Way
 
 DISTRIBUTIONS = ["cylstm", "numpy", "scipy"]
 set_threads = cylstm.set_num_threads
+program = ours
 
 
 def inference(problem: Problem) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from benchmarks.benchmarks.common import Problem
+from benchmarks.benchmarks.programs import MAX_NORM, Program
 from benchmarks.peers.libraries import Way
 
 DISTRIBUTIONS = ["torch"]
@@ -125,3 +127,47 @@ def forward_backward(problem: Problem) -> Way:
         return {n.replace("bias_ih", "bias"): g for n, g in named if not n.startswith("bias_hh")}
 
     return Way(call, arrays)
+
+
+def program(given: Program) -> tuple[Callable[[], float], Callable[[], torch.Tensor]]:
+    """As `benchmarks.benchmarks.programs.ours`: Adam fused, scoring in `inference_mode`."""
+    x, target = map(torch.from_numpy, given.data())
+    wide = given.directions * given.hidden_size
+    model = torch.nn.ModuleDict()
+    if given.words:
+        model["embedding"] = torch.nn.Embedding(given.words, given.input_size)
+    model["lstm"] = torch.nn.LSTM(
+        given.input_size, given.hidden_size, given.layers,
+        bidirectional=given.directions == 2,
+    )  # fmt: skip
+    model["linear"] = torch.nn.Linear(wide, given.outputs)
+    state = {}
+    for name, array in given.parameters().items():
+        state[name.replace("lstm.bias", "lstm.bias_ih")] = tensor = torch.from_numpy(array)
+        if name.startswith("lstm.bias"):
+            state[name.replace("lstm.bias", "lstm.bias_hh")] = torch.zeros_like(tensor)
+    model.load_state_dict(state)
+    # One bias, as we have: two would take two steps of Adam at once.
+    biases = [p for name, p in model.named_parameters() if "bias_hh" in name]
+    for bias in biases:
+        bias.requires_grad_(False)
+    learning = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(learning, fused=True)
+
+    def forward() -> torch.Tensor:
+        y, _ = model["lstm"](model["embedding"](x) if given.words else x)
+        return model["linear"](y if given.words else y[-1])
+
+    def step() -> float:
+        optimizer.zero_grad()
+        y = forward()
+        if given.words:
+            loss = torch.nn.functional.cross_entropy(y.flatten(0, 1), target.flatten())
+        else:
+            loss = torch.nn.functional.mse_loss(y, target)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(learning, MAX_NORM)
+        optimizer.step()
+        return loss.item()
+
+    return step, torch.inference_mode()(forward)
