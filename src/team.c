@@ -65,15 +65,34 @@ static long long now_us(void) {
     return t.tv_sec * 1000000LL + t.tv_nsec / 1000;
 }
 
-/* Whether the CPUs are busy with something else is told by the time that members lose at meetings:
- * more than half of the time of the teams, over a while. */
-enum { WHILE_US = 2000, ALONE_US = 100000 };
-static atomic_llong met_us, lost_us, alone_until;
+/* Whether something else uses our CPUs too, be it another program or threads that spin after their
+ * work, as OpenBLAS's do for a tenth of a second. It is believed for a while, which doubles as long as
+ * every look finds it so, and ends with the first that does not. */
+enum { LEAST_US = 12000, MOST_US = 100000 };
+static atomic_llong disturbed_until;
+static atomic_int believed_us;
+
+static int is_disturbed(void) {
+    const long long until = atomic_load(&disturbed_until);
+    return until && now_us() < until;
+}
+
+static void believe(int disturbed) {
+    const int before = atomic_load(&believed_us);
+    const int us = !disturbed ? 0 : before ? (2 * before < MOST_US ? 2 * before : MOST_US) : LEAST_US;
+    if (!before && !us) return;
+    atomic_store(&believed_us, us);
+    atomic_store(&disturbed_until, us ? now_us() + us : 0);
+}
+
+/* That is told by the time that members lose at meetings: more than half of the teams', over a while. */
+enum { WHILE_US = 2000 };
+static atomic_llong met_us, lost_us;
 
 static void judge_meetings(long long began) {
     const long long now = now_us(), met = atomic_fetch_add(&met_us, now - began) + now - began;
     if (met < WHILE_US) return;
-    if (atomic_exchange(&lost_us, 0) > met / 2) atomic_store(&alone_until, now + ALONE_US);
+    believe(atomic_exchange(&lost_us, 0) > met / 2);
     atomic_store(&met_us, 0);
 }
 
@@ -185,11 +204,10 @@ static void await_worker(worker *w) {
 
 enum { MOST_MEMBERS = 256 };
 
-void cylstm_run(int most, manner how, member_work *work, void *arg) {
+/* Whoever has not begun when member 0 returns never does. Returns how many members there were. */
+static int run_team(int most, member_work *work, void *arg) {
     worker *team[MOST_MEMBERS];
     fenv_t rounding;
-    const long long began = how == MEET ? now_us() : 0;
-    if (how == MEET && began < atomic_load(&alone_until)) most = 1;
     if (most > MOST_MEMBERS) most = MOST_MEMBERS;
     fegetenv(&rounding);
     atomic_fetch_add(&at_work, 1);
@@ -203,7 +221,72 @@ void cylstm_run(int most, manner how, member_work *work, void *arg) {
     work(arg, 0, others + 1);
     for (int j = 0; j < others; j++) await_worker(team[j]);
     atomic_fetch_sub(&at_work, others + 1);
-    if (how == MEET && others) judge_meetings(began);
+    return others + 1;
+}
+
+void cylstm_meet(int most, member_work *work, void *arg) {
+    const long long began = now_us();
+    if (run_team(is_disturbed() ? 1 : most, work, arg) > 1) judge_meetings(began);
+}
+
+/* What a member did: how many units, and when it began and ended. */
+typedef struct {
+    int units;
+    long long began, ended;
+} record;
+
+typedef struct {
+    unit_work *work;
+    void *arg;
+    int units;
+    atomic_int taken;
+    record done[MOST_MEMBERS];
+} sharing;
+
+static void take_units(void *given, int member, int size) {
+    sharing *s = given;
+    record *own = &s->done[member];
+    (void)size;
+    own->began = now_us();
+    for (int unit; (unit = atomic_fetch_add(&s->taken, 1)) < s->units; own->units++)
+        s->work(s->arg, unit, member);
+    own->ended = now_us();
+}
+
+/* Or by a member that came late, or took longer for its units than member 0 for its own. */
+enum { LATE_US = 1000, JUDGED_US = 500 };
+
+static void judge_shares(const sharing *s, int members) {
+    const record *own = &s->done[0];
+    const long long each = (own->ended - own->began) / (own->units ? own->units : 1);
+    int found = 0;
+    if (members == 1 || own->ended - own->began < JUDGED_US) return;
+    for (int j = 1; j < members; j++) {
+        const record *other = &s->done[j];
+        const long long late = (other->units ? other->began : own->ended) - own->began;
+        const long long theirs = other->units ? (other->ended - other->began) / other->units : 0;
+        found |= late > LATE_US || 2 * theirs > 3 * each;
+    }
+    believe(found);
+}
+
+void cylstm_share(int most, int units, unit_work *work, void *arg) {
+    sharing s;
+    s.work = work, s.arg = arg, s.units = units;
+    if (most > MOST_MEMBERS) most = MOST_MEMBERS;
+    if (most > units) most = units;
+    if (most <= 1) {
+        for (int unit = 0; unit < units; unit++) work(arg, unit, 0);
+        return;
+    }
+    atomic_init(&s.taken, 0);
+    for (int j = 0; j < most; j++) s.done[j] = (record){0};
+    judge_shares(&s, run_team(most, take_units, &s));
+}
+
+int cylstm_units(int threads) {
+    if (threads == 1 || !is_disturbed()) return threads;
+    return threads == 2 ? 3 : 2 * threads;
 }
 
 static void in_child(void) {

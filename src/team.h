@@ -11,12 +11,20 @@
 
 /* Calls work(arg, member, size), member 0 in this thread and each other in one of its own, and returns
  * when all have. The team has at most `most` members, and fewer where the process has so many at work
- * already, or can have no more threads. Members take what there is to do by numbers: those that have
- * not begun when member 0 returns never do. Or they meet, and need CPUs at the same time: where teams
- * had to wait for that, teams that meet have one member for a while. */
+ * already, or can have no more threads. The members meet, and need CPUs at the same time: while
+ * something else uses these too, there is one member. */
 typedef void member_work(void *arg, int member, int size);
-typedef enum { TAKE, MEET } manner;
-void cylstm_run(int most, manner how, member_work *work, void *arg);
+void cylstm_meet(int most, member_work *work, void *arg);
+
+/* Calls work(arg, unit, member) for each of so many units, which the members of such a team take as
+ * they come, and returns when all are done. */
+typedef void unit_work(void *arg, int unit, int member);
+void cylstm_share(int most, int units, unit_work *work, void *arg);
+
+/* Into how many units work is best divided that could be in as many as one likes: as many as there are
+ * threads, or more, where something else uses their CPUs too, so that a thread that has a CPU of its own
+ * can take more of them. */
+int cylstm_units(int threads);
 
 /* Where a team's members wait for each other. Zero to begin with. */
 typedef struct {
@@ -30,12 +38,6 @@ typedef struct {
 } progress;
 void cylstm_advance(progress *p, int done);
 void cylstm_await(progress *p, int least); /* returns when as much is done */
-
-/* Numbers 0, 1, ... for a team's members to take. Zero to begin with. */
-typedef struct {
-    atomic_int taken;
-} counter;
-static inline int cylstm_next(counter *c) { return atomic_fetch_add(&c->taken, 1); }
 
 /* To be called once, before: a fork's child has none of its parent's threads. */
 void cylstm_watch_forks(void);

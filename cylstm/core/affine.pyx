@@ -1,7 +1,7 @@
-"""An affine map over many rows, y = x W' + b, forward and backward, with packed weights and threads.
+"""An affine map over many rows, y = x W' + b, forward and backward.
 
-An output is one sum in one order, whatever rows are beside it and however many threads there are: so
-are its bits.
+An output is one sum in one order, whatever rows are beside it and however many threads there are;
+its bits depend on neither.
 """
 
 cimport numpy as cnp
@@ -24,7 +24,7 @@ from cylstm.core.products cimport (
     summed,
     sums_workspace,
 )
-from cylstm.core.team cimport TAKE, counter, cylstm_next, run_team, useful_threads
+from cylstm.core.team cimport share, useful_threads
 from cylstm.core.weights cimport Version, is_narrow, new_matrix, pack_seldom
 
 from cylstm.core.kernels import ISA, PRODUCT
@@ -55,7 +55,6 @@ cdef struct mapping:
     const char *bias    # NULL where the packed weight has it, or there is none
     char *y             # [rows, outputs]
     Py_ssize_t row_blocks, tiles_each, units
-    counter next
     char *memory        # each member's
     Py_ssize_t memory_each
 
@@ -71,7 +70,6 @@ cdef struct passing:
     char *grad_bias     # [outputs]; NULL for none
     Py_ssize_t shares   # of the sums,
     Py_ssize_t units    # then blocks of grad_x
-    counter next
     char *memory
     Py_ssize_t memory_each
 
@@ -126,10 +124,10 @@ cdef class Affine:
         try:
             m.memory = take(&memory, threads * m.memory_each)
             if total < SMALL:
-                take_maps(&m, 0, 1)
+                share(1, <int> m.units, take_map, &m)
             else:
                 with nogil:
-                    run_team(threads, TAKE, take_maps, &m)
+                    share(threads, <int> m.units, take_map, &m)
         finally:
             arena_return(&memory, &empty)
         return y
@@ -165,7 +163,7 @@ cdef class Affine:
         try:
             divide_passing(&p, grad_weight, threads, &memory)
             with nogil:
-                run_team(threads, TAKE, take_passings, &p)
+                share(threads, <int> p.units, take_passing, &p)
                 end_outer(&p.sums, &p.weight)
         finally:
             arena_return(&memory, &empty)
@@ -215,19 +213,16 @@ cdef void divide_map(mapping *m, int threads) noexcept nogil:
     m.memory_each = ROWS * tile * m.size
 
 
-cdef void take_maps(void *given, int member, int team) noexcept nogil:
+cdef void take_map(void *given, int unit, int member) noexcept nogil:
     cdef mapping *m = <mapping *> given
-    cdef Py_ssize_t unit = cylstm_next(&m.next), tile, block
-    while unit < m.units:
-        tile, block = unit // m.row_blocks * m.tiles_each, unit % m.row_blocks
-        map_rows(m, block * m.rows // m.row_blocks, (block + 1) * m.rows // m.row_blocks,
-                 tile, min(tile + m.tiles_each, m.weight.tiles), m.memory + member * m.memory_each)
-        unit = cylstm_next(&m.next)
+    cdef Py_ssize_t tile = unit // m.row_blocks * m.tiles_each, block = unit % m.row_blocks
+    map_rows(m, block * m.rows // m.row_blocks, (block + 1) * m.rows // m.row_blocks,
+             tile, min(tile + m.tiles_each, m.weight.tiles), m.memory + member * m.memory_each)
 
 
 cdef void map_rows(const mapping *m, Py_ssize_t first, Py_ssize_t last, Py_ssize_t tile,
                    Py_ssize_t end, char *memory) noexcept nogil:
-    """For rows [first, last), the outputs of tiles [tile, end); those of one that is not whole by way
+    """For rows [first, last), the outputs of tiles [tile, end); of one that is not whole by way
     of the memory."""
     cdef:
         Py_ssize_t width = columns_of(m.kernel, &m.weight) // m.weight.tiles, size = m.size, j
@@ -271,38 +266,35 @@ cdef int divide_passing(passing *p, grad_weight, int threads, arena *memory) exc
     return 0
 
 
-cdef void take_passings(void *given, int member, int team) noexcept nogil:
+cdef void take_passing(void *given, int unit, int member) noexcept nogil:
     cdef:
         passing *p = <passing *> given
-        Py_ssize_t unit = cylstm_next(&p.next), blocks = p.units - p.shares, first, last
-        Py_ssize_t size = p.sums.itemsize
+        Py_ssize_t blocks = p.units - p.shares, first, last, size = p.sums.itemsize
         char *memory = p.memory + member * p.memory_each
-    while unit < p.units:
-        if unit < p.shares:
-            add_sums(p, unit, memory)
-        else:
-            first = (unit - p.shares) * p.rows // blocks
-            last = (unit - p.shares + 1) * p.rows // blocks
-            multiply_rows(&p.sums, &p.transposed, last - first,
-                          p.grad_y + first * p.outputs * size, p.outputs * size,
-                          p.grad_x + first * p.inputs * size, p.inputs, False, memory)
-        unit = cylstm_next(&p.next)
+    if unit < p.shares:
+        add_sums(p, unit, memory)
+        return
+    first = (unit - p.shares) * p.rows // blocks
+    last = (unit - p.shares + 1) * p.rows // blocks
+    multiply_rows(&p.sums, &p.transposed, last - first,
+                  p.grad_y + first * p.outputs * size, p.outputs * size,
+                  p.grad_x + first * p.inputs * size, p.inputs, False, memory)
 
 
-cdef void add_sums(const passing *p, Py_ssize_t share, char *memory) noexcept nogil:
-    """A share of the outputs: their rows of the weight's gradient, and the bias's."""
+cdef void add_sums(const passing *p, Py_ssize_t part, char *memory) noexcept nogil:
+    """A part of the outputs: their rows of the weight's gradient, and the bias's."""
     cdef:
         summed sums = p.sums
         outer o = p.weight
         Py_ssize_t first = 0, j, size = sums.itemsize, tile = 4 * sums.kernel.width
-        Py_ssize_t begin = share_begin(p.outputs, tile, share, p.shares)
-        Py_ssize_t end = share_begin(p.outputs, tile, share + 1, p.shares)
+        Py_ssize_t begin = share_begin(p.outputs, tile, part, p.shares)
+        Py_ssize_t end = share_begin(p.outputs, tile, part + 1, p.shares)
     if begin == end:
         return
     while first < p.rows:
         sums.rows, sums.adds = min(ROWS, p.rows - first), first > 0
         o.a, o.b = p.weight.a + first, p.weight.b + first
-        add_products(&sums, &o, 1, share, p.shares, memory)
+        add_products(&sums, &o, 1, part, p.shares, memory)
         first += ROWS
     if p.grad_bias != NULL:
         for j in range(p.rows):

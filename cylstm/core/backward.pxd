@@ -38,6 +38,7 @@ cdef struct passing:
     Py_ssize_t z_row
     char *out                       # [rows, R], by outputs, where there is a projection,
     char *cell_outputs              # [rows, H], of what was projected
+    int sum_shares                  # into which its sums are divided
     char *memory                    # each thread's workspace
     Py_ssize_t memory_each
 

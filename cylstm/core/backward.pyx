@@ -31,16 +31,7 @@ from cylstm.core.products cimport (
     share_begin,
     sums_workspace,
 )
-from cylstm.core.team cimport (
-    MEET,
-    TAKE,
-    barrier,
-    counter,
-    cylstm_next,
-    run_team,
-    useful_threads,
-    wait_for_team,
-)
+from cylstm.core.team cimport barrier, best_units, meet, share, useful_threads, wait_for_team
 from cylstm.core.weights cimport Packed
 
 cdef enum:
@@ -79,6 +70,7 @@ cdef int run_backward(passing *p, Cell r, Packed weights, const layout *b, dict 
     try:
         divide(r, 1, 1, b, &w)
         threads = useful_threads(8.0 * r.hidden * (r.inputs + r.outputs) * rows)
+        p.sum_shares = best_units(threads)
         add_block(p, grads, min(rows, max(BLOCK_ROWS, p.batch)), threads, &memory)
         portions = new_portions(p, b.rows, w.shares, &memory)
         with nogil:
@@ -122,11 +114,11 @@ cdef portion *new_portions(const passing *p, Py_ssize_t rows, Py_ssize_t shares,
     cdef:
         portion *portions = <portion *> take(memory, shares * sizeof(portion))
         portion *t
-        Py_ssize_t share
+        Py_ssize_t number
     memset(portions, 0, shares * sizeof(portion))
-    for share in range(shares):
-        t = &portions[share]
-        t.share, t.shares, t.most = share, shares, share_of(rows, share, shares)
+    for number in range(shares):
+        t = &portions[number]
+        t.share, t.shares, t.most = number, shares, share_of(rows, number, shares)
         t.dh_width = row_width(columns_of(p.kernel, &p.weight_hh), p.itemsize)
         if p.projected:
             t.dh_cell_width = row_width(columns_of(p.kernel, &p.weight_hr), p.itemsize)
@@ -138,12 +130,10 @@ cdef portion *new_portions(const passing *p, Py_ssize_t rows, Py_ssize_t shares,
 # No Python from here on.
 
 
-# What a team does: the time loops of a block, or one of them, or its sums.
+# The time loops of a block, or one of them.
 cdef struct job:
     passing *p
     portion *portions
-    Py_ssize_t count  # of portions, or of shares of the sums
-    counter next
 
 
 cdef void run_blocks(passing *p, portion *portions, Py_ssize_t shares, int team,
@@ -157,7 +147,7 @@ cdef void run_blocks(passing *p, portion *portions, Py_ssize_t shares, int team,
         next_block(p)
         run_steps(p, portions, shares, team)
         prepare_sums(p)
-        run_sums(p, threads)
+        share(threads, p.sum_shares, take_sums, p)
     for j in range(shares):
         end_portion(p, &portions[j])
     for j in range(2):
@@ -169,27 +159,13 @@ cdef void run_steps(passing *p, portion *portions, Py_ssize_t shares, int team) 
     """By threads that take a portion each, or that all work on each in turn."""
     cdef Py_ssize_t j
     cdef job todo
-    todo.p, todo.portions, todo.count = p, portions, shares
-    if team == 1:
-        for j in range(shares):
-            run_portion(p, &portions[j], 0, 1)
-    elif team <= shares:
-        memset(&todo.next, 0, sizeof(counter))
-        run_team(team, TAKE, take_portions, &todo)
-    else:
-        for j in range(shares):
-            todo.portions = &portions[j]
-            run_team(team, MEET, run_member, &todo)
-
-
-cdef void run_sums(passing *p, int threads) noexcept nogil:
-    cdef job todo
-    todo.p, todo.count = p, threads
-    if threads == 1:
-        add_sums(p, 0, 1)
-    else:
-        memset(&todo.next, 0, sizeof(counter))
-        run_team(threads, TAKE, take_sums, &todo)
+    todo.p, todo.portions = p, portions
+    if team <= shares:
+        share(team, <int> shares, take_portion, &todo)
+        return
+    for j in range(shares):
+        todo.portions = &portions[j]
+        meet(team, run_member, &todo)
 
 
 cdef void run_member(void *given, int member, int team) noexcept nogil:
@@ -197,20 +173,14 @@ cdef void run_member(void *given, int member, int team) noexcept nogil:
     run_portion(todo.p, todo.portions, member, team)
 
 
-cdef void take_portions(void *given, int member, int team) noexcept nogil:
+cdef void take_portion(void *given, int unit, int member) noexcept nogil:
     cdef job *todo = <job *> given
-    cdef Py_ssize_t j = cylstm_next(&todo.next)
-    while j < todo.count:
-        run_portion(todo.p, &todo.portions[j], 0, 1)
-        j = cylstm_next(&todo.next)
+    run_portion(todo.p, &todo.portions[unit], 0, 1)
 
 
-cdef void take_sums(void *given, int member, int team) noexcept nogil:
-    cdef job *todo = <job *> given
-    cdef Py_ssize_t j = cylstm_next(&todo.next)
-    while j < todo.count:
-        add_sums(todo.p, j, todo.count)
-        j = cylstm_next(&todo.next)
+cdef void take_sums(void *given, int unit, int member) noexcept nogil:
+    cdef passing *p = <passing *> given
+    add_sums(p, unit, p.sum_shares, p.memory + member * p.memory_each)
 
 
 cdef void next_block(passing *p) noexcept nogil:
@@ -355,9 +325,9 @@ cdef void prepare_sums(const passing *p) noexcept nogil:
         p.kernel.cell_output(p.equations, p.block.rows, &tape, p.cell_outputs)
 
 
-cdef void add_sums(const passing *p, Py_ssize_t member, Py_ssize_t team) noexcept nogil:
+cdef void add_sums(const passing *p, Py_ssize_t member, Py_ssize_t team,
+                   char *memory) noexcept nogil:
     """A member's share: of rows of x's gradient, of units, of rows of the weights' gradients."""
-    cdef char *memory = p.memory + member * p.memory_each
     cdef Py_ssize_t first = member * p.block.rows // team
     cdef Py_ssize_t last = (member + 1) * p.block.rows // team
     multiply_rows(&p.block, &p.weight_ih, last - first, p.z + first * p.z_row, p.z_row,

@@ -16,20 +16,11 @@ Where there is a tape it keeps the gates, c and its output activation, of each s
 in this file.
 """
 
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from cylstm.core.kernels cimport packed_step, step_tape
 from cylstm.core.plan cimport copy_rows, rows_between, tape_from, task, work
-from cylstm.core.team cimport (
-    MEET,
-    TAKE,
-    advance,
-    await_progress,
-    counter,
-    cylstm_next,
-    run_team,
-    wait_for_team,
-)
+from cylstm.core.team cimport advance, await_progress, meet, share, wait_for_team
 
 
 cdef inline Py_ssize_t size_at(const task *t, Py_ssize_t step) noexcept nogil:
@@ -106,27 +97,19 @@ cdef void change_running(const task *t, Py_ssize_t running, Py_ssize_t n,
 cdef void run_tasks(work *w) noexcept nogil:
     """All tasks, by threads that take one each, or that all work on each in turn."""
     cdef Py_ssize_t j
-    if w.threads > w.count:
-        for j in range(w.count):
-            run_team(min(w.threads, w.tasks[j].weights.tiles), MEET, run_member, &w.tasks[j])
-    elif w.threads > 1:
-        memset(&w.next, 0, sizeof(counter))
-        run_team(w.threads, TAKE, take_tasks, w)
-    else:
-        for j in range(w.count):
-            run_task(&w.tasks[j], 0, 1)
+    if w.threads <= w.count:
+        share(w.threads, <int> w.count, take_task, w)
+        return
+    for j in range(w.count):
+        meet(min(w.threads, w.tasks[j].weights.tiles), run_member, &w.tasks[j])
 
 
 cdef void run_member(void *t, int member, int team) noexcept nogil:
     run_task(<task *> t, member, team)
 
 
-cdef void take_tasks(void *given, int member, int team) noexcept nogil:
-    cdef work *w = <work *> given
-    cdef int j = cylstm_next(&w.next)
-    while j < w.count:
-        run_task(&w.tasks[j], 0, 1)
-        j = cylstm_next(&w.next)
+cdef void take_task(void *w, int unit, int member) noexcept nogil:
+    run_task(&(<work *> w).tasks[unit], 0, 1)
 
 
 cdef void run_task(task *t, int member, int team) noexcept nogil:

@@ -5,7 +5,7 @@ from libc.string cimport memcpy, memset
 from cylstm.core.cell cimport Cell
 from cylstm.core.kernels cimport cell, kernels, packed_matrix, step_tape
 from cylstm.core.memory cimport arena
-from cylstm.core.team cimport barrier, counter, progress
+from cylstm.core.team cimport barrier, progress
 from cylstm.core.weights cimport Packed
 
 
@@ -71,7 +71,6 @@ cdef struct work:
     double total              # multiply-adds of a layer
     int threads
     Py_ssize_t block          # of steps, after which the next layer follows; 0: layer after layer
-    counter next              # of the tasks, that a thread takes
     bint small                # so short that giving the GIL away would cost more
     Py_ssize_t *sizes         # [shares, steps] and
     Py_ssize_t *offsets       # [shares, steps + 1], of ragged batches

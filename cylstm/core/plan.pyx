@@ -12,7 +12,7 @@ from libc.string cimport memset
 from cylstm.core.cell cimport Cell
 from cylstm.core.kernels cimport step_tape
 from cylstm.core.memory cimport arena, check_array, first_of, row_width, take
-from cylstm.core.team cimport useful_threads
+from cylstm.core.team cimport best_units, useful_threads
 from cylstm.core.weights cimport Packed
 
 cnp.import_array()
@@ -25,6 +25,7 @@ cdef enum:
     SMALL = 100_000             # multiply-adds: a few microseconds
     ENOUGH_IN_A_STEP = 80_000   # that are worth a meeting after each step
     ROWS_OF_ONE = 4             # as many sequences keep a thread busy without sharing units
+    ROWS_OF_SMALL = 32          # in fewer the weights come from afar too often to pay for balance
     CHAIN_STEPS = 8             # after which the next layer follows; more in longer sequences,
     CHAIN_PARTS = 16            # of which it waits for such a part
 
@@ -51,7 +52,9 @@ cdef int divide(Cell r, Py_ssize_t layers, Py_ssize_t directions, const layout *
     w.shares = 1
     if w.threads > directions and (b.rows >= ROWS_OF_ONE * w.threads
                                    or step * b.rows < ENOUGH_IN_A_STEP):
-        w.shares = min(w.threads, b.rows)
+        w.shares = min(best_units(w.threads), b.rows)
+        if w.shares > w.threads and b.rows < ROWS_OF_SMALL * w.shares:
+            w.threads = w.shares = 1
     if step * b.rows < ENOUGH_IN_A_STEP or w.shares > 1:
         w.threads = min(w.threads, w.shares * directions)
     w.tasks = <task *> take(w.memory, w.shares * directions * sizeof(task))

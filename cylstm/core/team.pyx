@@ -70,8 +70,16 @@ def _quota():
 cdef int _QUOTA = _quota()
 
 
-cdef void run_team(int most, manner how, member_work work, void *arg) noexcept nogil:
-    cylstm_run(most, how, work, arg)
+cdef void meet(int most, member_work work, void *arg) noexcept nogil:
+    cylstm_meet(most, work, arg)
+
+
+cdef void share(int most, int units, unit_work work, void *arg) noexcept nogil:
+    cylstm_share(most, units, work, arg)
+
+
+cdef int best_units(int threads) noexcept nogil:
+    return cylstm_units(threads)
 
 
 cdef void wait_for_team(barrier *b, int size) noexcept nogil:

@@ -1,4 +1,4 @@
-"""What training does beside the recurrence: losses, sums over gradients, updates; by rows and threads.
+"""What training does beside the recurrence: losses, sums over gradients, updates of parameters.
 
 Arrays are divided where their shape says, not where threads are: so results do not depend on them.
 """
@@ -10,7 +10,7 @@ import numpy as np
 
 from cylstm.core.kernels cimport kernels, table, update, update_rule
 from cylstm.core.memory cimport check_array, first_of
-from cylstm.core.team cimport TAKE, counter, cylstm_next, member_work, run_team, useful_threads
+from cylstm.core.team cimport share, unit_work, useful_threads
 
 from cylstm.core.kernels import ISA, PRODUCT
 
@@ -30,7 +30,6 @@ cdef struct job:
     Py_ssize_t size, width, count  # of the array: (count, width)
     Py_ssize_t parts, rows_each    # of a row; or rows of a unit, where it is one part
     Py_ssize_t units
-    counter next
     char *array
     char *parameter                # what is changed by it, and
     char *first                    # what is kept for that; or what is written
@@ -60,23 +59,25 @@ cdef job job_on(array, Py_ssize_t count, Py_ssize_t width) except *:
     return j
 
 
-cdef void run_job(job *j, member_work work, double each) noexcept:
+cdef void run_job(job *j, unit_work work, double each) noexcept:
     cdef int threads = useful_threads(each * j.count * j.width)
     with nogil:
-        run_team(threads, TAKE, work, j)
+        share(threads, <int> j.units, work, j)
 
 
-cdef inline Py_ssize_t next_unit(job *j, Py_ssize_t *row, Py_ssize_t *rows, Py_ssize_t *column,
-                                 Py_ssize_t *columns) noexcept nogil:
-    """The number of a unit that is now ours, its rows and columns; -1 where all are done."""
-    cdef Py_ssize_t unit = cylstm_next(&j.next), part = unit % j.parts
-    if unit >= j.units:
-        return -1
-    row[0] = unit // j.parts * j.rows_each
-    rows[0] = min(j.rows_each, j.count - row[0])
-    column[0] = part * j.width // j.parts
-    columns[0] = (part + 1) * j.width // j.parts - column[0]
-    return unit
+# A unit's rows and columns.
+cdef struct place:
+    Py_ssize_t row, rows, column, columns
+
+
+cdef inline place place_of(const job *j, int unit) noexcept nogil:
+    cdef place at
+    cdef Py_ssize_t part = unit % j.parts
+    at.row = unit // j.parts * j.rows_each
+    at.rows = min(j.rows_each, j.count - at.row)
+    at.column = part * j.width // j.parts
+    at.columns = (part + 1) * j.width // j.parts - at.column
+    return at
 
 
 def change(str name, dict rule, parameter, gradient, rows, first=None, second=None):
@@ -108,7 +109,7 @@ def change(str name, dict rule, parameter, gradient, rows, first=None, second=No
     j.rule = rule
     j.rows, j.parameter = <const Py_ssize_t *> first_of(rows), first_of(parameter)
     j.first, j.second = first_of(first), first_of(second)
-    run_job(&j, change_units, OF_NUMBER)
+    run_job(&j, change_unit, OF_NUMBER)
 
 
 cdef update *update_of(const kernels *kernel, str name) except NULL:
@@ -135,7 +136,7 @@ def sum_of_squares(x):
     cdef job j = job_on(x, 1, x.size)
     sums = np.empty(j.units)
     j.sums = <double *> first_of(sums)
-    run_job(&j, square_units, 1)
+    run_job(&j, square_unit, 1)
     return float(sums.sum())
 
 
@@ -143,7 +144,7 @@ def scale(x, double factor):
     """x *= factor, for a contiguous array."""
     cdef job j = job_on(x, 1, x.size)
     j.factor = factor
-    run_job(&j, scale_units, 1)
+    run_job(&j, scale_unit, 1)
 
 
 def cross_entropy(logits, labels, double each):
@@ -170,7 +171,7 @@ def cross_entropy(logits, labels, double each):
     losses, gradient = np.empty(j.count), np.empty_like(logits)
     j.sums, j.first, j.factor = <double *> first_of(losses), first_of(gradient), each
     j.units, j.parts = j.units // j.parts, 1  # rows are whole
-    run_job(&j, entropy_units, OF_LOGIT)
+    run_job(&j, entropy_unit, OF_LOGIT)
     return losses, gradient
 
 
@@ -218,38 +219,32 @@ def sums_by_id(ids, order, values):
 # No Python from here on.
 
 
-cdef void change_units(void *given, int member, int team) noexcept nogil:
+cdef void change_unit(void *given, int unit, int member) noexcept nogil:
     cdef job *j = <job *> given
-    cdef Py_ssize_t row, rows, column, columns, k, at
-    while next_unit(j, &row, &rows, &column, &columns) >= 0:
-        for k in range(row, row + rows):
-            at = (j.rows[k] * j.width + column) * j.size
-            j.change(&j.rule, columns, j.parameter + at, j.array + (k * j.width + column) * j.size,
-                     j.first + at if j.first != NULL else NULL,
-                     j.second + at if j.second != NULL else NULL)
+    cdef place p = place_of(j, unit)
+    cdef Py_ssize_t k, at
+    for k in range(p.row, p.row + p.rows):
+        at = (j.rows[k] * j.width + p.column) * j.size
+        j.change(&j.rule, p.columns, j.parameter + at, j.array + (k * j.width + p.column) * j.size,
+                 j.first + at if j.first != NULL else NULL,
+                 j.second + at if j.second != NULL else NULL)
 
 
-cdef void square_units(void *given, int member, int team) noexcept nogil:
+cdef void square_unit(void *given, int unit, int member) noexcept nogil:
     cdef job *j = <job *> given
-    cdef Py_ssize_t row, rows, column, columns, unit
-    while True:
-        unit = next_unit(j, &row, &rows, &column, &columns)
-        if unit < 0:
-            return
-        j.sums[unit] = j.kernel.sum_of_squares(columns, j.array + column * j.size)
+    cdef place p = place_of(j, unit)
+    j.sums[unit] = j.kernel.sum_of_squares(p.columns, j.array + p.column * j.size)
 
 
-cdef void scale_units(void *given, int member, int team) noexcept nogil:
+cdef void scale_unit(void *given, int unit, int member) noexcept nogil:
     cdef job *j = <job *> given
-    cdef Py_ssize_t row, rows, column, columns
-    while next_unit(j, &row, &rows, &column, &columns) >= 0:
-        j.kernel.scale(columns, j.factor, j.array + column * j.size)
+    cdef place p = place_of(j, unit)
+    j.kernel.scale(p.columns, j.factor, j.array + p.column * j.size)
 
 
-cdef void entropy_units(void *given, int member, int team) noexcept nogil:
+cdef void entropy_unit(void *given, int unit, int member) noexcept nogil:
     cdef job *j = <job *> given
-    cdef Py_ssize_t row, rows, column, columns, at
-    while next_unit(j, &row, &rows, &column, &columns) >= 0:
-        at = row * j.width * j.size
-        j.kernel.cross_entropy(rows, j.width, j.array + at, j.rows + row, j.factor, j.first + at,
-                               j.sums + row)
+    cdef place p = place_of(j, unit)
+    cdef Py_ssize_t at = p.row * j.width * j.size
+    j.kernel.cross_entropy(p.rows, j.width, j.array + at, j.rows + p.row, j.factor, j.first + at,
+                           j.sums + p.row)

@@ -115,8 +115,8 @@ cdef int pack_transposes(Cell r, Packed made) except -1:
 
 cdef int pack_seldom(const kernels *kernel, Py_ssize_t size, list memory, const void *matrix,
                      Py_ssize_t rows, Py_ssize_t columns, packed_matrix *to) except -1:
-    """As `pack_transpose`, of what is read for many rows at once: a matrix of whole tiles that is not
-    large serves as it is."""
+    """As `pack_transpose`, of what is read for many rows at once: a matrix of whole tiles, if not
+    large, serves as it is."""
     cdef Py_ssize_t tile = 4 * kernel.width
     if columns % tile or rows * columns * size > IN_PLACE_BYTES:
         return pack_transpose(kernel, size, memory, matrix, rows, columns, to)
