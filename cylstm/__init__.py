@@ -21,9 +21,9 @@ __all__ = [
 ]
 
 _READERS = {  # imported when they are first used: most programs need none, or one
-    "from_keras": "cylstm.io.keras",
-    "from_onnx": "cylstm.io.onnx",
-    "from_torch": "cylstm.io.torch",
+    "from_keras": "cylstm.formats.keras",
+    "from_onnx": "cylstm.formats.onnx",
+    "from_torch": "cylstm.formats.torch",
 }
 
 

@@ -286,7 +286,7 @@ class LSTM:
         >>> list(cylstm.LSTM(3, 2).to_torch())
         ['weight_ih_l0', 'weight_hh_l0', 'bias_ih_l0', 'bias_hh_l0']
         """
-        from cylstm.io.torch import state_for_torch
+        from cylstm.formats.torch import state_for_torch
 
         return state_for_torch(self)
 
@@ -312,7 +312,7 @@ class LSTM:
         The model's input is ``x``, its outputs are ``y``, ``h_n`` and ``c_n``, in the shapes of a
         call; the numbers of steps and of sequences are free.
         """
-        from cylstm.io.onnx_write import write_onnx
+        from cylstm.formats.onnx_write import write_onnx
 
         write_onnx(self, path, state)
 
@@ -336,7 +336,7 @@ class LSTM:
         >>> [array.shape for array in cylstm.LSTM(3, 2).to_keras_weights()]
         [(3, 8), (2, 8), (8,)]
         """
-        from cylstm.io.keras import weights_for_keras
+        from cylstm.formats.keras import weights_for_keras
 
         return weights_for_keras(self)
 

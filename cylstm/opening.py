@@ -6,9 +6,9 @@ import os
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from cylstm.formats.sight import HEAD, describe_start, is_onnx
 from cylstm.io import safetensors
 from cylstm.io.files import HDF5, PICKLES, ZIP, naming, open_plain
-from cylstm.io.sight import HEAD, describe_start, is_onnx
 from cylstm.lstm import LSTM, lstm_from_file
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def load(
     if start.startswith(PICKLES) or (start.startswith(ZIP) and not _is_keras(path)):
         return _of_torch(path, path, given)
     if start.startswith((ZIP, HDF5)):
-        from cylstm.io.keras import load_keras
+        from cylstm.formats.keras import load_keras
 
         _check_taken(path, "Keras", given, "config")
         return load_keras(path, config)
@@ -90,7 +90,7 @@ def load(
             f"{os.fspath(path)}: expected a file of cylstm, PyTorch, Keras or ONNX, "
             f"got {describe_start(start)}"
         )
-    from cylstm.io.onnx_chain import load_onnx
+    from cylstm.formats.onnx_chain import load_onnx
 
     _check_taken(path, "ONNX", given)
     return load_onnx(path)
@@ -112,7 +112,7 @@ def _tensors(path: Any, given: dict[str, Any]) -> LSTM | Layer:
 
 def _of_torch(path: Any, source: Any, given: dict[str, Any]) -> LSTM:
     """Make the LSTM of a file, or of the tensors that were read of it."""
-    from cylstm.io.torch import from_torch
+    from cylstm.formats.torch import from_torch
 
     _check_taken(path, "PyTorch", given, "prefix", "batch_first")
     with nullcontext() if source is path else naming(path):

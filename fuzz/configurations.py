@@ -4,7 +4,8 @@ import contextlib
 
 import numpy as np
 
-from cylstm.io import files, hdf5, keras, keras_config, keras_files, keras_model
+from cylstm.formats import keras, keras_config, keras_files, keras_model
+from cylstm.io import files, hdf5
 
 CELL = [np.ones((2, 8), np.float32), np.ones((2, 8), np.float32), np.ones(8, np.float32)]
 

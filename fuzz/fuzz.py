@@ -15,19 +15,13 @@ import warnings
 
 import atheris
 
-with atheris.instrument_imports(include=["cylstm.io", "zipfile", "pickletools", "json"]):
+with atheris.instrument_imports(
+    include=["cylstm.io", "cylstm.formats", "zipfile", "pickletools", "json"]
+):
     import cylstm
     from configurations import read_configuration
-    from cylstm.io import (  # noqa
-        keras,
-        onnx,
-        onnx_chain,
-        onnx_network,
-        parts,
-        safetensors,
-        torch,
-        unpickle,
-    )
+    from cylstm.formats import keras, onnx, onnx_chain, onnx_network, parts, torch  # noqa: F401
+    from cylstm.io import safetensors, unpickle  # noqa: F401
 
 READERS = {
     "torch": [cylstm.from_torch],

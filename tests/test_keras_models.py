@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import cylstm
-from cylstm.io.keras_scoring import Recurrent
+from cylstm.formats.keras_scoring import Recurrent
 from test_keras import assert_scores, outputs, randomise, save
 
 h5py = pytest.importorskip("h5py")

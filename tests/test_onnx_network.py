@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 onnx = pytest.importorskip("onnx")
 
 import cylstm  # noqa: E402
-from cylstm.io.onnx_chain import chain  # noqa: E402
-from cylstm.io.onnx_file import opened  # noqa: E402
-from cylstm.io.onnx_network import Network, network  # noqa: E402
-from cylstm.io.onnx_shapes import Size  # noqa: E402
+from cylstm.formats.onnx_chain import chain  # noqa: E402
+from cylstm.formats.onnx_file import opened  # noqa: E402
+from cylstm.formats.onnx_network import Network, network  # noqa: E402
+from cylstm.formats.onnx_shapes import Size  # noqa: E402
 from test_onnx import (  # noqa: E402
     FLOAT,
     TOLERANCE,

@@ -6,9 +6,9 @@ import pytest
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
 
-from cylstm.io import onnx_operators  # noqa: E402
-from cylstm.io.onnx_file import opened  # noqa: E402
-from cylstm.io.onnx_network import network  # noqa: E402
+from cylstm.formats import onnx_operators  # noqa: E402
+from cylstm.formats.onnx_file import opened  # noqa: E402
+from cylstm.formats.onnx_network import network  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of the frameworks
 helper = onnx.helper

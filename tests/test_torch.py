@@ -505,6 +505,6 @@ def test_more_layers_than_there_are_is_an_error():
 
 
 def test_import_is_lazy(tmp_path):
-    code = "import sys, cylstm; assert 'cylstm.io.torch' not in sys.modules"
+    code = "import sys, cylstm; assert 'cylstm.formats.torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
-    assert importlib.util.find_spec("cylstm.io.torch") is not None
+    assert importlib.util.find_spec("cylstm.formats.torch") is not None

@@ -166,7 +166,7 @@ def test_options_of_another_kind_are_not_taken_for_the_lstms():
 
 
 def test_code_that_calls_several_lstms_tells_what_they_agree_on(tmp_path):
-    from cylstm.io.torchscript import options
+    from cylstm.formats.torchscript import options
 
     call = "    _1, _2, _3 = torch.lstm(x, [h, c], w, True, {}, 0.25, False, False, {})\n"
     text = (

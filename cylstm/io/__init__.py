@@ -1,1 +1,1 @@
-"""Reading and writing models: one file a format."""
+"""Bytes to arrays and back: file formats, which know no model, and the limits on what is read."""

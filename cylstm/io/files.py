@@ -59,7 +59,7 @@ def open_plain(path: Any) -> IO[bytes]:
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise ValueError(f"{os.fspath(path)}: expected a plain file")
     if os.path.isdir(path):
-        from cylstm.io.sight import describe_folder
+        from cylstm.formats.sight import describe_folder
 
         describe_folder(path)
     return open(path, "rb")

@@ -11,10 +11,10 @@ from hashlib import sha256
 from reprlib import repr as short
 from typing import Any
 
+from cylstm.formats.onnx_file import Graph, library, opened
+from cylstm.formats.onnx_lstm import Stack, stacks
+from cylstm.formats.onnx_shapes import kind
 from cylstm.io.files import is_path, naming, pick
-from cylstm.io.onnx_file import Graph, library, opened
-from cylstm.io.onnx_lstm import Stack, stacks
-from cylstm.io.onnx_shapes import kind
 from cylstm.lstm import LSTM
 
 __all__ = ["from_onnx"]

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from cylstm.io.chain import Apply, Mask, Scoring
-from cylstm.io.chain_stream import Advancing, Axes, axes_of_output
+from cylstm.formats.chain import Apply, Mask, Scoring
+from cylstm.formats.chain_stream import Advancing, Axes, axes_of_output
 from cylstm.lstm import LSTM
 
 __all__ = [

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from cylstm.io.chain import Chain, Mask, Scoring
-from cylstm.io.keras_config import MODELS, Entry, as_object
-from cylstm.io.keras_joins import Joining
-from cylstm.io.keras_layers import layers_of
-from cylstm.io.keras_ops import OPERATIONS, is_tensor, tensors_of
+from cylstm.formats.chain import Chain, Mask, Scoring
+from cylstm.formats.keras_config import MODELS, Entry, as_object
+from cylstm.formats.keras_joins import Joining
+from cylstm.formats.keras_layers import layers_of
+from cylstm.formats.keras_ops import OPERATIONS, is_tensor, tensors_of
 
 __all__ = ["Graph", "Step", "model_of"]
 

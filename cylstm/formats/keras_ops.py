@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from cylstm.io.chain import Mask, relu, sigmoid, silu, softmax
-from cylstm.io.keras_config import Entry, as_object
-from cylstm.io.keras_joins import Joining
+from cylstm.formats.chain import Mask, relu, sigmoid, silu, softmax
+from cylstm.formats.keras_config import Entry, as_object
+from cylstm.formats.keras_joins import Joining
 
 __all__ = ["OPERATIONS", "Operation", "is_tensor", "operation_of", "tensors_of"]
 

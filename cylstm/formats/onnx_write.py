@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cylstm.io.onnx_file import library
-from cylstm.io.parts import ordered
+from cylstm.formats.onnx_file import library
+from cylstm.formats.parts import ordered
 from cylstm.io.writing import replacing
 from cylstm.lstm import LSTM
 from cylstm.options import STANDARD

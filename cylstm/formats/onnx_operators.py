@@ -13,9 +13,9 @@ import onnx
 from onnx.reference.op_run import OpRun
 from scipy import special
 
-from cylstm.io.onnx_file import Graph
-from cylstm.io.onnx_lstm import acts
-from cylstm.io.onnx_shapes import kind
+from cylstm.formats.onnx_file import Graph
+from cylstm.formats.onnx_lstm import acts
+from cylstm.formats.onnx_shapes import kind
 
 __all__ = ["OPERATORS", "check"]
 

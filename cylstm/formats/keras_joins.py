@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cylstm.io.chain import Mask, Scoring, softmax
+from cylstm.formats.chain import Mask, Scoring, softmax
 
 __all__ = ["Attention", "Concatenate", "Joining", "Merge"]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from cylstm.io.keras_config import Arrays, Entry, check_keys, described, flag, text
-from cylstm.io.parts import Cell, assemble, gates
+from cylstm.formats.keras_config import Arrays, Entry, check_keys, described, flag, text
+from cylstm.formats.parts import Cell, assemble, gates
 from cylstm.lstm import LSTM
 
 __all__ = [

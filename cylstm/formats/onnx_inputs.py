@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cylstm.io.onnx_file import Graph
+from cylstm.formats.onnx_file import Graph
 
 __all__ = ["as_declared", "declared"]
 

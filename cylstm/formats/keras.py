@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from cylstm.io.chain import Chain
+from cylstm.formats.chain import Chain
+from cylstm.formats.keras_config import MODELS, Arrays, Entry
+from cylstm.formats.keras_files import in_memory, opened_model
+from cylstm.formats.keras_lstm import is_lstm, lstm_of
+from cylstm.formats.keras_model import Graph, model_of
 from cylstm.io.files import is_path, pick
-from cylstm.io.keras_config import MODELS, Arrays, Entry
-from cylstm.io.keras_files import in_memory, opened_model
-from cylstm.io.keras_lstm import is_lstm, lstm_of
-from cylstm.io.keras_model import Graph, model_of
 from cylstm.lstm import LSTM
 
 __all__ = ["from_keras", "load_keras", "weights_for_keras"]

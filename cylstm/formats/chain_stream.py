@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cylstm.io.fold import reshape
-from cylstm.io.onnx_inputs import as_declared
+from cylstm.formats.fold import reshape
+from cylstm.formats.onnx_inputs import as_declared
 
 if TYPE_CHECKING:
-    from cylstm.io.chain import Mask
+    from cylstm.formats.chain import Mask
     from cylstm.lstm import LSTM
 
 __all__ = ["Advancing", "Axes", "ChainStream", "after_function", "axes_of_output"]

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from cylstm.io.parts import real
+from cylstm.formats.parts import real
 
 __all__ = ["Named", "find", "others"]
 

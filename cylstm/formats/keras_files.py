@@ -20,10 +20,7 @@ from functools import partial
 from reprlib import repr as short
 from typing import Any
 
-from cylstm.io import hdf5
-from cylstm.io.files import ZIP, Budget, naming, open_plain
-from cylstm.io.hdf5 import Hdf5, plain
-from cylstm.io.keras_config import (
+from cylstm.formats.keras_config import (
     MODELS,
     Arrays,
     Entry,
@@ -36,7 +33,10 @@ from cylstm.io.keras_config import (
     named,
     text,
 )
-from cylstm.io.parts import real
+from cylstm.formats.parts import real
+from cylstm.io import hdf5
+from cylstm.io.files import ZIP, Budget, naming, open_plain
+from cylstm.io.hdf5 import Hdf5, plain
 from cylstm.io.zips import opened, read_member
 
 __all__ = ["described_by_name", "described_by_order", "in_memory", "opened_model"]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cylstm import checks
-from cylstm.io.chain_stream import Axes, ChainStream, after_function
+from cylstm.formats.chain_stream import Axes, ChainStream, after_function
 from cylstm.train.layers import Layer, Sequential
 
 __all__ = ["Apply", "Chain", "Embedding", "Scoring", "activation"]

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from cylstm import checks
-from cylstm.io.chain import Apply, Embedding, activation
-from cylstm.io.keras_config import Entry, check_keys, described, flag, number
-from cylstm.io.keras_joins import Attention, Concatenate, Merge
-from cylstm.io.keras_lstm import activation_name, got, halves_of, hard_sigmoid, lstms_of
-from cylstm.io.keras_ops import OPERATIONS, operation_of
-from cylstm.io.keras_scoring import (
+from cylstm.formats.chain import Apply, Embedding, activation
+from cylstm.formats.keras_config import Entry, check_keys, described, flag, number
+from cylstm.formats.keras_joins import Attention, Concatenate, Merge
+from cylstm.formats.keras_lstm import activation_name, got, halves_of, hard_sigmoid, lstms_of
+from cylstm.formats.keras_ops import OPERATIONS, operation_of
+from cylstm.formats.keras_scoring import (
     GlobalAverage,
     Masking,
     NoMask,

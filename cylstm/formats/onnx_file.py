@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from cylstm import checks
+from cylstm.formats.fold import FOLDED, VIEWS, attributes
+from cylstm.formats.onnx_shapes import RECURRENT, Shapes, kind
 from cylstm.io.files import Budget, bfloat16, is_path, open_plain, read_beside
-from cylstm.io.fold import FOLDED, VIEWS, attributes
-from cylstm.io.onnx_shapes import RECURRENT, Shapes, kind
 
 __all__ = ["Graph", "library", "opened", "read_by"]
 

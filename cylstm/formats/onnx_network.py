@@ -14,11 +14,11 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from cylstm.io.chain import Scoring
-from cylstm.io.onnx_file import Graph
-from cylstm.io.onnx_inputs import as_declared, declared
-from cylstm.io.onnx_lstm import Link, Stack, is_lstm, outputs_of
-from cylstm.io.onnx_operators import OPERATORS, check
+from cylstm.formats.chain import Scoring
+from cylstm.formats.onnx_file import Graph
+from cylstm.formats.onnx_inputs import as_declared, declared
+from cylstm.formats.onnx_lstm import Link, Stack, is_lstm, outputs_of
+from cylstm.formats.onnx_operators import OPERATORS, check
 from cylstm.lstm import LSTM
 
 __all__ = ["Network", "network"]

@@ -1,7 +1,7 @@
 """LSTMs that PyTorch made, without PyTorch.
 
-What a file holds: `cylstm.io.torch_files`; what its names mean: `cylstm.io.torch_names`. The names
-and shapes: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html
+What a file holds: `cylstm.formats.torch_files`; what its names mean:
+`cylstm.formats.torch_names`. The names and shapes: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from cylstm.formats.parts import Cell, assemble
+from cylstm.formats.torch_files import PLAIN, SAID, Contents, contents, contents_of_bytes
+from cylstm.formats.torch_names import Named, find, others
+from cylstm.formats.torch_tensors import packed_parts
 from cylstm.io.files import is_path, pick
-from cylstm.io.parts import Cell, assemble
-from cylstm.io.torch_files import PLAIN, SAID, Contents, contents, contents_of_bytes
-from cylstm.io.torch_names import Named, find, others
-from cylstm.io.torch_tensors import packed_parts
 from cylstm.lstm import LSTM
 from cylstm.options import STANDARD
 

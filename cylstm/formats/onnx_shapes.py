@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cylstm.io.fold import FOLDED, attributes, axes_of, flat, slices
+from cylstm.formats.fold import FOLDED, attributes, axes_of, flat, slices
 
 __all__ = ["RECURRENT", "Shapes", "Size", "kind"]
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from cylstm.io.chain import Apply, Chain, Embedding, Scoring, activation, log_softmax, softmax
-from cylstm.io.chain_stream import Advancing, Axes, axes_of_output
+from cylstm.formats.chain import Apply, Chain, Embedding, Scoring, activation, log_softmax, softmax
+from cylstm.formats.chain_stream import Advancing, Axes, axes_of_output
+from cylstm.formats.fold import attributes, axes_of, flat, reshape, slices
+from cylstm.formats.onnx_file import Graph, opened
+from cylstm.formats.onnx_inputs import as_declared, declared
+from cylstm.formats.onnx_lstm import Stack, acts, outputs_of, stacks
+from cylstm.formats.onnx_shapes import kind
+from cylstm.formats.parts import real
 from cylstm.io.files import naming
-from cylstm.io.fold import attributes, axes_of, flat, reshape, slices
-from cylstm.io.onnx_file import Graph, opened
-from cylstm.io.onnx_inputs import as_declared, declared
-from cylstm.io.onnx_lstm import Stack, acts, outputs_of, stacks
-from cylstm.io.onnx_shapes import kind
-from cylstm.io.parts import real
 from cylstm.lstm import LSTM
 from cylstm.train.layers import Layer, Linear
 
@@ -37,7 +37,7 @@ def load_onnx(path: Any) -> Layer:
         try:
             return chain(graph)
         except ValueError:  # then it is no chain, or has a defect, which the other finds again
-            from cylstm.io.onnx_network import network
+            from cylstm.formats.onnx_network import network
 
             return network(graph)
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from cylstm.io.fold import attributes
-from cylstm.io.onnx_file import Graph
-from cylstm.io.onnx_shapes import kind
-from cylstm.io.parts import Cell, assemble, gates, real
+from cylstm.formats.fold import attributes
+from cylstm.formats.onnx_file import Graph
+from cylstm.formats.onnx_shapes import kind
+from cylstm.formats.parts import Cell, assemble, gates, real
 from cylstm.lstm import LSTM
 
 __all__ = ["Link", "Stack", "acts", "is_lstm", "outputs_of", "stacks"]

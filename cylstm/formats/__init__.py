@@ -1,0 +1,1 @@
+"""Models of other frameworks: files to models, and models to files."""
