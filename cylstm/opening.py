@@ -12,7 +12,7 @@ from cylstm.io.files import HDF5, PICKLES, ZIP, naming, open_plain
 from cylstm.lstm import LSTM, lstm_from_file
 
 if TYPE_CHECKING:
-    from cylstm.train.layers import Layer
+    from cylstm.layers import Layer
 
 __all__ = ["load"]
 
@@ -105,7 +105,7 @@ def _tensors(path: Any, given: dict[str, Any]) -> LSTM | Layer:
     kind, config = safetensors.check_model(path, metadata)
     if kind == "LSTM":
         return lstm_from_file(path, config, tensors)
-    from cylstm.train.layers import Sequential
+    from cylstm.layers import Sequential
 
     return Sequential._from_file(path, config, tensors)
 

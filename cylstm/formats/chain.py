@@ -13,7 +13,7 @@ import numpy as np
 
 from cylstm import checks
 from cylstm.formats.chain_stream import Axes, ChainStream, after_function
-from cylstm.train.layers import Layer, Sequential
+from cylstm.layers import Layer, Sequential
 
 __all__ = ["Apply", "Chain", "Embedding", "Scoring", "activation"]
 

@@ -32,7 +32,7 @@ from cylstm.formats.keras_scoring import (
     max_pooled,
     normalised,
 )
-from cylstm.train.layers import Linear
+from cylstm.layers import Linear
 
 __all__ = ["layers_of"]
 

@@ -17,8 +17,8 @@ from cylstm.formats.onnx_lstm import Stack, acts, outputs_of, stacks
 from cylstm.formats.onnx_shapes import kind
 from cylstm.formats.parts import real
 from cylstm.io.files import naming
+from cylstm.layers import Layer, Linear
 from cylstm.lstm import LSTM
-from cylstm.train.layers import Layer, Linear
 
 __all__ = ["chain", "load_onnx"]
 

@@ -9,10 +9,10 @@ Every layer and model has one protocol (`Layer`): ``forward`` returns the output
     optimizer.step(model.backward(tape, gradient)[1])
 """
 
+from cylstm.layers import Dropout, Embedding, Last, Layer, Linear, RowGradient, Sequential
 from cylstm.train.batches import Arrays, Batch, Buckets, Source, Streams, windows
-from cylstm.train.gradients import RowGradient, clip_grad_norm, clip_grad_value
+from cylstm.train.gradients import clip_grad_norm, clip_grad_value
 from cylstm.train.history import History
-from cylstm.train.layers import Dropout, Embedding, Last, Layer, Linear, Sequential
 from cylstm.train.loop import Diverged, evaluate, fit
 from cylstm.train.losses import cross_entropy_loss, huber_loss, mae_loss, mse_loss
 from cylstm.train.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop

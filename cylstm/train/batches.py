@@ -19,7 +19,7 @@ from cylstm import checks
 from cylstm.train.losses import IGNORED
 
 if TYPE_CHECKING:
-    from cylstm.train.layers import Layer
+    from cylstm.layers import Layer
 
 __all__ = [
     "Arrays",

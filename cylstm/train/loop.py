@@ -9,12 +9,13 @@ from typing import Any
 import numpy.typing as npt
 
 from cylstm import checks
+from cylstm.layers.base import Layer
+from cylstm.layers.sequential import as_layer
 from cylstm.lstm import LSTM
 from cylstm.train.batches import as_data
 from cylstm.train.console import Bar, Interrupts
 from cylstm.train.gradients import positive
 from cylstm.train.history import History
-from cylstm.train.layers import Layer, as_layer
 from cylstm.train.optimizers import Optimizer
 from cylstm.train.run import Diverged, Loss, Run, Schedule, mean_loss
 

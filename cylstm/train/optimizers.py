@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from cylstm import checks
 from cylstm.core import training
+from cylstm.layers.gradients import Gradient, RowGradient, checked_gradient
 from cylstm.parameters import checked
-from cylstm.train.gradients import Gradient, RowGradient, checked_gradient
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
 

@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cylstm import checks
+from cylstm.layers.base import Layer
+from cylstm.layers.sequential import taken
 from cylstm.train.batches import Batch, as_batch, epoch_of
 from cylstm.train.checkpoint import (
     check_checkpoint,
@@ -32,7 +34,6 @@ from cylstm.train.gradients import (
     norm_of,
 )
 from cylstm.train.history import History
-from cylstm.train.layers import Layer, taken
 from cylstm.train.losses import IGNORED
 from cylstm.train.optimizers import Optimizer
 
