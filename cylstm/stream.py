@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cylstm import checks
+from cylstm.axes import Axes
 from cylstm.batch import Batch
 from cylstm.core.workspace import Workspace
 
 if TYPE_CHECKING:
-    from cylstm.lstm import LSTM, State
+    from cylstm.recurrent import Recurrent, State
 
 
 class Stream:
@@ -30,7 +31,7 @@ class Stream:
         N.
     """
 
-    def __init__(self, lstm: LSTM, batch_size: int = 1) -> None:
+    def __init__(self, lstm: Recurrent, batch_size: int = 1) -> None:
         if lstm.bidirectional or lstm.reverse:
             raise ValueError("stream: a direction that reads from the end cannot be streamed")
         self.batch_size = checks.whole("batch_size", batch_size)
@@ -66,18 +67,18 @@ class Stream:
         fast = lstm._network.step(x, out, self._h, self._c, self._workspace)
         if fast is not None:
             return fast
-        x = checks.is_array("x", x)
+        x, axes = checks.is_array("x", x), Axes(lstm.batch_first)
         single = x.ndim == 1 and self.batch_size == 1
         if single or x.ndim == 2:
             shape: tuple[Any, ...] = (self.batch_size, lstm.input_size)
             x = checks.array("x", x, lstm.dtype, shape[1:] if single else shape)
             x, batch = x.reshape(1, *shape), self._step
         else:
-            shape = lstm._given_shape("T", self.batch_size, lstm.input_size, False)
-            x = lstm._time_major(checks.array("x", x, lstm.dtype, shape))
+            shape = axes.shape("T", self.batch_size, lstm.input_size)
+            x = axes.inner(checks.array("x", x, lstm.dtype, shape))
             batch = Batch(len(x), self.batch_size)
-        y = lstm._empty_output(len(x), self.batch_size)
-        given = y[0, 0] if single else y[0] if batch is self._step else lstm._as_given(y)
+        y = axes.empty(len(x), self.batch_size, lstm._width, lstm.dtype)
+        given = y[0, 0] if single else y[0] if batch is self._step else axes.outer(y)
         if out is not None:
             lstm._check_out(out, given)
         with self._alone():
@@ -113,7 +114,7 @@ class Stream:
 
     @state.setter
     def state(self, state: State) -> None:
-        h, c = self._lstm._initial_state(state, self._step, False, "state", after="")
+        h, c = self._lstm._initial_state(state, self._step, Axes(False), "state", after="")
         self._workspace.forget_fork()
         with self._alone():
             self._h[...], self._c[...] = h, c

@@ -1,0 +1,50 @@
+"""The order of axes: within, all is (T, N, F); outside it is as the caller gave it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cylstm.batch import Batch
+
+
+@dataclass(frozen=True)
+class Axes:
+    """How arrays lie outside: (T, N, F), or (N, T, F) with `batch_first`, or (T, F) `unbatched`."""
+
+    batch_first: bool
+    unbatched: bool = False
+
+    def shape(self, steps: Any, size: Any, width: int) -> tuple[Any, ...]:
+        """The outer shape of T steps of N sequences."""
+        if self.unbatched:
+            return steps, width
+        return (size, steps, width) if self.batch_first else (steps, size, width)
+
+    def inner(self, given: np.ndarray) -> np.ndarray:
+        """A view (T, N, F) of an outer array."""
+        if self.unbatched:
+            return given[:, None]
+        return given.swapaxes(0, 1) if self.batch_first else given
+
+    def outer(self, x: np.ndarray) -> np.ndarray:
+        """The inverse of `inner`."""
+        if self.unbatched:
+            return x[:, 0]
+        return x.swapaxes(0, 1) if self.batch_first else x
+
+    def empty(self, steps: int, size: int, width: int, dtype: np.dtype) -> np.ndarray:
+        """A new array (T, N, F) that is contiguous outside."""
+        return self.inner(np.empty(self.shape(steps, size, width), dtype))
+
+    def outer_rows(self, batch: Batch, rows: np.ndarray, kept: bool) -> np.ndarray:
+        """Packed rows (S, F) as an outer array: a copy, if they are kept."""
+        steps, size = batch.shape
+        if batch.ragged or self.batch_first:
+            x = self.empty(steps, size, rows.shape[1], rows.dtype)
+            batch.unpack(rows, x)
+        else:
+            x = (rows.copy() if kept else rows).reshape(steps, size, rows.shape[1])
+        return self.outer(x)

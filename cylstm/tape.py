@@ -1,0 +1,47 @@
+"""What a forward pass keeps for the backward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cylstm.axes import Axes
+from cylstm.batch import Batch
+
+if TYPE_CHECKING:
+    from cylstm.recurrent import Recurrent
+
+Parts = list[tuple[slice, Batch]]
+
+
+@dataclass(eq=False, slots=True)
+class Start:
+    """The state in which a direction came to a part of the steps, and its tape if that is kept."""
+
+    h: np.ndarray  # (N, R), in the sorted order
+    c: np.ndarray  # (N, H)
+    tape: np.ndarray | None
+
+
+@dataclass(eq=False, slots=True)
+class TapeOfLayer:
+    """What one layer's forward pass leaves, in packed rows."""
+
+    x: np.ndarray
+    mask: np.ndarray | None  # dropout's, on x
+    y: np.ndarray
+    starts: list[list[Start]]  # of each direction, in the order in which it came to the parts
+
+
+@dataclass(eq=False, slots=True)
+class Tape:
+    """What `forward` keeps for `backward`: opaque, and good for that LSTM alone."""
+
+    lstm: Recurrent
+    changes: int  # of the parameters, until then
+    batch: Batch
+    axes: Axes
+    parts: Parts
+    layers: list[TapeOfLayer]
