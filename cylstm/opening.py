@@ -6,9 +6,9 @@ import os
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from cylstm.formats.sight import HEAD, describe_start, is_onnx
 from cylstm.io import safetensors
 from cylstm.io.files import HDF5, PICKLES, ZIP, naming, open_plain
+from cylstm.io.sight import HEAD, describe_start, is_onnx
 from cylstm.lstm import LSTM, lstm_from_file
 
 if TYPE_CHECKING:

@@ -33,9 +33,8 @@ from cylstm.formats.keras_config import (
     named,
     text,
 )
-from cylstm.formats.parts import real
 from cylstm.io import hdf5
-from cylstm.io.files import ZIP, Budget, naming, open_plain
+from cylstm.io.files import ZIP, Budget, naming, open_plain, real
 from cylstm.io.hdf5 import Hdf5, plain
 from cylstm.io.zips import opened, read_member
 

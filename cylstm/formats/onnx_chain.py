@@ -15,8 +15,7 @@ from cylstm.formats.onnx_file import Graph, opened
 from cylstm.formats.onnx_inputs import as_declared, declared
 from cylstm.formats.onnx_lstm import Stack, acts, outputs_of, stacks
 from cylstm.formats.onnx_shapes import kind
-from cylstm.formats.parts import real
-from cylstm.io.files import naming
+from cylstm.io.files import naming, real
 from cylstm.layers import Layer, Linear
 from cylstm.lstm import LSTM
 

@@ -12,7 +12,8 @@ import numpy as np
 from cylstm.formats.fold import attributes
 from cylstm.formats.onnx_file import Graph
 from cylstm.formats.onnx_shapes import kind
-from cylstm.formats.parts import Cell, assemble, gates, real
+from cylstm.formats.parts import Cell, assemble, gates
+from cylstm.io.files import real
 from cylstm.lstm import LSTM
 
 __all__ = ["Link", "Stack", "acts", "is_lstm", "outputs_of", "stacks"]

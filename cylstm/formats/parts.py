@@ -12,7 +12,7 @@ from cylstm import checks
 from cylstm.lstm import LSTM
 from cylstm.options import Options
 
-__all__ = ["Cell", "assemble", "gates", "ordered", "real"]
+__all__ = ["Cell", "assemble", "gates", "ordered"]
 
 ORDER = "ifgo"  # of the gates' rows, everywhere in cylstm
 
@@ -118,23 +118,3 @@ def ordered(array: np.ndarray, order: str) -> np.ndarray:
     own = [gate for gate in ORDER if gate in order]
     parts = dict(zip(own, np.split(array, len(own)), strict=True))
     return np.concatenate([parts[gate] for gate in order])
-
-
-def real(name: str, value: Any) -> np.ndarray:
-    """Return an array, or a tensor of any framework, as float32, or float64 if it was that.
-
-    Raises
-    ------
-    TypeError
-        If it does not hold real numbers.
-    """
-    if hasattr(value, "detach"):  # PyTorch's, on any device; NumPy knows no bfloat16
-        value = value.detach().cpu()
-        value = value.dequantize() if getattr(value, "is_quantized", False) else value
-        value = value.float() if value.element_size() == 2 else value
-    array = checks.is_array(name, value)
-    if array.dtype.name == "bfloat16":  # of ml_dtypes
-        return array.astype(np.float32)
-    if array.dtype.kind != "f" or array.dtype.itemsize > 8:
-        raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
-    return array.astype(np.result_type(array.dtype.newbyteorder("="), np.float32), copy=False)

@@ -22,10 +22,10 @@ from reprlib import repr as short
 from typing import IO, Any
 
 from cylstm.formats import torchscript
-from cylstm.formats.sight import describe_archive, describe_file
 from cylstm.formats.torch_tensors import Storage, leaves, npy, storage_of
 from cylstm.io import safetensors, unpickle
 from cylstm.io.files import PICKLES, ZIP, Budget, naming, open_plain
+from cylstm.io.sight import describe_archive, describe_file
 from cylstm.io.zips import opened, read_member
 
 __all__ = ["PLAIN", "SAID", "Contents", "contents", "contents_of_bytes"]

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from cylstm.formats.parts import real
+from cylstm.io.files import real
 
 __all__ = ["Named", "find", "others"]
 

@@ -25,6 +25,7 @@ __all__ = [
     "parse_object",
     "pick",
     "read_beside",
+    "real",
 ]
 
 ZIP, HDF5 = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"  # how files of these formats begin
@@ -59,7 +60,7 @@ def open_plain(path: Any) -> IO[bytes]:
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise ValueError(f"{os.fspath(path)}: expected a plain file")
     if os.path.isdir(path):
-        from cylstm.formats.sight import describe_folder
+        from cylstm.io.sight import describe_folder
 
         describe_folder(path)
     return open(path, "rb")
@@ -219,3 +220,23 @@ def parse_object(text: str, what: str, *, nan: bool = False) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise ValueError(f"{what} must be a JSON object, not {short(parsed)}")
     return parsed
+
+
+def real(name: str, value: Any) -> np.ndarray:
+    """Return an array, or a tensor of any framework, as float32, or float64 if it was that.
+
+    Raises
+    ------
+    TypeError
+        If it does not hold real numbers.
+    """
+    if hasattr(value, "detach"):  # PyTorch's, on any device; NumPy knows no bfloat16
+        value = value.detach().cpu()
+        value = value.dequantize() if getattr(value, "is_quantized", False) else value
+        value = value.float() if value.element_size() == 2 else value
+    array = checks.is_array(name, value)
+    if array.dtype.name == "bfloat16":  # of ml_dtypes
+        return array.astype(np.float32)
+    if array.dtype.kind != "f" or array.dtype.itemsize > 8:
+        raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
+    return array.astype(np.result_type(array.dtype.newbyteorder("="), np.float32), copy=False)

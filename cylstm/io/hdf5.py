@@ -25,8 +25,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from cylstm.formats.parts import real
-from cylstm.io.files import Budget, bfloat16, parse_object
+from cylstm.io.files import Budget, bfloat16, parse_object, real
 
 __all__ = ["Hdf5", "main", "opened", "plain"]
 
