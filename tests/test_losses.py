@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cylstm
 from cylstm.train import cross_entropy_loss, huber_loss, mae_loss, mse_loss
 from gradient_check import assert_gradient, central_differences
 
@@ -203,3 +204,42 @@ def test_logits_of_minus_infinity_rule_classes_out():
 def test_bad_input_to_cross_entropy(logits, labels, error, message):
     with pytest.raises(error, match=message):
         cross_entropy_loss(logits, labels)
+
+
+@pytest.mark.parametrize("classes", [1, 7, 8, 9, 255, 256, 257, 10_000])
+def test_many_classes_lose_no_digits(dtype, classes):
+    rng = np.random.default_rng(classes)
+    logits = (10 * rng.standard_normal((5, classes))).astype(dtype)
+    labels = rng.integers(0, classes, 5)
+    loss, gradient = cross_entropy_loss(logits, labels)
+    exact = logits.astype(np.float64)
+    exact -= exact.max(axis=1, keepdims=True)
+    exact -= np.log(np.exp(exact).sum(axis=1, keepdims=True))
+    expected = np.exp(exact)
+    expected[np.arange(5), labels] -= 1
+    most = 1e-6 if dtype == "float32" else 1e-15
+    np.testing.assert_allclose(loss, -exact[np.arange(5), labels].mean(), rtol=most, atol=most)
+    np.testing.assert_allclose(gradient, expected / 5, rtol=0, atol=most)
+
+
+def test_a_class_that_is_masked_out(dtype):
+    logits = np.array([[1, -np.inf, 2, -1e30, 0]] * 3, dtype)
+    loss, gradient = cross_entropy_loss(logits, np.array([0, 2, 4]))
+    exact = np.log(np.exp([1.0, 2.0, 0.0]).sum()) - np.array([1, 2, 0])
+    np.testing.assert_allclose(loss, exact.mean(), rtol=1e-6)
+    np.testing.assert_array_equal(gradient[:, [1, 3]], np.zeros((3, 2), dtype))
+
+
+def test_losses_do_not_depend_on_threads(dtype):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.standard_normal((500, 300)).astype(dtype), rng.integers(0, 300, 500)
+    before, found = cylstm.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            cylstm.set_num_threads(threads)
+            found.append(cross_entropy_loss(logits, labels))
+    finally:
+        cylstm.set_num_threads(before)
+    for loss, gradient in found[1:]:
+        assert loss == found[0][0]
+        np.testing.assert_array_equal(gradient, found[0][1])

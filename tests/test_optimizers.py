@@ -470,3 +470,25 @@ def test_a_plateau_is_pytorchs(rng, patience):
     actual = [ours(epoch, losses[:epoch]) for epoch in range(40)]
     np.testing.assert_allclose(actual, expected, rtol=1e-12)
     assert len(set(actual)) > 1
+
+
+@pytest.mark.parametrize("rows", [False, True], ids=["dense", "rows"])
+@pytest.mark.parametrize("optimizer", [SGD, Adam, AdamW, RMSprop])
+def test_updates_do_not_depend_on_threads(dtype, optimizer, rows):
+    before, found = cylstm.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            cylstm.set_num_threads(threads)
+            model = Embedding(3000, 50, dtype=dtype, seed=0)
+            gradient = np.random.default_rng(0).standard_normal((3000, 50)).astype(dtype)
+            if rows:
+                which = np.arange(0, 3000, 2)
+                gradient = RowGradient(which, gradient[which], (3000, 50))
+            norm = clip_grad_norm({"weight": gradient}, 5.0)
+            optimizer(model, 0.1).step({"weight": gradient})
+            found.append((norm, model.state_dict()["weight"]))
+    finally:
+        cylstm.set_num_threads(before)
+    for norm, weight in found[1:]:
+        assert norm == found[0][0]
+        np.testing.assert_array_equal(weight, found[0][1])
