@@ -183,11 +183,12 @@ def test_parameters_assigned_while_others_run(rng):
     lstm, *others = (cylstm.LSTM(64, 256, 2, peephole=True, seed=seed) for seed in range(3))
     x = rng.standard_normal((300, 1, 64)).astype(np.float32)
     states = [other.state_dict() for other in others]
+    possible = [each(x)[0].tobytes() for each in (lstm, *others)]
     with ThreadPoolExecutor(2) as pool:
         for k in range(20):
             running = pool.submit(lstm, x)
             lstm.load_state_dict(states[k % 2])
-            assert np.isfinite(running.result()[0]).all()
+            assert running.result()[0].tobytes() in possible
     assert_same_bits(lstm(x), others[1](x))
 
 

@@ -76,6 +76,26 @@ cdef void project(const task *t, Py_ssize_t first, Py_ssize_t last, Py_ssize_t t
                       tile, end, False, False)
 
 
+cdef inline void begin_block(task *t, Py_ssize_t first, Py_ssize_t last, Py_ssize_t tile,
+                             Py_ssize_t end, int member, int team) noexcept nogil:
+    """x's share of the pre-activations of steps [first, last), where a step does not take it."""
+    if not t.fused:
+        if t.gather:
+            if member == 0:
+                gather_rows(t, first, last)
+            wait_for_team(&t.meeting, team)
+        project(t, first, last, tile, end)
+    wait_for_team(&t.meeting, team)  # y may be where x is: all have read before one writes
+
+
+cdef inline void project_outputs(const task *t, Py_ssize_t n, char *h, char *y,
+                                 bint down) noexcept nogil:
+    """h := what the cells gave, projected; and into y."""
+    t.kernel.multiply(&t.weight_hr, n, t.unprojected, t.c_width, h, t.v_width, 0,
+                      t.weight_hr.tiles, down, False)
+    scatter_rows(t, n, h, t.v_width * t.itemsize, y)
+
+
 cdef void change_running(const task *t, Py_ssize_t running, Py_ssize_t n,
                          char *v_now) noexcept nogil:
     """From `running` rows to n: take in the state of those that begin, give back the others'."""
@@ -135,13 +155,7 @@ cdef void run_task(task *t, int member, int team) noexcept nogil:
             await_progress(t.source, last)
         if t.reverse:
             first, last = t.steps - last, t.steps - first
-        if not t.fused:
-            if t.gather:
-                if member == 0:
-                    gather_rows(t, first, last)
-                wait_for_team(&t.meeting, team)
-            project(t, first, last, tile, end)
-        wait_for_team(&t.meeting, team)  # y may be where x is: all have read before one writes
+        begin_block(t, first, last, tile, end, member, team)
         for position in range(last - first):
             step = last - 1 - position if t.reverse else first + position
             n = size_at(t, step)
@@ -168,9 +182,7 @@ cdef void run_task(task *t, int member, int team) noexcept nogil:
             wait_for_team(&t.meeting, team)
             if t.projected:
                 if member == 0:
-                    t.kernel.multiply(&t.weight_hr, n, t.unprojected, t.c_width, v_next + h_at,
-                                      t.v_width, 0, t.weight_hr.tiles, s.down, False)
-                    scatter_rows(t, n, v_next + h_at, t.v_width * size, y)
+                    project_outputs(t, n, v_next + h_at, y, s.down)
                 wait_for_team(&t.meeting, team)
             v_now, v_next = v_next, v_now
         if t.followed:
