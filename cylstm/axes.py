@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,12 +9,14 @@ import numpy as np
 from cylstm.batch import Batch
 
 
-@dataclass(frozen=True)
 class Axes:
     """How arrays lie outside: (T, N, F), or (N, T, F) with `batch_first`, or (T, F) `unbatched`."""
 
-    batch_first: bool
-    unbatched: bool = False
+    __slots__ = ("batch_first", "unbatched")
+
+    def __init__(self, batch_first: bool, unbatched: bool = False) -> None:
+        self.batch_first = batch_first
+        self.unbatched = unbatched
 
     def shape(self, steps: Any, size: Any, width: int) -> tuple[Any, ...]:
         """The outer shape of T steps of N sequences."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Parts = list[tuple[slice, Batch]]
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, repr=False)
 class Start:
     """The state in which a direction came to a part of the steps, and its tape if that is kept."""
 
@@ -25,7 +25,7 @@ class Start:
     tape: np.ndarray | None
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, repr=False)
 class TapeOfLayer:
     """What one layer's forward pass leaves, in packed rows."""
 
@@ -35,7 +35,7 @@ class TapeOfLayer:
     starts: list[list[Start]]  # of each direction, in the order in which it came to the parts
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, repr=False)
 class Tape:
     """What `forward` keeps for `backward`: opaque, and good for that LSTM alone."""
 
