@@ -83,9 +83,10 @@ INLINE int is_large(const packed_matrix *w) {
     return w->tiles * w->depth * TILE * (ptrdiff_t)sizeof(real) > 1 << 22;
 }
 
-/* Group g's share of the tile that is next in the sweep. A line for each k is enough from four
- * groups on, and much from two. */
+/* Group g's share of the tile that is next in the sweep, a line for each k; NULL where the groups
+ * before it have asked for all of it. */
 INLINE const char *share_ahead(const packed_matrix *w, ptrdiff_t tile, int down, ptrdiff_t g) {
+    if (g >= TILE * (ptrdiff_t)sizeof(real) / 64) return NULL;
     const real *next = (const real *)w->weights + (down ? tile - 1 : tile + 1) * w->tile_step;
     return (const char *)next + g * w->depth * 64;
 }
