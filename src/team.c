@@ -270,7 +270,7 @@ static void judge_shares(const sharing *s, int members) {
     believe(found);
 }
 
-void cylstm_share(int most, int units, unit_work *work, void *arg) {
+void cylstm_share(int most, int units, sameness are, unit_work *work, void *arg) {
     sharing s;
     s.work = work, s.arg = arg, s.units = units;
     if (most > MOST_MEMBERS) most = MOST_MEMBERS;
@@ -281,7 +281,8 @@ void cylstm_share(int most, int units, unit_work *work, void *arg) {
     }
     atomic_init(&s.taken, 0);
     for (int j = 0; j < most; j++) s.done[j] = (record){0};
-    judge_shares(&s, run_team(most, take_units, &s));
+    const int members = run_team(most, take_units, &s);
+    if (are == ALIKE) judge_shares(&s, members);
 }
 
 int cylstm_units(int threads) {

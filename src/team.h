@@ -17,9 +17,11 @@ typedef void member_work(void *arg, int member, int size);
 void cylstm_meet(int most, member_work *work, void *arg);
 
 /* Calls work(arg, unit, member) for each of so many units, which the members of such a team take as
- * they come, and returns when all are done. */
+ * they come, and returns when all are done. Of units that are all alike, a member that is slower than
+ * the others tells that something else uses its CPU too. */
 typedef void unit_work(void *arg, int unit, int member);
-void cylstm_share(int most, int units, unit_work *work, void *arg);
+typedef enum { VARIOUS, ALIKE } sameness;
+void cylstm_share(int most, int units, sameness are, unit_work *work, void *arg);
 
 /* Into how many units work is best divided that could be in as many as one likes: as many as there are
  * threads, or more, where something else uses their CPUs too, so that a thread that has a CPU of its own

@@ -24,7 +24,7 @@ from cylstm.core.products cimport (
     summed,
     sums_workspace,
 )
-from cylstm.core.team cimport share, useful_threads
+from cylstm.core.team cimport VARIOUS, share, useful_threads
 from cylstm.core.weights cimport Version, is_narrow, new_matrix, pack_seldom
 
 from cylstm.core.kernels import ISA, PRODUCT
@@ -124,10 +124,10 @@ cdef class Affine:
         try:
             m.memory = take(&memory, threads * m.memory_each)
             if total < SMALL:
-                share(1, <int> m.units, take_map, &m)
+                share(1, <int> m.units, VARIOUS, take_map, &m)
             else:
                 with nogil:
-                    share(threads, <int> m.units, take_map, &m)
+                    share(threads, <int> m.units, VARIOUS, take_map, &m)
         finally:
             arena_return(&memory, &empty)
         return y
@@ -163,7 +163,7 @@ cdef class Affine:
         try:
             divide_passing(&p, grad_weight, threads, &memory)
             with nogil:
-                share(threads, <int> p.units, take_passing, &p)
+                share(threads, <int> p.units, VARIOUS, take_passing, &p)
                 end_outer(&p.sums, &p.weight)
         finally:
             arena_return(&memory, &empty)

@@ -19,7 +19,15 @@ from libc.string cimport memcpy, memset
 from cylstm.core.cell cimport Cell
 from cylstm.core.kernels cimport packed_matrix, step_gradients, step_tape
 from cylstm.core.memory cimport arena, arena_return, first_of, row_width, take
-from cylstm.core.plan cimport copy_rows, divide, layout, share_of, tape_from, work
+from cylstm.core.plan cimport (
+    ROWS_ALIKE,
+    copy_rows,
+    divide,
+    layout,
+    share_of,
+    tape_from,
+    work,
+)
 from cylstm.core.products cimport (
     add_products,
     columns_of,
@@ -31,7 +39,16 @@ from cylstm.core.products cimport (
     share_begin,
     sums_workspace,
 )
-from cylstm.core.team cimport barrier, best_units, meet, share, useful_threads, wait_for_team
+from cylstm.core.team cimport (
+    ALIKE,
+    VARIOUS,
+    barrier,
+    best_units,
+    meet,
+    share,
+    useful_threads,
+    wait_for_team,
+)
 from cylstm.core.weights cimport Packed
 
 cdef enum:
@@ -147,7 +164,7 @@ cdef void run_blocks(passing *p, portion *portions, Py_ssize_t shares, int team,
         next_block(p)
         run_steps(p, portions, shares, team)
         prepare_sums(p)
-        share(threads, p.sum_shares, take_sums, p)
+        share(threads, p.sum_shares, VARIOUS, take_sums, p)
     for j in range(shares):
         end_portion(p, &portions[j])
     for j in range(2):
@@ -161,7 +178,8 @@ cdef void run_steps(passing *p, portion *portions, Py_ssize_t shares, int team) 
     cdef job todo
     todo.p, todo.portions = p, portions
     if team <= shares:
-        share(team, <int> shares, take_portion, &todo)
+        share(team, <int> shares, ALIKE if portions.most >= ROWS_ALIKE else VARIOUS, take_portion,
+              &todo)
         return
     for j in range(shares):
         todo.portions = &portions[j]

@@ -19,8 +19,17 @@ in this file.
 from libc.string cimport memcpy
 
 from cylstm.core.kernels cimport packed_step, step_tape
-from cylstm.core.plan cimport copy_rows, rows_between, tape_from, task, work
-from cylstm.core.team cimport advance, await_progress, meet, share, wait_for_team
+from cylstm.core.plan cimport ROWS_ALIKE, copy_rows, rows_between, tape_from, task, work
+from cylstm.core.team cimport (
+    ALIKE,
+    VARIOUS,
+    advance,
+    await_progress,
+    meet,
+    sameness,
+    share,
+    wait_for_team,
+)
 
 
 cdef inline Py_ssize_t size_at(const task *t, Py_ssize_t step) noexcept nogil:
@@ -118,10 +127,15 @@ cdef void run_tasks(work *w) noexcept nogil:
     """All tasks, by threads that take one each, or that all work on each in turn."""
     cdef Py_ssize_t j
     if w.threads <= w.count:
-        share(w.threads, <int> w.count, take_task, w)
+        share(w.threads, <int> w.count, sameness_of(w), take_task, w)
         return
     for j in range(w.count):
         meet(min(w.threads, w.tasks[j].weights.tiles), run_member, &w.tasks[j])
+
+
+cdef sameness sameness_of(const work *w) noexcept nogil:
+    """Not alike are layers that wait for each other, and shares of few rows."""
+    return ALIKE if w.block == 0 and w.tasks[0].most >= ROWS_ALIKE else VARIOUS
 
 
 cdef void run_member(void *t, int member, int team) noexcept nogil:

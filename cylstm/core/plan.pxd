@@ -9,6 +9,10 @@ from cylstm.core.team cimport barrier, progress
 from cylstm.core.weights cimport Packed
 
 
+cdef enum:
+    ROWS_ALIKE = 4  # from which on one row more or less in a share makes little difference
+
+
 # What a task computes with; distances are in bytes.
 cdef struct task:
     const cell *equations

@@ -9,7 +9,10 @@ cdef extern from "team.h" nogil:
     ctypedef void (*member_work)(void *arg, int member, int size) noexcept nogil
     ctypedef void (*unit_work)(void *arg, int unit, int member) noexcept nogil
     void cylstm_meet(int most, member_work work, void *arg)
-    void cylstm_share(int most, int units, unit_work work, void *arg)
+    ctypedef enum sameness:
+        VARIOUS
+        ALIKE
+    void cylstm_share(int most, int units, sameness are, unit_work work, void *arg)
     int cylstm_units(int threads)
     void cylstm_wait(barrier *b, int size)
     void cylstm_advance(progress *p, int done)
@@ -18,7 +21,7 @@ cdef extern from "team.h" nogil:
 
 cdef int useful_threads(double total) noexcept
 cdef void meet(int most, member_work work, void *arg) noexcept nogil
-cdef void share(int most, int units, unit_work work, void *arg) noexcept nogil
+cdef void share(int most, int units, sameness are, unit_work work, void *arg) noexcept nogil
 cdef int best_units(int threads) noexcept nogil
 cdef void wait_for_team(barrier *b, int size) noexcept nogil
 cdef void advance(progress *p, int done) noexcept nogil

@@ -74,8 +74,8 @@ cdef void meet(int most, member_work work, void *arg) noexcept nogil:
     cylstm_meet(most, work, arg)
 
 
-cdef void share(int most, int units, unit_work work, void *arg) noexcept nogil:
-    cylstm_share(most, units, work, arg)
+cdef void share(int most, int units, sameness are, unit_work work, void *arg) noexcept nogil:
+    cylstm_share(most, units, are, work, arg)
 
 
 cdef int best_units(int threads) noexcept nogil:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cylstm.core.kernels cimport kernels, table, update, update_rule
 from cylstm.core.memory cimport check_array, first_of
-from cylstm.core.team cimport share, unit_work, useful_threads
+from cylstm.core.team cimport VARIOUS, share, unit_work, useful_threads
 
 from cylstm.core.kernels import ISA, PRODUCT
 
@@ -62,7 +62,7 @@ cdef job job_on(array, Py_ssize_t count, Py_ssize_t width) except *:
 cdef void run_job(job *j, unit_work work, double each) noexcept:
     cdef int threads = useful_threads(each * j.count * j.width)
     with nogil:
-        share(threads, <int> j.units, work, j)
+        share(threads, <int> j.units, VARIOUS, work, j)
 
 
 # A unit's rows and columns.
