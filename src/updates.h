@@ -46,7 +46,7 @@ static void adam(const update_rule *u, ptrdiff_t n, void *parameter, const void 
     for (ptrdiff_t j = 0; j < n; j++) {
         const real step = g[j] + decay * p[j];
         m[j] += of_mean * (step - m[j]);
-        s[j] = old * s[j] + new *step *step;
+        s[j] = old * s[j] + new * step * step;
         p[j] = shrink * p[j] - rate * (m[j] / (ROOT(s[j]) / correction + eps));
     }
 }
@@ -61,13 +61,13 @@ static void rmsprop(const update_rule *u, ptrdiff_t n, void *parameter, const vo
     if (!v)
         for (ptrdiff_t j = 0; j < n; j++) {
             const real step = g[j] + decay * p[j];
-            s[j] = old * s[j] + new *step *step;
+            s[j] = old * s[j] + new * step * step;
             p[j] -= rate * (step / (ROOT(s[j]) + eps));
         }
     else
         for (ptrdiff_t j = 0; j < n; j++) {
             const real step = g[j] + decay * p[j];
-            s[j] = old * s[j] + new *step *step;
+            s[j] = old * s[j] + new * step * step;
             v[j] = momentum * v[j] + step / (ROOT(s[j]) + eps);
             p[j] -= rate * v[j];
         }
