@@ -4,6 +4,7 @@ from numpy import ndarray
 
 ISAS: Final[tuple[str, ...]]
 ISA: Final[str]
+PRODUCT: Final[str]
 
 def vector_width(isa: str, is_double: bool) -> int: ...
 def activate(spec: tuple[str, float, float], x: ndarray, isa: str | None = None) -> ndarray: ...

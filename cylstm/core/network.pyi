@@ -1,35 +1,29 @@
-from typing import Any, Final
+from typing import Any
 
 from numpy import ndarray
 
-from cylstm._sequence import Recurrence
 from cylstm.batch import Batch
+from cylstm.core.cell import Cell
+from cylstm.core.workspace import Workspace
 from cylstm.parameters import Parameters
-
-PRODUCT: Final[str]
 
 State = tuple[ndarray, ndarray]
 
-class Workspace:
-    def begin(self) -> None: ...
-    def end(self) -> None: ...
-    def forget_fork(self) -> None: ...
-
 class Network:
-    def __init__(
-        self, layers: list[list[Recurrence]], batch_first: bool, store: Parameters
-    ) -> None: ...
+    def __init__(self, layers: list[list[Cell]], batch_first: bool, store: Parameters) -> None: ...
     def run(self, x: ndarray, y: ndarray, h: ndarray, c: ndarray, batch: Batch) -> None: ...
     def forward(
         self, layer: int, x: ndarray, y: ndarray, h: ndarray, c: ndarray, batch: Batch,
         tapes: list[ndarray | None],
     ) -> None: ...  # fmt: skip
+    def backward(
+        self, layer: int, direction: int, first: int, x: ndarray, y: ndarray, tape: ndarray,
+        h_0: ndarray, c_0: ndarray, batch: Batch, grad_y: ndarray, grad_h: ndarray,
+        grad_c: ndarray, grad_x: ndarray,
+    ) -> dict[str, ndarray]: ...  # fmt: skip
     def zero_state(self, rows: int, rank: int = 3) -> State: ...
     def is_input(self, x: Any) -> bool: ...
     def call(self, x: Any) -> tuple[ndarray, State] | None: ...
     def step(
         self, x: Any, out: Any, h: ndarray, c: ndarray, workspace: Workspace
     ) -> ndarray | None: ...
-
-def set_num_threads(n: int) -> None: ...
-def get_num_threads() -> int: ...
