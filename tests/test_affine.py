@@ -4,14 +4,15 @@ import pickle
 
 import numpy as np
 import pytest
-from cylstm.core.affine import Affine
-from cylstm.core.kernels import ISAS, PRODUCT
-from cylstm.core.weights import Version
 from hypothesis import given
 from hypothesis import strategies as st
 
 import cylstm
+from cylstm.core.affine import Affine
+from cylstm.core.kernels import ISAS, PRODUCT
+from cylstm.core.weights import Version
 from cylstm.train import Linear
+from threads import threads_as_before
 
 TOLERANCE = {"float32": 2e-6, "float64": 1e-14}  # of the largest value, for each 16 summands
 SIZES = st.integers(1, 70) | st.sampled_from([127, 128, 129, 300, 520])
@@ -43,12 +44,9 @@ def test_map_and_gradients(way, rows, inputs, outputs, dtype, bias, threads):
     x, weight, b, grad_y = arrays(rows, rows, inputs, outputs, dtype, bias)
     exact = [None if a is None else a.astype("float64") for a in (x, weight, b, grad_y)]
     affine = Affine(weight, b, Version(), isa=way[0], product=way[1])
-    before = cylstm.get_num_threads()
-    cylstm.set_num_threads(threads)
-    try:
+    with threads_as_before():
+        cylstm.set_num_threads(threads)
         y, found = affine.run(x), affine.backward(x, grad_y)
-    finally:
-        cylstm.set_num_threads(before)
     assert_near(y, exact[0] @ exact[1].T + (exact[2] if bias else 0), dtype, inputs)
     expected = exact[3] @ exact[1], exact[3].T @ exact[0], exact[3].sum(axis=0)
     assert_near(found[0], expected[0], dtype, outputs)
@@ -64,13 +62,11 @@ def test_map_and_gradients(way, rows, inputs, outputs, dtype, bias, threads):
 def test_bits_depend_on_nothing_beside_a_row(dtype, sizes):
     x, weight, bias, grad_y = arrays(0, 400, *sizes, dtype, True)
     affine = Affine(weight, bias, Version())
-    before, found = cylstm.get_num_threads(), []
-    try:
+    found = []
+    with threads_as_before():
         for threads in (1, 2, 5):
             cylstm.set_num_threads(threads)
             found.append((affine.run(x), *affine.backward(x, grad_y)))
-    finally:
-        cylstm.set_num_threads(before)
     for others in found[1:]:
         for first, other in zip(found[0], others, strict=True):
             np.testing.assert_array_equal(first, other)

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from cylstm.core.kernels import PRODUCT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cylstm
+from cylstm.core.kernels import PRODUCT
 from reference import assert_same_bits, random_case
 from strategies import configs, seeds
+from threads import threads_as_before
 
 pytestmark = pytest.mark.skipif(PRODUCT == "blas", reason="BLAS promises no such thing")
 
@@ -17,9 +18,8 @@ widths = st.integers(1, 40) | st.sampled_from([64, 100, 160])
 
 @pytest.fixture(autouse=True)
 def _threads_as_before():
-    before = cylstm.get_num_threads()
-    yield
-    cylstm.set_num_threads(before)
+    with threads_as_before():
+        yield
 
 
 @st.composite

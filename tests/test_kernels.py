@@ -10,10 +10,10 @@ from functools import partial
 import mpmath
 import numpy as np
 import pytest
-from cylstm.core.cell import Cell
 
 import cylstm
 from cylstm.core import kernels as _kernels
+from cylstm.core.cell import Cell
 from reference import assert_close, assert_gradients_close, random_case
 
 WORST_ULP = 4

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import cylstm
 from cylstm.train import cross_entropy_loss, huber_loss, mae_loss, mse_loss
 from gradient_check import assert_gradient, central_differences
+from threads import threads_as_before
 
 REGRESSION = {"mse": mse_loss, "mae": mae_loss, "huber": huber_loss}
 
@@ -233,13 +234,11 @@ def test_a_class_that_is_masked_out(dtype):
 def test_losses_do_not_depend_on_threads(dtype):
     rng = np.random.default_rng(0)
     logits, labels = rng.standard_normal((500, 300)).astype(dtype), rng.integers(0, 300, 500)
-    before, found = cylstm.get_num_threads(), []
-    try:
+    found = []
+    with threads_as_before():
         for threads in (1, 2, 5):
             cylstm.set_num_threads(threads)
             found.append(cross_entropy_loss(logits, labels))
-    finally:
-        cylstm.set_num_threads(before)
     for loss, gradient in found[1:]:
         assert loss == found[0][0]
         np.testing.assert_array_equal(gradient, found[0][1])

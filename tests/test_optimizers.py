@@ -23,6 +23,7 @@ from cylstm.train import (
     clip_grad_value,
     mse_loss,
 )
+from threads import threads_as_before
 
 # Clipping ---------------------------------------------------------------------------------------
 
@@ -475,8 +476,8 @@ def test_a_plateau_is_pytorchs(rng, patience):
 @pytest.mark.parametrize("rows", [False, True], ids=["dense", "rows"])
 @pytest.mark.parametrize("optimizer", [SGD, Adam, AdamW, RMSprop])
 def test_updates_do_not_depend_on_threads(dtype, optimizer, rows):
-    before, found = cylstm.get_num_threads(), []
-    try:
+    found = []
+    with threads_as_before():
         for threads in (1, 2, 5):
             cylstm.set_num_threads(threads)
             model = Embedding(3000, 50, dtype=dtype, seed=0)
@@ -487,8 +488,6 @@ def test_updates_do_not_depend_on_threads(dtype, optimizer, rows):
             norm = clip_grad_norm({"weight": gradient}, 5.0)
             optimizer(model, 0.1).step({"weight": gradient})
             found.append((norm, model.state_dict()["weight"]))
-    finally:
-        cylstm.set_num_threads(before)
     for norm, weight in found[1:]:
         assert norm == found[0][0]
         np.testing.assert_array_equal(weight, found[0][1])

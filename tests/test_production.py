@@ -16,16 +16,16 @@ import pytest
 import cylstm
 from cylstm.train import Adam
 from reference import assert_same_bits, flat, random_case
+from threads import threads_as_before
 
 THREADS = 8
 
 
 @pytest.fixture
 def two_threads():
-    before = cylstm.get_num_threads()
-    cylstm.set_num_threads(2)
-    yield
-    cylstm.set_num_threads(before)
+    with threads_as_before():
+        cylstm.set_num_threads(2)
+        yield
 
 
 def infer(case):
@@ -58,19 +58,16 @@ def test_threads_share_one_lstm(rng, dtype, work):
 @pytest.mark.parametrize("threads", [2, 7])
 def test_callers_share_teams(rng, threads):
     """Of teams whose members take tasks, or meet; more threads than CPUs, too."""
-    before = cylstm.get_num_threads()
     wide = {"input_size": 100, "hidden_size": 200, "dtype": "float32"}
     cases = [random_case(rng, 30, batch, **wide) for batch in (1, 2, 9, 40)]
-    cylstm.set_num_threads(1)
-    expected = [(infer(case), train(case)) for case in cases]
-    try:
+    with threads_as_before():
+        cylstm.set_num_threads(1)
+        expected = [(infer(case), train(case)) for case in cases]
         cylstm.set_num_threads(threads)
         with ThreadPoolExecutor(len(cases)) as pool:
             for _ in range(20):
                 results = pool.map(lambda case: (infer(case), train(case)), cases)
                 assert_same_bits(list(results), expected)
-    finally:
-        cylstm.set_num_threads(before)
 
 
 def answer(connection, case):
