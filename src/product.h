@@ -1,7 +1,8 @@
 /* Products with packed weights, in register tiles.
  *
- * Packed weights are [tile][k][4][VLEN], but of tables by BLAS, where they are [k][tile][4][VLEN]: a tile is four vectors of outputs, and for each k it holds
- * their weights side by side, so that the product streams through memory once. With `gated`
+ * Packed weights are [tile][k][4][VLEN]: a tile is four vectors of outputs, and for each k it holds
+ * their weights side by side, so that the product streams through memory once. (Those for products by
+ * BLAS are [k][tile][4][VLEN].) With `gated`
  * packing the four vectors are the gates i, f, g, o of the same VLEN hidden units; else they are
  * 4 VLEN outputs in a row, or, `narrow`, VLEN: for few outputs, and a depth that is a multiple of 4.
  * Missing outputs of the last tile have weights of zero.

@@ -5,7 +5,6 @@ its bits depend on neither.
 """
 
 cimport numpy as cnp
-from cpython.ref cimport Py_REFCNT
 from libc.string cimport memcpy, memset
 
 from cylstm.core.kernels cimport kernels, packed_matrix, packing, table
@@ -25,7 +24,15 @@ from cylstm.core.products cimport (
     sums_workspace,
 )
 from cylstm.core.team cimport VARIOUS, share, useful_threads
-from cylstm.core.weights cimport Version, is_narrow, new_matrix, pack_seldom
+from cylstm.core.weights cimport (
+    Copy,
+    Version,
+    current,
+    is_narrow,
+    new_matrix,
+    pack_seldom,
+    renewed,
+)
 
 from cylstm.core.kernels import ISA, PRODUCT
 
@@ -38,20 +45,17 @@ cdef enum:
     SMALL = 100_000       # multiply-adds: a few microseconds, the GIL is kept for
 
 
-cdef class Copy:
-    """The weight, packed; nothing in it changes while a call has it."""
+cdef class PackedWeight(Copy):
+    """Of an `Affine`'s weight."""
 
     cdef packed_matrix weight
-    cdef list memory
-    cdef Py_ssize_t changes
 
 
 cdef struct mapping:
     const kernels *kernel
     packed_matrix weight
     Py_ssize_t size, rows, outputs
-    const char *x
-    Py_ssize_t x_row    # reals
+    const char *x       # [rows, the weight's depth]
     const char *bias    # NULL where the packed weight has it, or there is none
     char *y             # [rows, outputs]
     Py_ssize_t row_blocks, tiles_each, units
@@ -103,6 +107,7 @@ cdef class Affine:
     def run(self, x):
         """y (rows, outputs) of x (rows, inputs), contiguous."""
         cdef mapping m
+        cdef PackedWeight kept
         cdef arena memory, empty
         cdef cnp.npy_intp shape[2]
         cdef double total
@@ -114,8 +119,8 @@ cdef class Affine:
         memset(&empty, 0, sizeof(arena))
         memory = empty
         kept = self.packed(False)
-        m.kernel, m.weight, m.size = self.kernel, (<Copy> kept).weight, self.size
-        m.rows, m.outputs, m.x_row = shape[0], self.outputs, self.inputs
+        m.kernel, m.weight, m.size = self.kernel, kept.weight, self.size
+        m.rows, m.outputs = shape[0], self.outputs
         m.x, m.y = first_of(x), first_of(y)
         m.bias = first_of(self.bias) if m.weight.narrow else NULL
         total = <double> m.rows * self.inputs * self.outputs
@@ -135,6 +140,7 @@ cdef class Affine:
     def backward(self, x, grad_y):
         """The gradients of x, weight and bias, which is None where there is none."""
         cdef passing p
+        cdef PackedWeight kept
         cdef arena memory, empty
         cdef cnp.npy_intp shape[2]
         cdef int threads
@@ -155,7 +161,7 @@ cdef class Affine:
         memset(&empty, 0, sizeof(arena))
         memory = empty
         kept = self.packed(True)
-        p.sums.kernel, p.sums.itemsize, p.transposed = self.kernel, self.size, (<Copy> kept).weight
+        p.sums.kernel, p.sums.itemsize, p.transposed = self.kernel, self.size, kept.weight
         p.inputs, p.outputs, p.rows = self.inputs, self.outputs, rows
         p.x, p.grad_y, p.grad_x = first_of(x), first_of(grad_y), first_of(grad_x)
         p.grad_bias = first_of(grad_bias)
@@ -169,16 +175,12 @@ cdef class Affine:
             arena_return(&memory, &empty)
         return grad_x, grad_weight, grad_bias
 
-    cdef Copy packed(self, bint transposed):
-        """As `cylstm.core.weights.packed`."""
-        cdef Copy made = self.copies.get(transposed)
-        if made is not None and made.changes == self.version.changes:
+    cdef PackedWeight packed(self, bint transposed):
+        """The copy for now. The caller reads the parameters."""
+        cdef PackedWeight made = current(self.copies, transposed, self.version)
+        if made is not None:
             return made
-        made = self.copies.pop(transposed, None)
-        if made is None or Py_REFCNT(made) > 1:
-            made = Copy()
-            made.memory = []
-        made.changes = self.version.changes
+        made = renewed(self.copies, transposed, self.version, PackedWeight)
         if transposed:
             pack_seldom(self.kernel, self.size, made.memory, first_of(self.weight), self.outputs,
                         self.inputs, &made.weight)
@@ -187,7 +189,7 @@ cdef class Affine:
         self.copies[transposed] = made
         return made
 
-    cdef int pack(self, Copy made) except -1:
+    cdef int pack(self, PackedWeight made) except -1:
         cdef bint narrow = is_narrow(self.kernel, self.inputs, self.outputs)
         cdef packing how = packing(False, narrow, self.outputs, self.inputs, self.inputs, 1)
         cdef bint has_bias = self.bias is not None and not narrow
@@ -228,7 +230,8 @@ cdef void map_rows(const mapping *m, Py_ssize_t first, Py_ssize_t last, Py_ssize
         Py_ssize_t width = columns_of(m.kernel, &m.weight) // m.weight.tiles, size = m.size, j
         Py_ssize_t rest = m.outputs % width, row = m.outputs * size, n = last - first
         bint is_rest = rest and end == m.weight.tiles
-        const char *x = m.x + first * m.x_row * size
+        Py_ssize_t x_row = m.weight.depth
+        const char *x = m.x + first * x_row * size
         char *y = m.y + first * row
         packed_matrix one = m.weight
     if is_rest:
@@ -238,7 +241,7 @@ cdef void map_rows(const mapping *m, Py_ssize_t first, Py_ssize_t last, Py_ssize
             memcpy(y + j * row + tile * width * size, m.bias + tile * width * size,
                    (end - tile) * width * size)
     if tile < end:
-        m.kernel.multiply(&m.weight, n, x, m.x_row, y, m.outputs, tile, end, False, m.bias != NULL)
+        m.kernel.multiply(&m.weight, n, x, x_row, y, m.outputs, tile, end, False, m.bias != NULL)
     if not is_rest:
         return
     one.tiles = 1
@@ -248,7 +251,7 @@ cdef void map_rows(const mapping *m, Py_ssize_t first, Py_ssize_t last, Py_ssize
     if m.bias != NULL:
         for j in range(n):
             memcpy(memory + j * width * size, m.bias + end * width * size, rest * size)
-    m.kernel.multiply(&one, n, x, m.x_row, memory, width, 0, 1, False, m.bias != NULL)
+    m.kernel.multiply(&one, n, x, x_row, memory, width, 0, 1, False, m.bias != NULL)
     copy_rows(n, rest * size, memory, width * size, y + end * width * size, row)
 
 

@@ -83,8 +83,7 @@ cdef int best_units(int threads) noexcept nogil:
 
 
 cdef void wait_for_team(barrier *b, int size) noexcept nogil:
-    if size > 1:
-        cylstm_wait(b, size)
+    cylstm_wait(b, size)
 
 
 cdef void advance(progress *p, int done) noexcept nogil:

@@ -8,15 +8,20 @@ cdef class Version:
     cdef public Py_ssize_t changes
 
 
-cdef class Packed:
+cdef class Copy:
+    cdef list memory         # what it points to
+    cdef Py_ssize_t changes  # of the parameters when they were packed
+
+
+cdef class Packed(Copy):
     cdef cell equations                      # with peepholes of its own
     cdef packed_matrix weights               # [W_ih W_hh]; not of the transposes
     cdef packed_matrix weight_ih, weight_hh  # its two parts in the same memory
     cdef packed_matrix weight_hr
-    cdef list memory                         # what they point to
-    cdef Py_ssize_t changes                  # of the parameters when they were packed
 
 
+cdef Copy current(dict copies, bint transposed, Version version)
+cdef Copy renewed(dict copies, bint transposed, Version version, type kind)
 cdef list all_packed(store, Version version, list cells)
 cdef Packed packed(Version version, Cell r, bint transposed)
 cdef int pack_seldom(const kernels *kernel, Py_ssize_t size, list memory, const void *matrix,

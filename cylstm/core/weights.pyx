@@ -22,8 +22,35 @@ cdef class Version:
     """How often parameters have changed: odd while they do."""
 
 
-cdef class Packed:
-    """A copy of a `Cell`'s parameters, packed. Nothing in it changes while a call has it."""
+cdef class Copy:
+    """A copy of parameters, packed. Nothing in it changes while a call has it.
+
+    It is made at the first use, then shared by all threads and streams; made again, in the same
+    memory if no call has it any more, when the parameters have changed. There is no lock that a
+    fork could leave locked: threads that come at once may each make one.
+    """
+
+    def __cinit__(self):
+        self.memory = []
+
+
+cdef Copy current(dict copies, bint transposed, Version version):
+    """The copy that is there, if the parameters have not changed since; else None."""
+    cdef Copy made = copies.get(transposed)
+    return made if made is not None and made.changes == version.changes else None
+
+
+cdef Copy renewed(dict copies, bint transposed, Version version, type kind):
+    """One to be packed now, and then put where others find it."""
+    cdef Copy made = copies.pop(transposed, None)  # from here on no other thread finds it
+    if made is None or Py_REFCNT(made) > 1:
+        made = kind()
+    made.changes = version.changes
+    return made
+
+
+cdef class Packed(Copy):
+    """Of a `Cell`'s parameters."""
 
 
 cdef list all_packed(store, Version version, list cells):
@@ -45,19 +72,11 @@ cdef list all_packed(store, Version version, list cells):
 
 
 cdef Packed packed(Version version, Cell r, bint transposed):
-    """Made at the first use, then shared by all threads and streams; made again, in the same memory
-    if no call has it any more, when the parameters have changed. The caller reads the parameters.
-
-    There is no lock that a fork could leave locked: threads that come at once may each make one.
-    """
-    cdef Packed made = r.packed.get(transposed)
-    if made is not None and made.changes == version.changes:
+    """The copy for now. The caller reads the parameters."""
+    cdef Packed made = current(r.packed, transposed, version)
+    if made is not None:
         return made
-    made = r.packed.pop(transposed, None)  # from here on no other thread finds it
-    if made is None or Py_REFCNT(made) > 1:
-        made = Packed()
-        made.memory = []
-    made.changes = version.changes
+    made = renewed(r.packed, transposed, version, Packed)
     copy_equations(r, made)
     if transposed:
         pack_transposes(r, made)

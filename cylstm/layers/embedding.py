@@ -143,7 +143,7 @@ class Embedding(Layer):
         grad_y = as_array("grad_y", grad_y, self.dtype)
         check_gradient(grad_y, (*tape.shape, self.embedding_dim))
         values = np.ascontiguousarray(grad_y.reshape(-1, self.embedding_dim))
-        ids = tape.reshape(-1).astype(np.intp)
+        ids = tape.reshape(-1).astype(np.intp, copy=False)
         rows, sums = training.sums_by_id(ids, np.argsort(ids, kind="stable"), values)
         if self.padding_idx is not None:
             learns = rows != self.padding_idx
