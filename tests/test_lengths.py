@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from cylstm.core.kernels import PRODUCT
 
+from cylstm.core.kernels import PRODUCT
 from reference import assert_close, assert_gradients_close, assert_same_bits, flat, random_case
 
 STEPS = 5

@@ -8,9 +8,9 @@ import time
 
 import numpy as np
 import pytest
-from cylstm.core.access import reading, writing
 
 import cylstm
+from cylstm.core.access import reading, writing
 from cylstm.train import SGD, Adam, Embedding, Last, Linear, Sequential
 
 STEPS = 40
