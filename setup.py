@@ -1,6 +1,6 @@
 """Builds the extension modules; everything else of the build is in pyproject.toml.
 
-The kernels (src/kernels.c) are compiled once for each (instruction set, dtype), each with the flags
+The kernels (src/kernels.c) are compiled once for each (instruction set, format), each with the flags
 of its set, and linked into one module that picks among them at run time. A compiler that does not
 know a set leaves that set out.
 """
@@ -19,7 +19,8 @@ from setuptools.errors import CompileError
 
 GENERATED = "build/cython"
 X86 = platform.machine().lower() in ("x86_64", "amd64")
-SOURCES = sorted(map(str, Path("src").iterdir()))
+ARM = platform.machine().lower() in ("aarch64", "arm64")
+SOURCES = sorted(str(path) for path in Path("src").rglob("*.[ch]"))
 DEBUG = os.environ.get("CYLSTM_DEBUG_CYTHON") == "1"
 SYMBOLS = DEBUG or os.environ.get("CYLSTM_SYMBOLS") == "1"
 
@@ -29,11 +30,22 @@ SYMBOLS = DEBUG or os.environ.get("CYLSTM_SYMBOLS") == "1"
 FLAGS = ["-O3", "-std=gnu11", "-g" if SYMBOLS else "-g0", "-fvisibility=hidden", "-fno-wrapv",
          "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]  # fmt: skip
 
-# name: (bytes of a vector, compiler flags)
-INSTRUCTION_SETS = {"baseline": (16, [])}
+FORMATS = ("float", "double", "bfloat16", "int8")  # of weights
+
+# name: (bytes of a vector, compiler flags, the formats that gain by it beside what is more general)
+INSTRUCTION_SETS = {"baseline": (16, [], FORMATS)}
 if X86:
+    AVX2 = ["-mavx2", "-mfma"]
     AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma"]
-    INSTRUCTION_SETS |= {"avx2": (32, ["-mavx2", "-mfma"]), "avx512": (64, AVX512)}
+    INSTRUCTION_SETS |= {
+        "avx2": (32, AVX2, FORMATS),
+        "avxvnni": (32, [*AVX2, "-mavxvnni"], ("int8",)),
+        "avx512": (64, AVX512, FORMATS),
+        "avx512vnni": (64, [*AVX512, "-mavx512vnni"], ("int8",)),
+        "avx512bf16": (64, [*AVX512, "-mavx512bf16"], ("bfloat16",)),
+    }
+elif ARM and platform.system() == "Linux":
+    INSTRUCTION_SETS["dotprod"] = (16, ["-march=armv8.2-a+dotprod"], ("int8",))
 
 
 class BuildKernels(build_ext):
@@ -56,14 +68,15 @@ class BuildKernels(build_ext):
         return True
 
     def kernel_objects(self, isa):
-        width, flags = INSTRUCTION_SETS[isa]
+        width, flags, formats = INSTRUCTION_SETS[isa]
         objects = []
-        for dtype in ("float", "double"):
-            macros = [("ISA", isa), ("DTYPE", dtype), ("VECTOR_BYTES", str(width)),
-                      ("REAL_IS_DOUBLE", str(int(dtype == "double")))]  # fmt: skip
+        for name in formats:
+            macros = [("ISA", isa), ("FORMAT", name), (f"FORMAT_{name}", None),
+                      ("VECTOR_BYTES", str(width)),
+                      ("REAL_IS_DOUBLE", str(int(name == "double")))]  # fmt: skip
             objects += self.compiler.compile(
                 ["src/kernels.c"],
-                str(Path(self.build_temp, isa, dtype)),
+                str(Path(self.build_temp, isa, name)),
                 macros,
                 extra_postargs=FLAGS + flags,
                 depends=SOURCES,

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from cylstm.io.safetensors import write_model
 from cylstm.options import STANDARD, Options, checked_options, initialise
 from cylstm.parameters import Lent, Parameters
 from cylstm.recurrent import Recurrent
+
+if TYPE_CHECKING:
+    from cylstm.quantized import QuantizedLSTM
 
 
 class LSTM(Recurrent):
@@ -260,6 +263,32 @@ class LSTM(Recurrent):
                 given[name] = first + second
         self._store.assign(self._store.checked_all(given, "state_dict"))
 
+    def quantize(self, weights: str = "int8") -> QuantizedLSTM:
+        """Return a copy with weights of fewer bits, for inference: smaller, and faster.
+
+        Parameters
+        ----------
+        weights : {"int8", "bfloat16"}
+
+        Returns
+        -------
+        QuantizedLSTM
+            Called, streamed and saved as this LSTM.
+
+        Raises
+        ------
+        ValueError
+            If the LSTM is of float64, or a weight is not finite.
+
+        Examples
+        --------
+        >>> cylstm.LSTM(3, 8, seed=0).quantize("int8").weight_ih_l0.dtype
+        dtype('int8')
+        """
+        from cylstm.quantized import QuantizedLSTM
+
+        return QuantizedLSTM(self, weights)
+
     # Other frameworks
 
     def to_torch(self) -> dict[str, Any]:
@@ -371,14 +400,8 @@ def lstm_from_file(
     path: str | os.PathLike[str], config: dict[str, Any], tensors: Mapping[str, np.ndarray]
 ) -> LSTM:
     """Make the LSTM that a file's configuration and tensors describe."""
-    known = set(Options.__dataclass_fields__)
-    missing, unknown = sorted(known - set(config)), sorted(set(config) - known)
-    if missing or unknown:
-        raise ValueError(f"{path}: configuration lacks {missing}, has unknown {unknown}")
     try:
-        options = checked_options(**config)
-        if options.num_layers > len(tensors):  # before the names of so many layers are made
-            raise ValueError(f"{options.num_layers} layers, but {len(tensors)} tensors")
+        options = options_from_file(config, len(tensors))
         expected = options.parameter_shapes()
         found = {name: tensor.shape for name, tensor in tensors.items()}
         dtypes = {tensor.dtype.name for tensor in tensors.values()}
@@ -388,3 +411,15 @@ def lstm_from_file(
         return LSTM._from_saved(config, tensors)
     except (TypeError, ValueError, MemoryError) as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def options_from_file(config: dict[str, Any], tensors: int) -> Options:
+    """Check a file's configuration, and that its number of tensors can be enough."""
+    known = set(Options.__dataclass_fields__)
+    missing, unknown = sorted(known - set(config)), sorted(set(config) - known)
+    if missing or unknown:
+        raise ValueError(f"configuration lacks {missing}, has unknown {unknown}")
+    options = checked_options(**config)
+    if options.num_layers > tensors:  # before the names of so many layers are made
+        raise ValueError(f"{options.num_layers} layers, but {tensors} tensors")
+    return options

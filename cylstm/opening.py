@@ -105,6 +105,10 @@ def _tensors(path: Any, given: dict[str, Any]) -> LSTM | Layer:
     kind, config = safetensors.check_model(path, metadata)
     if kind == "LSTM":
         return lstm_from_file(path, config, tensors)
+    if kind == "QuantizedLSTM":
+        from cylstm.quantized import quantized_from_file
+
+        return quantized_from_file(path, config, tensors)
     from cylstm.layers import Sequential
 
     return Sequential._from_file(path, config, tensors)

@@ -3,39 +3,80 @@
 
 #include <string.h>
 
+#if defined(HAVE_dotprod)
+#include <sys/auxv.h>
+#endif
+
 add_product cylstm_add_product[2];
 
-#define DECLARE(isa) extern const kernels cylstm_##isa##_float[2], cylstm_##isa##_double[2];
-#define SUPPORTED(isa, test) {#isa, test, {cylstm_##isa##_float, cylstm_##isa##_double}},
+#define DECLARE(isa, name) extern const kernels cylstm_##isa##_##name[2];
+#define DECLARE_ALL(isa)                                                                          \
+    DECLARE(isa, float) DECLARE(isa, double) DECLARE(isa, bfloat16) DECLARE(isa, int8)
+
+/* An instruction set that adds to a more general one what some formats want. */
+#define SUPPORTED(isa, real, pairs, integers)                                                     \
+    {#isa, has_##isa,                                                                             \
+     {cylstm_##real##_float, cylstm_##real##_double, cylstm_##pairs##_bfloat16,                   \
+      cylstm_##integers##_int8}},
 
 #ifdef HAVE_avx512
-DECLARE(avx512)
+DECLARE_ALL(avx512)
 static int has_avx512(void) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("fma");
 }
 #endif
+#ifdef HAVE_avx512vnni
+DECLARE(avx512vnni, int8)
+static int has_avx512vnni(void) { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+#endif
+#ifdef HAVE_avx512bf16
+DECLARE(avx512bf16, bfloat16)
+static int has_avx512bf16(void) {
+    return has_avx512vnni() && __builtin_cpu_supports("avx512bf16");
+}
+#endif
 #ifdef HAVE_avx2
-DECLARE(avx2)
+DECLARE_ALL(avx2)
 static int has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 #endif
-DECLARE(baseline)
+#ifdef HAVE_avxvnni
+DECLARE(avxvnni, int8)
+static int has_avxvnni(void) { return has_avx2() && __builtin_cpu_supports("avxvnni"); }
+#endif
+#ifdef HAVE_dotprod
+DECLARE(dotprod, int8)
+static int has_dotprod(void) { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
+#endif
+DECLARE_ALL(baseline)
 static int has_baseline(void) { return 1; }
 
 /* The best first. */
 static const struct {
     const char *name;
     int (*has)(void);
-    const kernels *tables[2]; /* of float and double: by our products, by BLAS's */
+    const kernels *tables[4]; /* of each format, by our products and, of those that train, by BLAS's */
 } compiled[] = {
+#ifdef HAVE_avx512bf16
+    SUPPORTED(avx512bf16, avx512, avx512bf16, avx512vnni)
+#endif
+#ifdef HAVE_avx512vnni
+    SUPPORTED(avx512vnni, avx512, avx512, avx512vnni)
+#endif
 #ifdef HAVE_avx512
-    SUPPORTED(avx512, has_avx512)
+    SUPPORTED(avx512, avx512, avx512, avx512)
+#endif
+#ifdef HAVE_avxvnni
+    SUPPORTED(avxvnni, avx2, avx2, avxvnni)
 #endif
 #ifdef HAVE_avx2
-    SUPPORTED(avx2, has_avx2)
+    SUPPORTED(avx2, avx2, avx2, avx2)
 #endif
-    SUPPORTED(baseline, has_baseline)
+#ifdef HAVE_dotprod
+    SUPPORTED(dotprod, baseline, baseline, dotprod)
+#endif
+    SUPPORTED(baseline, baseline, baseline, baseline)
 };
 
 #define COMPILED (sizeof compiled / sizeof *compiled)
@@ -48,9 +89,9 @@ const char *const *cylstm_isas(void) {
     return names;
 }
 
-const kernels *cylstm_kernels(const char *isa, int is_double, int by_blas) {
+const kernels *cylstm_kernels(const char *isa, format weights, int by_blas) {
     for (size_t j = 0; j < COMPILED; j++)
         if (!strcmp(compiled[j].name, isa) && compiled[j].has())
-            return &compiled[j].tables[is_double][by_blas];
+            return &compiled[j].tables[weights][by_blas];
     return NULL;
 }

@@ -1,10 +1,15 @@
-/* Fills one table of kernels. Compiled once for each (instruction set, dtype), with
- * ISA (its name, bare), VECTOR_BYTES and REAL_IS_DOUBLE defined, and that set's compiler flags.
+/* Fills one table of kernels. Compiled once for each (instruction set, format), with ISA and FORMAT
+ * (their names, bare), VECTOR_BYTES, REAL_IS_DOUBLE and, of formats that do not train, FORMAT_<name>
+ * defined, and that set's compiler flags.
  */
 #include "cell.h"
-#include "losses.h"
+#include "pack.h"
 #include "product.h"
+#if TRAINS
+#include "losses.h"
+#include "outer.h"
 #include "updates.h"
+#endif
 
 /* Loads vector j of [.., H] gates or peepholes that lie H reals apart. */
 INLINE void load_each(vec *to, int count, const real *from, ptrdiff_t hidden, ptrdiff_t n) {
@@ -44,6 +49,8 @@ INLINE void keep_result(const step_tape *tape, ptrdiff_t row, ptrdiff_t j, ptrdi
                         const units *u) {
     store_n((real *)tape->tanh_c + row * tape->c_row + j, u->tanh_c, n);
 }
+
+#if TRAINS
 
 INLINE void backward_vector(const cell *k, int plain, ptrdiff_t row, ptrdiff_t j, ptrdiff_t n,
                             const step_tape *tape, const real *c_prev, ptrdiff_t c_prev_row,
@@ -114,6 +121,8 @@ static void sum_gradients(const cell *k, ptrdiff_t n, const step_tape *tape, con
 static void cell_output(const cell *k, ptrdiff_t n, const step_tape *tape, void *h) {
     FOR_EACH_VECTOR(k, n, 0, k->hidden, output_vector, tape, h);
 }
+
+#endif
 
 INLINE void finish_state(const cell *k, int plain, int taped, const packed_step *s, ptrdiff_t unit,
                          ptrdiff_t row, ptrdiff_t n, units *u) {
@@ -206,7 +215,8 @@ INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const 
     else
         load_bias(tiles, rows, w, tile, sum);
     if (s->tape && rows > 1) ask_for_tape(k, s->tape, tile, tiles, row, rows);
-    accumulate(tiles, rows, w, TILE, tile, ahead, (const real *)s->v + row * s->v_row, s->v_row, sum);
+    accumulate(tiles, rows, w, TILE * TOGETHER, tile, ahead, (const input *)s->v + row * s->v_row,
+               s->v_row, sum);
     if (rows == 1 && then == finish_plain) {
         finish_tiles(k, 1, 0, s, tile, tiles, row, rows, sum);
     } else if (rows == 1 && then == finish_plain_taped) {
@@ -230,6 +240,8 @@ static void step(const cell *k, const packed_matrix *w, ptrdiff_t n, const packe
     finish *const then = finish_of(k, s);
     COVER(from, to, s->down, n, w, step_tile, k, then, s);
 }
+
+#if TRAINS
 
 /* The same two by BLAS. */
 
@@ -258,6 +270,12 @@ static void step_by_blas(const cell *k, const packed_matrix *w, ptrdiff_t n, con
         }
 }
 
+static void add(ptrdiff_t n, const void *x, void *to) {
+    for (ptrdiff_t j = 0; j < n; j++) ((real *)to)[j] += ((const real *)x)[j];
+}
+
+#endif
+
 static void activate(const activation *a, ptrdiff_t n, const void *x, void *y) {
     for (ptrdiff_t j = 0; j < n; j += VLEN) {
         const ptrdiff_t lanes = n - j < VLEN ? n - j : VLEN;
@@ -265,24 +283,31 @@ static void activate(const activation *a, ptrdiff_t n, const void *x, void *y) {
     }
 }
 
-static void add(ptrdiff_t n, const void *x, void *to) {
-    for (ptrdiff_t j = 0; j < n; j++) ((real *)to)[j] += ((const real *)x)[j];
-}
-
 #define TEXT(name) #name
 #define QUOTED(name) TEXT(name)
-#define JOINED(isa, dtype) cylstm_##isa##_##dtype
-#define TABLE(isa, dtype) JOINED(isa, dtype)
+#define JOINED(isa, format) cylstm_##isa##_##format
+#define TABLE(isa, format) JOINED(isa, format)
 
 #define COMMON                                                                                    \
-    .isa = QUOTED(ISA), .width = (int)VLEN, .group = MOST_ROWS, .activate = activate, .add = add, \
-    .cell_backward = cell_backward, .sum_gradients = sum_gradients, .cell_output = cell_output,   \
-    .packed_tiles = packed_tiles, .pack = pack, .pack_columns = pack_columns,                     \
-    .add_outer = add_outer, .transpose = transpose, .cross_entropy = cross_entropy, .sgd = sgd,   \
-    .adam = adam, .rmsprop = rmsprop, .sum_of_squares = sum_of_squares, .scale = scale
+    .isa = QUOTED(ISA), .width = (int)VLEN, .group = MOST_ROWS, .together = TOGETHER,             \
+    .weight_size = sizeof(weight), .input_size = sizeof(input), .activate = activate,             \
+    .packed_tiles = packed_tiles, .pack = pack
 
-extern const kernels TABLE(ISA, DTYPE)[2];
-const kernels TABLE(ISA, DTYPE)[2] = {
-    {COMMON, .multiply = multiply, .step = step},
-    {COMMON, .flat = 1, .multiply = multiply_by_blas, .step = step_by_blas},
+extern const kernels TABLE(ISA, FORMAT)[2];
+
+#if TRAINS
+#define TRAINING                                                                                  \
+    .add = add, .cell_backward = cell_backward, .sum_gradients = sum_gradients,                   \
+    .cell_output = cell_output, .pack_columns = pack_columns, .add_outer = add_outer,             \
+    .transpose = transpose, .cross_entropy = cross_entropy, .sgd = sgd, .adam = adam,             \
+    .rmsprop = rmsprop, .sum_of_squares = sum_of_squares, .scale = scale
+
+const kernels TABLE(ISA, FORMAT)[2] = {
+    {COMMON, TRAINING, .multiply = multiply, .step = step},
+    {COMMON, TRAINING, .flat = 1, .multiply = multiply_by_blas, .step = step_by_blas},
 };
+#else
+const kernels TABLE(ISA, FORMAT)[2] = {
+    {COMMON, .header = HEADER, .convert = convert, .multiply = multiply, .step = step},
+};
+#endif

@@ -1,6 +1,7 @@
-/* The C interface of the kernels: one table of functions per (instruction set, dtype, product).
+/* The C interface of the kernels: one table of functions per (instruction set, format, product).
  *
- * Every `void *` array holds reals of the table's dtype, row-major. Shapes are in brackets: n rows
+ * Every `void *` array holds reals of the table's dtype, row-major, but where weights and the rows that
+ * meet them have another format: then such a row is one of what `convert` makes. Shapes are in brackets: n rows
  * (the sequences that are advanced together), H hidden units. A gate array is [n, 4H], the gates of
  * a row in the order i, f, g, o. Arrays that are written overlap no other argument, unless said.
  */
@@ -48,20 +49,24 @@ typedef struct {
     int narrow;                    /* whether tiles are of one vector, not four */
     ptrdiff_t outputs, depth;
     ptrdiff_t row_step, k_step;    /* distances in the matrix; a transpose swaps them */
+    const void *scales;            /* of the matrix's rows, reals, if the format has them */
 } packing;
 
 typedef struct {
     int narrow;
-    ptrdiff_t tiles, depth;
-    ptrdiff_t tile_step, k_step;   /* reals from a tile to the next, and from a k: a matrix
+    ptrdiff_t tiles, depth;        /* the depth of a format with `together` is a multiple of that */
+    ptrdiff_t tile_step, k_step;   /* weights from a tile to the next, and from a k: a matrix
                                       [depth, outputs] of whole tiles can be taken as it lies */
     const void *weights;           /* [tiles, depth, 4 or 1, width], better aligned as vectors are */
     const void *bias;              /* [tiles, 4, width], or NULL for zero; narrow ones have none */
+    ptrdiff_t first;               /* of the depth, the first part: x's, or all */
+    const void *scales, *starts;   /* [parts, tiles, 4, width], for formats that have them */
 } packed_matrix;
 
 /* What one step with packed weights reads and writes; rows of c and h are padded to whole tiles. */
 typedef struct {
-    const void *v;                 /* [n, depth]: x_t and h_{t-1} side by side, or h_{t-1} alone, */
+    const void *v;                 /* [n, depth]: x_t and h_{t-1} side by side, or h_{t-1} alone,
+                                      converted if the format says so; */
     void *z;                       /* then with x's share of the pre-activations [n, tiles, 4, width],
                                       a workspace; else NULL: the sums begin from the bias */
     void *c;                       /* [n, tiles * width], in place */
@@ -95,6 +100,13 @@ typedef struct {
     int group; /* columns that add_outer takes at once */
     int flat;  /* whether packed weights are one matrix [depth, tiles * 4 * width], which products by
                   BLAS want, and none narrow; a step then takes z, never the bias */
+    int together; /* of an output's weights, how many lie side by side where a k is said to be: 1, */
+    int weight_size, input_size; /* bytes of one, and of one in a row that it is multiplied with; */
+    int header;   /* and inputs' worth of what such a row begins with */
+
+    /* Converts n reals into those from `at` on of a row [header + depth] that products take, and zeros
+       to a multiple of `together`; they are the row's part 0, or 1. NULL: products take reals. */
+    void (*convert)(ptrdiff_t n, const void *x, int part, ptrdiff_t at, void *row);
 
     /* y[j] = a(x[j]), j < n; y may be x. */
     void (*activate)(const activation *a, ptrdiff_t n, const void *x, void *y);
@@ -157,11 +169,15 @@ typedef struct {
                  ptrdiff_t from, ptrdiff_t to);
 } kernels;
 
+/* Of weights. The first two train; the others' tables have only what inference takes, and cells of
+ * floats. */
+typedef enum { FLOAT32, FLOAT64, BFLOAT16, INT8 } format;
+
 /* The names of the instruction sets compiled in that this CPU has, the best first; NULL ends. */
 const char *const *cylstm_isas(void);
 
-/* The table of one of them, with our own products or BLAS's; NULL if it is not there. */
-const kernels *cylstm_kernels(const char *isa, int is_double, int by_blas);
+/* The table of one of them, with our own products or BLAS's, which train; NULL if it is not there. */
+const kernels *cylstm_kernels(const char *isa, format weights, int by_blas);
 
 /* BLAS's product of floats, and of doubles: c[m, n] += a[m, k] b[k, n]. Whoever has a BLAS sets them
  * before a table by BLAS is used. */

@@ -7,7 +7,7 @@ its bits depend on neither.
 cimport numpy as cnp
 from libc.string cimport memcpy, memset
 
-from cylstm.core.kernels cimport kernels, packed_matrix, packing, table
+from cylstm.core.kernels cimport format_of, kernels, packed_matrix, packing, table
 from cylstm.core.memory cimport arena, arena_return, check_array, first_of, take
 from cylstm.core.plan cimport copy_rows
 from cylstm.core.products cimport (
@@ -54,8 +54,8 @@ cdef class PackedWeight(Copy):
 cdef struct mapping:
     const kernels *kernel
     packed_matrix weight
-    Py_ssize_t size, rows, outputs
-    const char *x       # [rows, the weight's depth]
+    Py_ssize_t size, rows, inputs, outputs
+    const char *x       # [rows, inputs]
     const char *bias    # NULL where the packed weight has it, or there is none
     char *y             # [rows, outputs]
     Py_ssize_t row_blocks, tiles_each, units
@@ -88,20 +88,24 @@ cdef class Affine:
     weight, bias : array
     version : Version
         Of the two.
+    scale : array (outputs,), optional
+        Of a weight of int8; as that of `Cell`, it and one of bfloat16 do not train.
     """
 
-    cdef object weight, bias
+    cdef object weight, bias, scale
     cdef Version version
     cdef const kernels *kernel
     cdef Py_ssize_t inputs, outputs, size
     cdef int typenum
     cdef dict copies  # of the weight, for x W' and for dy W
 
-    def __init__(self, weight, bias, Version version, *, str isa=ISA, str product=PRODUCT):
-        self.weight, self.bias, self.version = weight, bias, version
+    def __init__(self, weight, bias, Version version, *, scale=None, str isa=ISA,
+                 str product=PRODUCT):
+        self.weight, self.bias, self.version, self.scale = weight, bias, version, scale
         self.outputs, self.inputs = weight.shape
-        self.size, self.typenum = weight.dtype.itemsize, weight.dtype.num
-        self.kernel = table(isa, self.size == 8, product)
+        self.typenum = cnp.NPY_DOUBLE if weight.dtype.itemsize == 8 else cnp.NPY_FLOAT
+        self.size = 8 if self.typenum == cnp.NPY_DOUBLE else 4
+        self.kernel = table(isa, format_of(weight.dtype), product)
         self.copies = {}
 
     def run(self, x):
@@ -121,7 +125,7 @@ cdef class Affine:
         kept = self.packed(False)
         m.kernel, m.weight, m.size = self.kernel, kept.weight, self.size
         m.rows, m.outputs = shape[0], self.outputs
-        m.x, m.y = first_of(x), first_of(y)
+        m.x, m.y, m.inputs = first_of(x), first_of(y), self.inputs
         m.bias = first_of(self.bias) if m.weight.narrow else NULL
         total = <double> m.rows * self.inputs * self.outputs
         threads = useful_threads(total)
@@ -191,10 +195,11 @@ cdef class Affine:
 
     cdef int pack(self, PackedWeight made) except -1:
         cdef bint narrow = is_narrow(self.kernel, self.inputs, self.outputs)
-        cdef packing how = packing(False, narrow, self.outputs, self.inputs, self.inputs, 1)
+        cdef packing how = packing(False, narrow, self.outputs, self.inputs, self.inputs, 1,
+                                   first_of(self.scale))
         cdef bint has_bias = self.bias is not None and not narrow
         if made.weight.weights == NULL:
-            new_matrix(self.kernel, self.size, made.memory, &how, has_bias, &made.weight)
+            new_matrix(self.kernel, self.size, made.memory, &how, has_bias, 1, &made.weight)
         self.kernel.pack(&how, first_of(self.weight), first_of(self.bias) if has_bias else NULL,
                          &made.weight)
         return 0
@@ -206,13 +211,20 @@ cdef class Affine:
 cdef void divide_map(mapping *m, int threads) noexcept nogil:
     """Blocks of tiles, for each of them blocks of rows."""
     cdef Py_ssize_t tile = columns_of(m.kernel, &m.weight) // m.weight.tiles
-    cdef Py_ssize_t bytes = m.weight.depth * tile * m.size
+    cdef Py_ssize_t bytes = m.weight.depth * tile * m.kernel.weight_size
     m.tiles_each = max(1, min(m.weight.tiles, TILE_BYTES // bytes))
     m.row_blocks = max((m.rows + ROWS - 1) // ROWS, min(threads, m.rows))
     if m.row_blocks < threads:
         m.tiles_each = max(1, min(m.tiles_each, m.weight.tiles // threads))
     m.units = m.row_blocks * ((m.weight.tiles + m.tiles_each - 1) // m.tiles_each)
     m.memory_each = ROWS * tile * m.size
+    if m.kernel.convert != NULL:
+        m.memory_each += ROWS * row_of_inputs(m) * m.kernel.input_size
+
+
+cdef inline Py_ssize_t row_of_inputs(const mapping *m) noexcept nogil:
+    """How many a converted row has."""
+    return m.kernel.header + m.weight.depth
 
 
 cdef void take_map(void *given, int unit, int member) noexcept nogil:
@@ -230,10 +242,12 @@ cdef void map_rows(const mapping *m, Py_ssize_t first, Py_ssize_t last, Py_ssize
         Py_ssize_t width = columns_of(m.kernel, &m.weight) // m.weight.tiles, size = m.size, j
         Py_ssize_t rest = m.outputs % width, row = m.outputs * size, n = last - first
         bint is_rest = rest and end == m.weight.tiles
-        Py_ssize_t x_row = m.weight.depth
+        Py_ssize_t x_row = m.inputs
         const char *x = m.x + first * x_row * size
         char *y = m.y + first * row
         packed_matrix one = m.weight
+    if m.kernel.convert != NULL:
+        x, x_row = converted(m, n, x, memory + ROWS * width * size), row_of_inputs(m)
     if is_rest:
         end -= 1
     if m.bias != NULL:
@@ -245,14 +259,27 @@ cdef void map_rows(const mapping *m, Py_ssize_t first, Py_ssize_t last, Py_ssize
     if not is_rest:
         return
     one.tiles = 1
-    one.weights = <const char *> one.weights + end * one.tile_step * size
+    one.weights = <const char *> one.weights + end * one.tile_step * m.kernel.weight_size
     if one.bias != NULL:
         one.bias = <const char *> one.bias + end * width * size
+    if one.scales != NULL:
+        one.scales = <const char *> one.scales + end * width * size
+        one.starts = <const char *> one.starts + end * width * size
     if m.bias != NULL:
         for j in range(n):
             memcpy(memory + j * width * size, m.bias + end * width * size, rest * size)
     m.kernel.multiply(&one, n, x, x_row, memory, width, 0, 1, False, m.bias != NULL)
     copy_rows(n, rest * size, memory, width * size, y + end * width * size, row)
+
+
+cdef const char *converted(const mapping *m, Py_ssize_t n, const char *x,
+                           char *to) noexcept nogil:
+    """n rows as the product takes them."""
+    cdef Py_ssize_t j
+    for j in range(n):
+        m.kernel.convert(m.inputs, x + j * m.inputs * m.size, 0, 0,
+                         to + j * row_of_inputs(m) * m.kernel.input_size)
+    return to
 
 
 cdef int divide_passing(passing *p, grad_weight, int threads, arena *memory) except -1:

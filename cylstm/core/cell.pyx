@@ -8,7 +8,7 @@ packed as it lies in memory.
 
 import numpy as np
 
-from cylstm.core.kernels cimport as_activation, table
+from cylstm.core.kernels cimport as_activation, format_of, table
 from cylstm.core.memory cimport first_of
 
 from cylstm.core.kernels import ISA, PRODUCT
@@ -24,7 +24,9 @@ cdef class Cell:
     ----------
     parameters : dict
         ``weight_ih`` (4H, I), ``weight_hh`` (4H, R) and, where the layer has them, ``bias`` (4H,),
-        ``weight_hr`` (R, H), ``weight_p`` (3H,): C-contiguous, of one dtype.
+        ``weight_hr`` (R, H), ``weight_p`` (3H,): C-contiguous, of one dtype. For inference alone the
+        matrices may be of int8, with ``weight_ih_scale`` (4H,) and the like, or of uint16, the bits
+        of bfloat16; the others are then of float32.
     reverse, coupled, clip, activations
         As of `cylstm.LSTM`; `clip` is infinity for none, an activation ``(name, slope, offset)``.
     """
@@ -38,7 +40,7 @@ cdef class Cell:
         self.is_double = weight_ih.dtype == np.float64
         self.inputs, self.outputs = weight_ih.shape[1], weight_hh.shape[1]
         self.hidden = weight_ih.shape[0] // 4
-        self.kernel = table(isa, self.is_double, product)
+        self.kernel = table(isa, format_of(weight_ih.dtype), product)
         self.weight_ih = first_of(weight_ih)
         self.weight_hh = first_of(weight_hh)
         self.weight_hr = first_of(parameters.get("weight_hr"))

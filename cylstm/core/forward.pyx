@@ -47,14 +47,23 @@ cdef inline void scatter_rows(const task *t, Py_ssize_t n, const char *rows, Py_
         memcpy(y + t.order[j] * t.y_row, rows + j * row, t.outputs * t.itemsize)
 
 
-cdef void gather_rows(const task *t, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
-    """x_block := the running rows of steps [first, last)."""
-    cdef Py_ssize_t step, j, size = t.inputs * t.itemsize
+cdef void gather_rows(const task *t, Py_ssize_t first, Py_ssize_t last, int member,
+                      int team) noexcept nogil:
+    """x_block := the running rows of steps [first, last), converted if products want it; of them a
+    member's."""
+    cdef Py_ssize_t step, j, number = 0
+    cdef const char *x
     cdef char *to = t.x_block
     for step in range(first, last):
         for j in range(size_at(t, step)):
-            memcpy(to, x_at(t, step) + t.order[j] * t.x_row, size)
-            to += size
+            if number % team == member:
+                x = x_at(t, step) + t.order[j] * t.x_row
+                if t.converts:
+                    t.kernel.convert(t.inputs, x, 0, 0, to)
+                else:
+                    memcpy(to, x, t.inputs * t.itemsize)
+            number += 1
+            to += t.x_width * t.kernel.input_size
 
 
 cdef inline step_tape tape_at(const task *t, Py_ssize_t step) noexcept nogil:
@@ -69,18 +78,32 @@ cdef inline step_tape tape_at(const task *t, Py_ssize_t step) noexcept nogil:
 
 cdef inline void take_x(const task *t, Py_ssize_t step, char *v, int member,
                         int team) noexcept nogil:
-    """A member's share of the running rows' x_t into v, where it ends before h."""
+    """A member's share of the running rows' x_t into v, where it ends before h; or all of them
+    converted, into a v of its own."""
     cdef Py_ssize_t j, n = size_at(t, step), size = t.itemsize
+    if t.converts:
+        for j in range(n):
+            t.kernel.convert(t.inputs, x_at(t, step) + t.order[j] * t.x_row, 0, 0,
+                             v + j * t.inputs_width * t.kernel.input_size)
+        return
     v += (t.h_at - t.inputs) * size
     for j in range(n * member // team, n * (member + 1) // team):
         memcpy(v + j * t.v_width * size, x_at(t, step) + t.order[j] * t.x_row, t.inputs * size)
+
+
+cdef inline void convert_h(const task *t, Py_ssize_t n, const char *h, char *to) noexcept nogil:
+    """The running rows' h_{t-1}, after x_t where that is fused."""
+    cdef Py_ssize_t j, at = t.weight_ih.depth if t.fused else 0
+    for j in range(n):
+        t.kernel.convert(t.outputs, h + j * t.v_width * t.itemsize, t.fused, at,
+                         to + j * t.inputs_width * t.kernel.input_size)
 
 
 cdef void project(const task *t, Py_ssize_t first, Py_ssize_t last, Py_ssize_t tile,
                   Py_ssize_t end) noexcept nogil:
     """z_block := x's share of the pre-activations: steps [first, last), tiles [tile, end)."""
     cdef const char *x = <const char *> t.x_block if t.gather else x_at(t, first)
-    cdef Py_ssize_t x_row = t.inputs if t.gather else t.x_row // t.itemsize
+    cdef Py_ssize_t x_row = t.x_width if t.gather else t.x_row // t.itemsize
     t.kernel.multiply(&t.weight_ih, rows_between(t, first, last), x, x_row, t.z_block, t.z_width,
                       tile, end, False, False)
 
@@ -90,8 +113,7 @@ cdef inline void begin_block(task *t, Py_ssize_t first, Py_ssize_t last, Py_ssiz
     """x's share of the pre-activations of steps [first, last), where a step does not take it."""
     if not t.fused:
         if t.gather:
-            if member == 0:
-                gather_rows(t, first, last)
+            gather_rows(t, first, last, member, team)
             wait_for_team(&t.meeting, team)
         project(t, first, last, tile, end)
     wait_for_team(&t.meeting, team)  # y may be where x is: all have read before one writes
@@ -100,8 +122,14 @@ cdef inline void begin_block(task *t, Py_ssize_t first, Py_ssize_t last, Py_ssiz
 cdef inline void project_outputs(const task *t, Py_ssize_t n, char *h, char *y,
                                  bint down) noexcept nogil:
     """h := what the cells gave, projected; and into y."""
-    t.kernel.multiply(&t.weight_hr, n, t.unprojected, t.c_width, h, t.v_width, 0,
-                      t.weight_hr.tiles, down, False)
+    cdef const char *rows = t.unprojected
+    cdef Py_ssize_t j, width = t.c_width
+    if t.converts:
+        rows, width = t.unprojected_inputs, t.kernel.header + t.weight_hr.depth
+        for j in range(n):
+            t.kernel.convert(t.hidden, t.unprojected + j * t.c_width * t.itemsize, 0, 0,
+                             t.unprojected_inputs + j * width * t.kernel.input_size)
+    t.kernel.multiply(&t.weight_hr, n, rows, width, h, t.v_width, 0, t.weight_hr.tiles, down, False)
     scatter_rows(t, n, h, t.v_width * t.itemsize, y)
 
 
@@ -155,13 +183,16 @@ cdef void run_task(task *t, int member, int team) noexcept nogil:
         char *y
         char *v_now = t.v_now
         char *v_next = t.v_next
+        char *mine = t.inputs_now + member * t.most * t.inputs_width * t.kernel.input_size
         step_tape tape
         packed_step s
     s.z, s.c, s.y_rows, s.tape = NULL, t.c_now, t.order, NULL
     s.v_row, s.z_row, s.c_row, s.y_row = t.v_width, t.z_width, t.c_width, t.y_row // size
     s.h_row = t.c_width if t.projected else t.v_width
+    if t.converts:
+        s.v, s.v_row = mine, t.inputs_width
     if t.fused:
-        take_x(t, t.steps - 1 if t.reverse else 0, v_now, member, team)
+        take_x(t, t.steps - 1 if t.reverse else 0, mine if t.converts else v_now, member, team)
     for number in range((t.steps + t.block - 1) // t.block):
         first = number * t.block
         last = min(first + t.block, t.steps)
@@ -179,10 +210,11 @@ cdef void run_task(task *t, int member, int team) noexcept nogil:
                 wait_for_team(&t.meeting, team)
                 running = n
             y = t.y + (t.begins[step] * t.y_row if t.begins != NULL else step * t.y_step)
-            if t.fused:
-                s.v = v_now + h_at - t.inputs * size
+            if t.converts:
+                convert_h(t, n, v_now, mine)
             else:
-                s.v = v_now
+                s.v = v_now + h_at - (t.inputs * size if t.fused else 0)
+            if not t.fused:
                 s.z = t.z_block + rows_between(t, first, step) * t.z_width * size
             s.h = t.unprojected if t.projected else v_next + h_at
             s.y = NULL if t.projected else y
@@ -192,7 +224,8 @@ cdef void run_task(task *t, int member, int team) noexcept nogil:
             s.down = t.down ^ (first + position) % 2
             t.kernel.step(t.equations, &t.weights, n, &s, tile, end)
             if t.fused and position + 1 < last - first:
-                take_x(t, step - 1 if t.reverse else step + 1, v_next, member, team)
+                take_x(t, step - 1 if t.reverse else step + 1, mine if t.converts else v_next, member,
+                       team)
             wait_for_team(&t.meeting, team)
             if t.projected:
                 if member == 0:

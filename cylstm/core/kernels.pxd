@@ -1,6 +1,12 @@
 # What src/kernels.h offers.
 
 cdef extern from "kernels.h" nogil:
+    ctypedef enum format:
+        FLOAT32
+        FLOAT64
+        BFLOAT16
+        INT8
+
     ctypedef enum activation_kind:
         SIGMOID
         TANH
@@ -45,6 +51,7 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t depth
         Py_ssize_t row_step
         Py_ssize_t k_step
+        const void *scales
 
     ctypedef struct packed_matrix:
         bint narrow
@@ -54,6 +61,9 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t k_step
         const void *weights
         const void *bias
+        Py_ssize_t first
+        const void *scales
+        const void *starts
 
     ctypedef struct packed_step:
         const void *v
@@ -89,6 +99,11 @@ cdef extern from "kernels.h" nogil:
         int width
         int group
         bint flat
+        int together
+        int weight_size
+        int input_size
+        int header
+        void (*convert)(Py_ssize_t, const void *, int, Py_ssize_t, void *) noexcept nogil
         void (*activate)(const activation *, Py_ssize_t, const void *, void *) noexcept nogil
         void (*add)(Py_ssize_t, const void *, void *) noexcept nogil
         void (*cell_backward)(const cell *, Py_ssize_t, const step_tape *, const void *,
@@ -123,6 +138,7 @@ cdef extern from "kernels.h" nogil:
                                  const void *, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
 
 
-cdef const kernels *table(str isa, bint is_double, str product) except NULL
+cdef const kernels *table(str isa, format weights, str product) except NULL
+cdef format format_of(dtype) except *
 cdef void use_blas(add_product of_float, add_product of_double) noexcept
 cdef activation as_activation(object spec) except *

@@ -5,12 +5,24 @@
 
 import os
 
-from cylstm.core.kernels cimport HARD_SIGMOID, RELU, SIGMOID, TANH, activation, kernels
+from cylstm.core.kernels cimport (
+    BFLOAT16,
+    FLOAT32,
+    FLOAT64,
+    HARD_SIGMOID,
+    INT8,
+    RELU,
+    SIGMOID,
+    TANH,
+    activation,
+    format,
+    kernels,
+)
 
 
 cdef extern from "kernels.h":
     const char *const *cylstm_isas()
-    const kernels *cylstm_kernels(const char *isa, bint is_double, bint by_blas)
+    const kernels *cylstm_kernels(const char *isa, format weights, bint by_blas)
     add_product *cylstm_add_product
 
 
@@ -42,13 +54,20 @@ ISA = _selected()    # the one in use
 PRODUCT = _product()  # whose products: our own, or BLAS's
 
 
-cdef const kernels *table(str isa, bint is_double, str product) except NULL:
-    cdef const kernels *found = cylstm_kernels(isa.encode(), is_double, product == "blas")
-    if product == "blas" and cylstm_add_product[0] == NULL:
+cdef const kernels *table(str isa, format weights, str product) except NULL:
+    """Of weights that do not train the products are always our own."""
+    cdef bint by_blas = product == "blas" and weights in (FLOAT32, FLOAT64)
+    cdef const kernels *found = cylstm_kernels(isa.encode(), weights, by_blas)
+    if by_blas and cylstm_add_product[0] == NULL:
         __import__("cylstm.core.blas")  # it calls `use_blas`
     if found == NULL:
         raise ValueError(f"isa: expected one of {', '.join(ISAS)}, got {isa!r}")
     return found
+
+
+cdef format format_of(dtype) except *:
+    """Of weights that come in arrays of this dtype; bfloat16, which NumPy lacks, as its bits."""
+    return {"float32": FLOAT32, "float64": FLOAT64, "uint16": BFLOAT16, "int8": INT8}[dtype.name]
 
 
 cdef void use_blas(add_product of_float, add_product of_double) noexcept:
@@ -68,7 +87,7 @@ cdef activation as_activation(object spec) except *:
 
 def vector_width(str isa, bint is_double):
     """How many numbers one vector of an instruction set holds."""
-    return table(isa, is_double, PRODUCT).width
+    return table(isa, FLOAT64 if is_double else FLOAT32, PRODUCT).width
 
 
 def activate(spec, x, str isa=None):
@@ -80,8 +99,8 @@ def activate(spec, x, str isa=None):
     isa = isa or ISA
     if x.dtype == "float32":
         x32, y32 = x, y
-        table(isa, False, PRODUCT).activate(&a, x32.shape[0], &x32[0], &y32[0])
+        table(isa, FLOAT32, PRODUCT).activate(&a, x32.shape[0], &x32[0], &y32[0])
     else:
         x64, y64 = x, y
-        table(isa, True, PRODUCT).activate(&a, x64.shape[0], &x64[0], &y64[0])
+        table(isa, FLOAT64, PRODUCT).activate(&a, x64.shape[0], &x64[0], &y64[0])
     return y

@@ -22,6 +22,7 @@ cdef struct task:
     bint fused                       # whether the step takes x's share of the product
     bint projected, reverse, gather
     bint down                        # in the first step, to go up in the next
+    bint converts                    # rows, before they are multiplied
     Py_ssize_t itemsize, inputs, hidden, outputs
     Py_ssize_t steps, block          # of time; of them projected at once
     Py_ssize_t rows                  # of the whole batch
@@ -36,14 +37,17 @@ cdef struct task:
     char *h                          # [n, R], the state: initial, in the end last
     char *c                          # [n, H]
     Py_ssize_t x_step, x_row, y_step, y_row, h_row, c_row
-    char *x_block                    # workspace: gathered rows of x and
+    char *x_block                    # workspace: gathered rows of x, converted, and
     char *z_block                    # their pre-activations, of a block of steps;
     char *v_now                      # the running rows' h_{t-1}, after x_t where fused,
     char *v_next
     char *c_now                      # and c, padded to tiles;
-    char *unprojected                # h before its projection
+    char *unprojected                # h before its projection,
+    char *unprojected_inputs         # converted;
+    char *inputs_now                 # each member's running rows [x_t h_{t-1}] or h_{t-1}, converted
     Py_ssize_t h_at                  # where in a row of v its h begins
     Py_ssize_t z_width, v_width, c_width
+    Py_ssize_t x_width, inputs_width # of rows of x_block and of inputs_now, in inputs
     barrier meeting
     bint followed                    # whether another task waits for
     progress finished                # how many of the steps are
@@ -74,6 +78,7 @@ cdef struct work:
     Py_ssize_t shares, count
     double total              # multiply-adds of a layer
     int threads
+    int members               # of a task at most
     Py_ssize_t block          # of steps, after which the next layer follows; 0: layer after layer
     bint small                # so short that giving the GIL away would cost more
     Py_ssize_t *sizes         # [shares, steps] and

@@ -13,7 +13,7 @@ from cylstm.core.cell cimport Cell
 from cylstm.core.kernels cimport step_tape
 from cylstm.core.memory cimport arena, check_array, first_of, row_width, take
 from cylstm.core.team cimport best_units, useful_threads
-from cylstm.core.weights cimport Packed
+from cylstm.core.weights cimport Packed, whole_groups
 
 cnp.import_array()
 
@@ -57,6 +57,7 @@ cdef int divide(Cell r, Py_ssize_t layers, Py_ssize_t directions, const layout *
             w.threads = w.shares = 1
     if step * b.rows < ENOUGH_IN_A_STEP or w.shares > 1:
         w.threads = min(w.threads, w.shares * directions)
+    w.members = w.threads if w.threads > w.shares * directions else 1
     w.tasks = <task *> take(w.memory, w.shares * directions * sizeof(task))
     w.order = <Py_ssize_t *> take(w.memory, b.rows * sizeof(Py_ssize_t))
     for share in range(w.shares):
@@ -106,7 +107,7 @@ cdef int add_tasks(work *w, Cell r, Packed weights, const layout *b, const char 
         t.equations, t.kernel, t.reverse = &weights.equations, r.kernel, r.reverse
         t.weights, t.weight_ih, t.weight_hr = (
             weights.weights, weights.weight_ih, weights.weight_hr)
-        t.projected = r.weight_hr != NULL
+        t.projected, t.converts = r.weight_hr != NULL, r.kernel.convert != NULL
         t.itemsize = 8 if r.is_double else 4
         t.inputs, t.hidden, t.outputs = r.inputs, r.hidden, r.outputs
         t.steps, t.rows, t.most = b.steps, b.rows, share_of(b.rows, share, w.shares)
@@ -129,11 +130,13 @@ cdef int add_tasks(work *w, Cell r, Packed weights, const layout *b, const char 
         if not t.fused:
             t.weights = weights.weight_hh
         # Rows of x at equal distances through all steps are read where they lie.
-        t.gather = not t.fused and (w.shares > 1 or (b.begins == NULL and (
+        t.gather = not t.fused and (t.converts or w.shares > 1 or (b.begins == NULL and (
             b.sizes != NULL or (b.rows > 1 and x_step != b.rows * x_row))))
         if not (t.gather or t.fused) and b.rows == 1 and b.begins == NULL:
             t.x_row = x_step
         add_workspace(t, w.memory)
+        if t.converts:
+            add_inputs(t, w.members, w.memory)
     return 0
 
 
@@ -141,7 +144,7 @@ cdef bint is_fused(const task *t) noexcept nogil:
     """Whether a step's product takes x's share: it saves a way through memory, and costs one of the
     input weights at each step."""
     cdef Py_ssize_t rows = rows_between(t, 0, t.steps) // t.steps
-    cdef Py_ssize_t weights = t.weights.tiles * t.weights.tile_step * t.itemsize
+    cdef Py_ssize_t weights = t.weights.tiles * t.weights.tile_step * t.kernel.weight_size
     if t.kernel.flat:
         return False
     return t.steps == 1 or (rows >= FUSED_ROWS and weights // rows <= FUSED_BYTES)
@@ -153,20 +156,35 @@ cdef int add_workspace(task *t, arena *memory) except -1:
         Py_ssize_t most, rows, state
     t.z_width = row_width(4 * tiles * width, size)
     t.c_width = row_width(tiles * width, size)
-    t.h_at = (t.inputs + width - 1) // width * width if t.fused else 0
+    t.h_at = (t.inputs + width - 1) // width * width if t.fused and not t.converts else 0
+    t.x_width = t.kernel.header + (t.weight_ih.depth if t.converts else t.inputs)
     t.v_width = row_width(t.h_at + max(tiles, 4 * t.weight_hr.tiles) * width, size)
     most = max(LEAST_BLOCK, BLOCK_BYTES // (t.z_width * size))
     t.block = t.steps if t.fused else max(1, min(t.block, most // t.most))
     rows = 0 if t.fused else t.block * t.most
     state = t.most * (2 * t.v_width + 2 * t.c_width)
     t.v_now = take(
-        memory, (state + rows * (t.z_width + (t.inputs if t.gather else 0))) * size)
+        memory, (state + rows * t.z_width) * size + (
+            rows * t.x_width * t.kernel.input_size if t.gather else 0))
     t.v_next = t.v_now + t.most * t.v_width * size
     t.c_now = t.v_next + t.most * t.v_width * size
     t.unprojected = t.c_now + t.most * t.c_width * size
     t.z_block = t.unprojected + t.most * t.c_width * size
     t.x_block = t.z_block + rows * t.z_width * size
     memset(t.v_now, 0, state * size)
+    return 0
+
+
+cdef int add_inputs(task *t, Py_ssize_t members, arena *memory) except -1:
+    """What converted rows want beside."""
+    cdef Py_ssize_t size = t.kernel.input_size
+    cdef Py_ssize_t depth = t.kernel.header + whole_groups(t.kernel, t.outputs)
+    depth += t.weight_ih.depth if t.fused else 0
+    t.inputs_width = row_width((depth * size + 63) // 64 * 64, 1) // size
+    t.inputs_now = take(memory, members * t.most * t.inputs_width * size)
+    if t.projected:
+        t.unprojected_inputs = take(
+            memory, t.most * (t.kernel.header + t.weight_hr.depth) * size)
     return 0
 
 

@@ -8,7 +8,7 @@ from libc.string cimport memcpy, memset
 
 import numpy as np
 
-from cylstm.core.kernels cimport kernels, table, update, update_rule
+from cylstm.core.kernels cimport FLOAT32, FLOAT64, kernels, table, update, update_rule
 from cylstm.core.memory cimport check_array, first_of
 from cylstm.core.team cimport VARIOUS, share, unit_work, useful_threads
 
@@ -42,7 +42,7 @@ cdef struct job:
 cdef const kernels *kernel_of(int typenum) except NULL:
     if typenum not in (cnp.NPY_FLOAT, cnp.NPY_DOUBLE):
         raise TypeError("expected an array of float32 or float64")
-    return table(ISA, typenum == cnp.NPY_DOUBLE, PRODUCT)
+    return table(ISA, FLOAT64 if typenum == cnp.NPY_DOUBLE else FLOAT32, PRODUCT)
 
 
 cdef job job_on(array, Py_ssize_t count, Py_ssize_t width) except *:

@@ -100,25 +100,50 @@ cdef int copy_equations(Cell r, Packed made) except -1:
 
 cdef int pack_weights(Cell r, Packed made) except -1:
     """For x W_ih', h W_hh' and h W_hr'."""
-    cdef packing how = packing(True, False, r.hidden, r.inputs, r.inputs, 1)
-    cdef packing both = packing(True, False, r.hidden, r.inputs + r.outputs, 0, 0)
+    cdef packing how = packing(True, False, r.hidden, r.inputs, r.inputs, 1, scales(r, "weight_ih"))
     cdef Py_ssize_t size = 8 if r.is_double else 4
     if made.weights.weights == NULL:
-        new_matrix(r.kernel, size, made.memory, &both, True, &made.weights)
-        made.weight_ih = made.weight_hh = made.weights
-        made.weight_ih.depth, made.weight_hh.depth = r.inputs, r.outputs
-        made.weight_hh.bias = NULL
-        made.weight_hh.weights = (<char *> made.weights.weights
-                                  + r.inputs * made.weights.k_step * size)
+        new_parts(r, size, made)
     r.kernel.pack(&how, r.weight_ih, r.bias, &made.weight_ih)
     how.depth = how.row_step = r.outputs
+    how.scales = scales(r, "weight_hh")
     r.kernel.pack(&how, r.weight_hh, NULL, &made.weight_hh)
     if r.weight_hr != NULL:
-        how = packing(False, False, r.outputs, r.hidden, r.hidden, 1)
+        how = packing(False, False, r.outputs, r.hidden, r.hidden, 1, scales(r, "weight_hr"))
         if made.weight_hr.weights == NULL:
-            new_matrix(r.kernel, size, made.memory, &how, False, &made.weight_hr)
+            new_matrix(r.kernel, size, made.memory, &how, False, 1, &made.weight_hr)
         r.kernel.pack(&how, r.weight_hr, NULL, &made.weight_hr)
     return 0
+
+
+cdef const void *scales(Cell r, str name) noexcept:
+    return first_of(r.parameters.get(name + "_scale"))
+
+
+cdef int new_parts(Cell r, Py_ssize_t size, Packed made) except -1:
+    """Memory for [W_ih W_hh], and the two in it."""
+    cdef Py_ssize_t first = whole_groups(r.kernel, r.inputs)
+    cdef Py_ssize_t depth = first + whole_groups(r.kernel, r.outputs), scales_each
+    cdef packing both = packing(True, False, r.hidden, depth, 0, 0, NULL)
+    new_matrix(r.kernel, size, made.memory, &both, True, 2, &made.weights)
+    made.weights.first = first
+    made.weight_ih = made.weight_hh = made.weights
+    made.weight_ih.depth = first
+    made.weight_hh.depth = made.weight_hh.first = depth - first
+    made.weight_hh.bias = NULL
+    made.weight_hh.weights = (
+        <char *> made.weights.weights
+        + first // r.kernel.together * made.weights.k_step * r.kernel.weight_size)
+    if made.weights.scales != NULL:
+        scales_each = made.weights.tiles * 4 * r.kernel.width * size
+        made.weight_hh.scales = <char *> made.weights.scales + scales_each
+        made.weight_hh.starts = <char *> made.weights.starts + scales_each
+    return 0
+
+
+cdef Py_ssize_t whole_groups(const kernels *kernel, Py_ssize_t depth) noexcept:
+    """A depth, padded to what lies together."""
+    return (depth + kernel.together - 1) // kernel.together * kernel.together
 
 
 cdef int pack_transposes(Cell r, Packed made) except -1:
@@ -139,7 +164,8 @@ cdef int pack_seldom(const kernels *kernel, Py_ssize_t size, list memory, const 
     cdef Py_ssize_t tile = 4 * kernel.width
     if columns % tile or rows * columns * size > IN_PLACE_BYTES:
         return pack_transpose(kernel, size, memory, matrix, rows, columns, to)
-    to[0] = packed_matrix(False, columns // tile, rows, tile, columns, matrix, NULL)
+    to[0] = packed_matrix(False, columns // tile, rows, tile, columns, matrix, NULL, rows, NULL,
+                          NULL)
     return 0
 
 
@@ -147,28 +173,35 @@ cdef int pack_transpose(const kernels *kernel, Py_ssize_t size, list memory, con
                         Py_ssize_t rows, Py_ssize_t columns, packed_matrix *to) except -1:
     """The matrix (rows, columns) for x m, x (..., rows)."""
     cdef bint narrow = is_narrow(kernel, rows, columns)
-    cdef packing how = packing(False, narrow, columns, rows, 1, columns)
+    cdef packing how = packing(False, narrow, columns, rows, 1, columns, NULL)
     if to.weights == NULL:
-        new_matrix(kernel, size, memory, &how, False, to)
+        new_matrix(kernel, size, memory, &how, False, 1, to)
     kernel.pack(&how, matrix, NULL, to)
     return 0
 
 
 cdef bint is_narrow(const kernels *kernel, Py_ssize_t depth, Py_ssize_t outputs) noexcept:
-    return outputs <= 2 * kernel.width and depth % 4 == 0 and not kernel.flat
+    return (outputs <= 2 * kernel.width and depth % 4 == 0 and not kernel.flat
+            and kernel.convert == NULL)
 
 
 cdef int new_matrix(const kernels *kernel, Py_ssize_t size, list memory, const packing *how,
-                    bint has_bias, packed_matrix *to) except -1:
-    """Memory for packed weights, and for a bias."""
-    cdef Py_ssize_t tile = (1 if how.narrow else 4) * kernel.width
+                    bint has_bias, int parts, packed_matrix *to) except -1:
+    """Memory for packed weights, and for a bias and scales of each part."""
+    cdef Py_ssize_t tile = (1 if how.narrow else 4) * kernel.width, outputs
     dtype = np.dtype("float64" if size == 8 else "float32")
-    to.narrow, to.tiles, to.depth = how.narrow, kernel.packed_tiles(how), how.depth
-    to.tile_step, to.k_step = how.depth * tile, tile
+    to.narrow, to.tiles = how.narrow, kernel.packed_tiles(how)
+    to.depth = to.first = whole_groups(kernel, how.depth)
+    to.tile_step, to.k_step, outputs = to.depth * tile, tile * kernel.together, to.tiles * tile
     if kernel.flat:
-        to.tile_step, to.k_step = tile, to.tiles * tile
-    weights = aligned_empty(to.tiles * how.depth * tile, dtype)
-    bias = aligned_empty(to.tiles * tile, dtype) if has_bias else None
+        to.tile_step, to.k_step = tile, outputs
+    bytes_of_weights = outputs * to.depth * kernel.weight_size
+    weights = aligned_empty(bytes_of_weights, np.dtype("int8"))
+    bias = aligned_empty(outputs, dtype) if has_bias else None
     memory += [weights, bias]
     to.weights, to.bias = first_of(weights), first_of(bias)
+    if kernel.convert != NULL:
+        beside = [aligned_empty(parts * outputs, dtype) for _ in range(2)]
+        memory += beside
+        to.scales, to.starts = first_of(beside[0]), first_of(beside[1])
     return 0

@@ -37,9 +37,15 @@ __all__ = [
     "write_model",
 ]
 
-_CODES = {np.dtype("<f4"): "F32", np.dtype("<f8"): "F64"}  # what is written
+_CODES = {  # what is written
+    np.dtype("<f4"): "F32",
+    np.dtype("<f8"): "F64",
+    np.dtype("i1"): "I8",
+    np.dtype("<u2"): "BF16",  # its bits
+}
 _DTYPES = {  # what is read
-    **{code: dtype for dtype, code in _CODES.items()},
+    "F32": np.dtype("<f4"),
+    "F64": np.dtype("<f8"),
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),  # the bits: NumPy has no such type
     **{f"I{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
@@ -53,7 +59,7 @@ _ALIGNMENT = 8  # bytes; the data begins, and so every float64 stands, at a mult
 
 _FORMAT = "cylstm"
 _VERSION = "1"
-_KINDS = ("LSTM", "Sequential")
+_KINDS = ("LSTM", "QuantizedLSTM", "Sequential")
 
 
 def begins(start: bytes) -> bool:
@@ -78,14 +84,15 @@ def write(
     path : path-like
         The file; one that is there is replaced.
     tensors : mapping of str to ndarray
-        Arrays of float32 or float64, of any shape, strides and byte order.
+        Arrays of float32, float64 or int8, or of uint16 for the bits of bfloat16, which NumPy lacks;
+        of any shape, strides and byte order.
     metadata : mapping of str to str
         Anything to be said about the tensors.
 
     Raises
     ------
     TypeError
-        If a name or a metadata entry is not a string, or a tensor not float32 or float64.
+        If a name or a metadata entry is not a string, or a tensor of another dtype.
     ValueError
         If a tensor is called ``__metadata__``, or the header passes the format's 100 MB.
     OSError
@@ -180,7 +187,7 @@ def write_model(
     ----------
     path : path-like
         The file; one that is there is replaced.
-    kind : {"LSTM", "Sequential"}
+    kind : {"LSTM", "QuantizedLSTM", "Sequential"}
         What the model is.
     config : mapping
         The arguments that build it, which JSON can hold. Tuples come back as lists.
@@ -264,7 +271,10 @@ def _as_storable(name: str, tensor: npt.NDArray[np.floating[Any]]) -> npt.NDArra
     array = checks.as_numpy(name, tensor)
     dtype = array.dtype.newbyteorder("<")
     if dtype not in _CODES:
-        raise TypeError(f"tensor {name!r} must be float32 or float64, not {array.dtype}")
+        raise TypeError(
+            f"tensor {name!r} must be float32, float64, int8 or bfloat16's uint16, "
+            f"not {array.dtype}"
+        )
     return np.asarray(array, dtype=dtype, order="C")
 
 

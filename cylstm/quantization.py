@@ -1,0 +1,169 @@
+"""Weights in fewer bits: int8 with a scale for each row, and bfloat16."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from cylstm import checks
+from cylstm.core.weights import Version
+
+FORMATS = ("int8", "bfloat16")
+MOST = 127  # magnitude of an int8 weight: -128 has no counterpart
+LONGEST = 2**31 // (255 * 128)  # columns, of which 32 bits hold every sum
+
+SCALE = "_scale"  # what the names of scales end in
+
+
+def to_int8(name: str, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Round a matrix's rows to integers from -127 to 127, symmetrically, each with its own scale.
+
+    Returns
+    -------
+    rounded : array of int8, (R, C)
+    scale : array of float32, (R,)
+        The largest magnitude of the row becomes 127; a row of zeros has the scale 0.
+
+    Raises
+    ------
+    ValueError
+        If a number is not finite, or there are more columns than exact sums allow.
+
+    Examples
+    --------
+    >>> to_int8("weight", np.array([[0.5, -1.0], [0.0, 0.0]], np.float32))[0]
+    array([[  64, -127],
+           [   0,    0]], dtype=int8)
+    """
+    check_columns(name, matrix)
+    _check_finite(name, matrix)
+    most = np.abs(matrix).max(axis=1, initial=0).astype(np.float64)
+    scale = (most / MOST).astype(np.float32)
+    divisor = np.where(scale > 0, scale, np.float32(1)).astype(np.float64)
+    rounded = np.rint(matrix / divisor[:, None])
+    return np.clip(rounded, -MOST, MOST).astype(np.int8), scale
+
+
+def to_bfloat16(name: str, array: np.ndarray) -> np.ndarray:
+    """Round to bfloat16, half to even; returns its bits, as uint16.
+
+    Raises
+    ------
+    ValueError
+        If a number is not finite, or too large for bfloat16.
+
+    Examples
+    --------
+    >>> [hex(bits) for bits in to_bfloat16("weight", np.array([1.0, 1.00390625], np.float32))]
+    ['0x3f80', '0x3f80']
+    """
+    _check_finite(name, array)
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    rounded = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+    _check_finite(name, from_bfloat16(rounded), "numbers that bfloat16 holds")
+    return rounded
+
+
+def exact_bfloat16(name: str, array: np.ndarray) -> np.ndarray:
+    """As `to_bfloat16`, of numbers that need no rounding."""
+    bits = to_bfloat16(name, array)
+    if not np.array_equal(from_bfloat16(bits), array):
+        raise ValueError(f"{name}: expected numbers of bfloat16")
+    return bits
+
+
+def from_bfloat16(bits: np.ndarray) -> np.ndarray:
+    """Return the float32 numbers of these bits."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def rounded(weights: str, parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return parameters by name with all matrices rounded, and scales beside those of int8.
+
+    Parameters
+    ----------
+    weights : {"int8", "bfloat16"}
+    parameters : mapping of str to array
+        Of float32.
+    """
+    made: dict[str, np.ndarray] = {}
+    for name, array in parameters.items():
+        if array.ndim != 2:
+            made[name] = array
+        elif weights == "int8":
+            made[name], made[name + SCALE] = to_int8(name, array)
+        else:
+            made[name] = to_bfloat16(name, array)
+    return made
+
+
+def widened(stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the parameters of float32 that the stored ones stand for."""
+    made = {}
+    for name, array in stored.items():
+        if array.dtype == np.int8:
+            made[name] = array * stored[name + SCALE][:, None]
+        elif array.dtype == np.uint16:
+            made[name] = from_bfloat16(array)
+        elif not name.endswith(SCALE):
+            made[name] = array
+    return made
+
+
+def checked_format(weights: Any) -> str:
+    """Return the name of a format, if it is one."""
+    if not isinstance(weights, str) or weights not in FORMATS:
+        raise ValueError(f"weights: expected one of {', '.join(FORMATS)}, got {weights!r}")
+    return weights
+
+
+def check_columns(name: str, matrix: np.ndarray) -> None:
+    """Refuse more than the sums of int8 can take."""
+    if matrix.shape[1] > LONGEST:
+        raise ValueError(f"{name}: expected at most {LONGEST} columns, got {matrix.shape[1]}")
+
+
+def _check_finite(name: str, array: np.ndarray, expected: str = "finite numbers") -> None:
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: expected {expected} to quantize")
+
+
+class Fixed:
+    """Parameters that do not change, as calls want a store of them.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array
+        Copied.
+
+    Attributes
+    ----------
+    views : dict of str to array
+        Read-only.
+    version : Version
+        As of `cylstm.parameters.Parameters`.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self.views: dict[str, np.ndarray] = {}
+        for name, array in arrays.items():
+            own = checks.memory(array.shape, array.dtype)
+            own[...] = array
+            self.views[name] = np.asarray(memoryview(own).toreadonly())
+        self.version = Version()
+        self.alone: frozenset[Any] = frozenset()  # of the stores whose readers take turns: none
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Return a ``with`` block: nobody changes them anyway."""
+        return nullcontext()
+
+    def memory(self) -> dict[str, np.ndarray]:
+        """Refuse: they do not change."""
+        raise TypeError("quantized weights do not change: change the model, then quantize it")
+
+    def edit(self) -> AbstractContextManager[Any]:
+        """Refuse."""
+        raise TypeError("quantized weights do not change: change the model, then quantize it")

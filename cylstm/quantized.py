@@ -1,0 +1,198 @@
+"""LSTMs of int8 or bfloat16 weights, for inference."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any, NoReturn
+
+import numpy as np
+
+from cylstm import quantization
+from cylstm.core.cell import Cell
+from cylstm.core.network import Network
+from cylstm.io.safetensors import write_model
+from cylstm.lstm import LSTM, options_from_file
+from cylstm.options import Options, checked_options
+from cylstm.quantization import SCALE, Fixed
+from cylstm.recurrent import Recurrent
+
+
+class QuantizedLSTM(Recurrent):
+    """An LSTM of int8 or bfloat16 weights, made by `LSTM.quantize`; it computes, but does not train.
+
+    It is called, and streamed, as the LSTM that it was made from: x, y and the state are float32, and
+    so are the sums of gates, the gates themselves and the cell state.
+
+    ``"int8"``
+        Each row of a weight matrix is integers from -127 to 127 times one scale. x_t and h_{t-1} are
+        rounded in the same way at each step, each sequence with a scale of its own for x_t and for
+        h_{t-1}, found from nothing but these. The products are summed as integers, exactly.
+    ``"bfloat16"``
+        Weights, x_t and h_{t-1} are rounded to bfloat16, products summed in float32.
+
+    Nothing is calibrated. As with the LSTM, a sequence's y and state are the same bits alone or in any
+    batch, with any padding, in one call or many, and with any number of threads.
+
+    Attributes
+    ----------
+    weights : {"int8", "bfloat16"}
+    weight_ih_l{k}, weight_hh_l{k}, weight_hr_l{k} : array
+        As of the LSTM, read-only: of int8, each beside the scales of its rows (of float32, named with
+        ``_scale`` at the end), or the bits of bfloat16, which NumPy lacks, as uint16. The other
+        parameters are the LSTM's.
+
+    Examples
+    --------
+    >>> lstm = cylstm.LSTM(3, 8, seed=0)
+    >>> fast = lstm.quantize("int8")
+    >>> x = np.ones((5, 2, 3), np.float32)
+    >>> bool(abs(fast(x)[0] - lstm(x)[0]).max() < 0.01)
+    True
+    >>> fast
+    QuantizedLSTM(3, 8, weights='int8')
+    """
+
+    weights: str
+
+    def __init__(self, lstm: LSTM, weights: str = "int8") -> None:
+        if not isinstance(lstm, LSTM):
+            raise TypeError(f"lstm: expected an LSTM, got {type(lstm).__name__}")
+        weights = quantization.checked_format(weights)
+        if lstm.dtype != np.float32:
+            raise ValueError(f"lstm: expected float32 to quantize, got {lstm.dtype}")
+        self._build(lstm._options, weights, quantization.rounded(weights, lstm.state_dict()))
+
+    def _build(self, options: Options, weights: str, stored: Mapping[str, np.ndarray]) -> None:
+        self._options, self._rng = options, None
+        self._store = store = Fixed(stored)  # type: ignore[assignment]
+        more = {"dtype": np.dtype(options.dtype), "weights": weights}
+        self.__dict__.update(asdict(options), **more, **store.views)
+        self._layers = [[] for _ in range(options.num_layers)]
+        for ending, layer, direction in options.cells():
+            names = options.layer_shapes(layer)
+            own = {n + s: store.views.get(n + ending + s) for n in names for s in ("", SCALE)}
+            self._layers[layer].append(
+                Cell(
+                    {name: array for name, array in own.items() if array is not None},
+                    reverse=options.reads_from_end(direction),
+                    coupled=options.coupled,
+                    clip=math.inf if options.clip is None else options.clip,
+                    activations=options.activations_of(direction),
+                )
+            )
+        self._network = Network(self._layers, options.batch_first, store)
+
+    def forward(self, *given: Any, **named: Any) -> NoReturn:
+        """Refuse: weights of few bits do not train."""
+        raise TypeError(
+            f"forward: {self.weights} weights do not train; train the LSTM, then quantize it"
+        )
+
+    def backward(self, *given: Any, **named: Any) -> NoReturn:
+        """Refuse, as `forward` does."""
+        raise TypeError(
+            f"backward: {self.weights} weights do not train; train the LSTM, then quantize it"
+        )
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers the LSTM's parameters hold, scales not counted."""
+        return sum(a.size for name, a in self._store.views.items() if not name.endswith(SCALE))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The format of the weights, and the arguments that make the LSTM."""
+        return {"weights": self.weights, **asdict(self._options)}
+
+    def named_parameters(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Iterate over the names and (read-only) parameters, in PyTorch's order."""
+        return iter(self._store.views.items())
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Copies of the parameters, by name."""
+        return {name: array.copy() for name, array in self._store.views.items()}
+
+    def dequantize(self) -> LSTM:
+        """Return an LSTM of float32 whose weights are just those that these stand for.
+
+        Examples
+        --------
+        >>> lstm = cylstm.LSTM(3, 8, seed=0)
+        >>> again = lstm.quantize("int8").dequantize()
+        >>> bool(abs(again.weight_ih_l0 - lstm.weight_ih_l0).max() < 0.01)
+        True
+        """
+        return LSTM._from_saved(asdict(self._options), quantization.widened(self._store.views))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the parameters and the configuration as a safetensors file, a quarter as large.
+
+        See Also
+        --------
+        cylstm.load
+        """
+        write_model(path, "QuantizedLSTM", self.config, self.state_dict())
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_"):
+            raise AttributeError(f"{name}: a quantized LSTM does not change")
+        object.__setattr__(self, name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"config": self.config, "parameters": self.state_dict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        config = dict(state["config"])
+        weights = config.pop("weights")
+        self._build(checked_options(**config), weights, state["parameters"])
+
+    def __repr__(self) -> str:
+        changed = self._options.changed()
+        sizes = f"{changed.pop('input_size')}, {changed.pop('hidden_size')}"
+        given = {"weights": self.weights, **changed}
+        return f"QuantizedLSTM({', '.join([sizes, *(f'{n}={v!r}' for n, v in given.items())])})"
+
+
+def quantized_from_file(
+    path: str | os.PathLike[str], config: dict[str, Any], tensors: Mapping[str, np.ndarray]
+) -> QuantizedLSTM:
+    """Make the quantized LSTM that a file's configuration and tensors describe."""
+    config = dict(config)
+    try:
+        weights = quantization.checked_format(config.pop("weights", None))
+        options = options_from_file(config, len(tensors))
+        stored = _checked_tensors(options, weights, tensors)
+    except (TypeError, ValueError, MemoryError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    made = QuantizedLSTM.__new__(QuantizedLSTM)
+    made._build(options, weights, stored)
+    return made
+
+
+def _checked_tensors(
+    options: Options, weights: str, tensors: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return a file's tensors as they are kept, if they are just those that there must be."""
+    if options.dtype != "float32":
+        raise ValueError(f"dtype: expected float32, got {options.dtype}")
+    expected: dict[str, tuple[tuple[int, ...], str]] = {}
+    for name, shape in options.parameter_shapes().items():
+        matrix = len(shape) == 2
+        # A tensor of bfloat16 is read as float32.
+        expected[name] = shape, "int8" if matrix and weights == "int8" else "float32"
+        if matrix and weights == "int8":
+            expected[name + SCALE] = shape[:1], "float32"
+    found = {name: (tensor.shape, tensor.dtype.name) for name, tensor in tensors.items()}
+    if found != expected:
+        differ = sorted(n for n in expected.keys() | found if expected.get(n) != found.get(n))
+        raise ValueError(f"tensors do not fit the configuration: {differ}")
+    stored = dict(tensors)
+    for name, array in tensors.items():
+        if array.dtype == np.int8:
+            quantization.check_columns(name, array)
+        elif array.ndim == 2:
+            stored[name] = quantization.exact_bfloat16(name, array)
+    return {name: stored[name] for name in expected}

@@ -1,0 +1,67 @@
+/* Sums of outer products, the gradients of weights, in the register tiles of products. */
+#ifndef CYLSTM_OUTER_H
+#define CYLSTM_OUTER_H
+
+#include "product.h"
+
+/* to[group][row][MOST_ROWS] := columns [first, first + m), so that a group's follow each other. */
+static void pack_columns(ptrdiff_t n, ptrdiff_t first, ptrdiff_t m, const void *const *from,
+                         void *to) {
+    const ptrdiff_t whole = m - m % MOST_ROWS, group = n * MOST_ROWS;
+    for (ptrdiff_t row = 0; row < n; row++) {
+        const real *columns = (const real *)from[row] + first;
+        real *packed = (real *)to + row * MOST_ROWS;
+        for (ptrdiff_t j = 0; j < whole; j += MOST_ROWS)
+            memcpy(packed + j * n, columns + j, MOST_ROWS * sizeof(real));
+        memcpy(packed + whole / MOST_ROWS * group, columns + whole,
+               (size_t)(m - whole) * sizeof(real));
+    }
+}
+
+/* tile[row][TILE] := columns [first, first + n) of each row, and zeros. */
+static void copy_tile(ptrdiff_t rows, ptrdiff_t first, ptrdiff_t n, const void *const *from,
+                      real *tile) {
+    for (ptrdiff_t row = 0; row < rows; row++, tile += TILE) {
+        const real *columns = (const real *)from[row] + first;
+        for (ptrdiff_t j = 0; j < TILE; j += VLEN)
+            if (n >= TILE)
+                store(tile + j, load(columns + j));
+            else
+                store(tile + j, load_n(columns + j, lanes_left(n - j, VLEN)));
+    }
+}
+
+/* c[columns][TILE] = or += a[row][columns] b[row][TILE], summed over the rows. The tile of c that is
+ * next is asked for meanwhile. */
+INLINE void outer_tile(int columns, ptrdiff_t rows, const real *a, const real *b, real *c,
+                       ptrdiff_t c_row, int adds) {
+    vec sum[MOST_ROWS][4];
+    if (adds)
+        load_tile(1, columns, c, c_row, sum);
+    else
+        set_zero(columns, sum);
+    for (ptrdiff_t next = columns; next < 2 * columns; next++)
+        for (ptrdiff_t j = 0; j < TILE; j += VLEN) __builtin_prefetch(c + next * c_row + j, 1);
+    for (ptrdiff_t row = 0; row < rows; row++)
+        accumulate_one(1, columns, b + row * TILE, 0, a + row * MOST_ROWS, 1, sum);
+    store_tile(1, columns, c, c_row, sum);
+}
+
+#define OUTER_TILE(columns, ...) case columns: outer_tile(columns, __VA_ARGS__); break;
+
+static void add_outer(ptrdiff_t rows, ptrdiff_t m, ptrdiff_t n, const void *a,
+                      const void *const *b, ptrdiff_t first, void *c, ptrdiff_t c_row, int adds,
+                      void *tile) {
+    for (ptrdiff_t j = 0; j < n; j += TILE) {
+        copy_tile(rows, first + j, n - j, b, tile);
+        for (ptrdiff_t i = 0; i < m; i += MOST_ROWS) {
+            const real *group = (const real *)a + i * rows;
+            real *to = (real *)c + i * c_row + j;
+            switch (m - i < MOST_ROWS ? m - i : MOST_ROWS) {
+                EACH_ROW_COUNT(OUTER_TILE, rows, group, tile, to, c_row, adds)
+            }
+        }
+    }
+}
+
+#endif
