@@ -443,11 +443,19 @@ def test_layers_do_not_share_weights(tmp_path):
 
 @pytest.mark.parametrize(
     ("program", "message"),
-    [("while True: pass", "does not end"), ("import os; os.abort()", "stops the HDF5 library")],
+    [
+        ("while True: pass", "does not end"),
+        (
+            "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (1, 2))\nwhile True: pass",
+            "does not end",
+        ),
+        ("import os; os.abort()", "stops the HDF5 library"),
+    ],
 )
 def test_what_happens_to_the_hdf5_library_is_contained(tmp_path, monkeypatch, program, message):
     write_legacy(tmp_path / "m.h5", ARRAYS)
     monkeypatch.setattr("cylstm.io.hdf5._START", 1)
+    monkeypatch.setattr("cylstm.io.hdf5._PATIENCE", 3)
     monkeypatch.setattr("cylstm.io.hdf5._PROGRAM", program)
     with pytest.raises(ValueError, match=f"m.h5: a damaged HDF5 file: .*{message}"):
         cylstm.from_keras(tmp_path / "m.h5")

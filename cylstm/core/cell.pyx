@@ -24,9 +24,9 @@ cdef class Cell:
     ----------
     parameters : dict
         ``weight_ih`` (4H, I), ``weight_hh`` (4H, R) and, where the layer has them, ``bias`` (4H,),
-        ``weight_hr`` (R, H), ``weight_p`` (3H,): C-contiguous, of one dtype. For inference alone the
-        matrices may be of int8, with ``weight_ih_scale`` (4H,) and the like, or of uint16, the bits
-        of bfloat16; the others are then of float32.
+        ``weight_hr`` (R, H), ``weight_p`` (3H,): C-contiguous, of one dtype. For inference alone
+        the matrices may be of int8, with ``weight_ih_scale`` (4H,) and the like, or of uint16, the
+        bits of bfloat16; the others are then of float32.
     reverse, coupled, clip, activations
         As of `cylstm.LSTM`; `clip` is infinity for none, an activation ``(name, slope, offset)``.
     """

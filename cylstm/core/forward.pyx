@@ -224,8 +224,8 @@ cdef void run_task(task *t, int member, int team) noexcept nogil:
             s.down = t.down ^ (first + position) % 2
             t.kernel.step(t.equations, &t.weights, n, &s, tile, end)
             if t.fused and position + 1 < last - first:
-                take_x(t, step - 1 if t.reverse else step + 1, mine if t.converts else v_next, member,
-                       team)
+                take_x(t, step - 1 if t.reverse else step + 1, mine if t.converts else v_next,
+                       member, team)
             wait_for_team(&t.meeting, team)
             if t.projected:
                 if member == 0:

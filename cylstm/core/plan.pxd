@@ -44,10 +44,11 @@ cdef struct task:
     char *c_now                      # and c, padded to tiles;
     char *unprojected                # h before its projection,
     char *unprojected_inputs         # converted;
-    char *inputs_now                 # each member's running rows [x_t h_{t-1}] or h_{t-1}, converted
+    char *inputs_now                 # each member's running rows [x_t h_{t-1}], or h_{t-1} alone
     Py_ssize_t h_at                  # where in a row of v its h begins
     Py_ssize_t z_width, v_width, c_width
-    Py_ssize_t x_width, inputs_width # of rows of x_block and of inputs_now, in inputs
+    Py_ssize_t x_width               # of a row of x_block, in inputs, and
+    Py_ssize_t inputs_width          # of inputs_now
     barrier meeting
     bint followed                    # whether another task waits for
     progress finished                # how many of the steps are

@@ -14,6 +14,7 @@ import itertools
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,7 +37,9 @@ _TEXTS = (  # the attributes that are read
     *("keras_version", "layer_names", "model_config", "name", "weight_names"),
 )
 _NOT_THE_MODEL = ("optimizer", "optimizer_weights")
-_START, _BYTES_A_SECOND = 20, 10**7  # the time that reading may take
+_START, _BYTES_A_SECOND = 20, 10**7  # the time of a CPU that reading may take,
+_PATIENCE = 10  # and by the clock so many times that: other programs may want the CPUs
+_ENDLESS = "a damaged HDF5 file: reading it does not end"
 _ROOM = 2**31  # bytes that the other process may take beside the arrays
 
 _PROGRAM = (
@@ -61,15 +64,19 @@ def opened(file: IO[bytes], size: int, budget: Budget) -> Iterator[Hdf5]:
             "Keras's files need h5py: python -m pip install 'cylstm[keras]'", name="h5py"
         )
     file.seek(0)
+    seconds = math.ceil(_START + size / _BYTES_A_SECOND)
     with tempfile.TemporaryFile() as result:
-        command = [sys.executable, "-c", _PROGRAM, str(budget.left), os.pathsep.join(sys.path)]
+        given = [str(budget.left), str(seconds), os.pathsep.join(sys.path)]
+        command = [sys.executable, "-c", _PROGRAM, *given]
         try:
             done = subprocess.run(
                 command, stdin=file, stdout=result, stderr=subprocess.DEVNULL,
-                timeout=_START + size / _BYTES_A_SECOND,
+                timeout=_PATIENCE * seconds,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            raise ValueError("a damaged HDF5 file: reading it does not end") from None
+            raise ValueError(_ENDLESS) from None
+        if done.returncode == -getattr(signal, "SIGXCPU", 0):
+            raise ValueError(_ENDLESS)
         result.seek(0)
         found = parse_object(result.readline().decode("utf-8") or "{}", "what was read")
         if done.returncode or not found:
@@ -167,7 +174,7 @@ def plain(path: str) -> str:
 # The other process -----------------------------------------------------------------------------
 
 
-def main(limit: int) -> None:
+def main(limit: int, seconds: int) -> None:
     """Read the HDF5 file that is the standard input, and write what it holds."""
     import h5py
 
@@ -177,6 +184,7 @@ def main(limit: int) -> None:
         with open("/proc/self/statm") as file:
             taken = int(file.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (taken + limit + _ROOM,) * 2)
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
     reader = _Reader(h5py, Budget.of(limit))
     found: dict[str, Any]
     try:
