@@ -1,8 +1,8 @@
 """Builds the extension modules; everything else of the build is in pyproject.toml.
 
-The kernels (src/kernels.c) are compiled once for each (instruction set, format), each with the flags
-of its set, and linked into one module that picks among them at run time. A compiler that does not
-know a set leaves that set out.
+The kernels (src/kernels.c) are compiled once for each (instruction set, format of weights), each
+with the flags of its set, and linked into one module that picks among them at run time. A compiler
+that does not know a set leaves that set out.
 """
 
 import os

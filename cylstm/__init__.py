@@ -10,7 +10,9 @@ from cylstm.stream import Stream
 
 __all__ = [
     "LSTM",
+    "QuantizedLSTM",
     "Stream",
+    "compare",
     "from_keras",
     "from_onnx",
     "from_torch",
@@ -20,7 +22,9 @@ __all__ = [
     "show_config",
 ]
 
-_READERS = {  # imported when they are first used: most programs need none, or one
+_LATER = {  # imported when they are first used: most programs need none, or one
+    "QuantizedLSTM": "cylstm.quantized",
+    "compare": "cylstm.comparing",
     "from_keras": "cylstm.formats.keras",
     "from_onnx": "cylstm.formats.onnx",
     "from_torch": "cylstm.formats.torch",
@@ -33,9 +37,9 @@ def __getattr__(name: str) -> Any:
 
         warn("cylstm.load_model: it is called cylstm.load now", DeprecationWarning, stacklevel=2)
         return load
-    if name not in _READERS:
+    if name not in _LATER:
         raise AttributeError(f"module 'cylstm' has no attribute {name!r}")
     from importlib import import_module
 
-    reader = globals()[name] = getattr(import_module(_READERS[name]), name)
-    return reader
+    found = globals()[name] = getattr(import_module(_LATER[name]), name)
+    return found

@@ -113,6 +113,39 @@ def widened(stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return made
 
 
+def checked_tensors(
+    weights: str, shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return a file's tensors as `rounded` gives them, if they are just those that there must be.
+
+    Parameters
+    ----------
+    weights : {"int8", "bfloat16"}
+    shapes : mapping of str to tuple
+        Of the parameters.
+    tensors : mapping of str to array
+        As they were read: those of bfloat16 as float32.
+    """
+    expected: dict[str, tuple[tuple[int, ...], str]] = {}
+    for name, shape in shapes.items():
+        is_integer = len(shape) == 2 and weights == "int8"
+        expected[name] = shape, "int8" if is_integer else "float32"
+        if is_integer:
+            expected[name + SCALE] = shape[:1], "float32"
+    found = {name: (tensor.shape, tensor.dtype.name) for name, tensor in tensors.items()}
+    if found != expected:
+        differ = sorted(n for n in expected.keys() | found if expected.get(n) != found.get(n))
+        raise ValueError(f"tensors do not fit the configuration: {differ}")
+    stored = {}
+    for name in expected:
+        stored[name] = tensors[name]
+        if stored[name].dtype == np.int8:
+            check_columns(name, stored[name])
+        elif stored[name].ndim == 2:
+            stored[name] = exact_bfloat16(name, stored[name])
+    return stored
+
+
 def checked_format(weights: Any) -> str:
     """Return the name of a format, if it is one."""
     if not isinstance(weights, str) or weights not in FORMATS:

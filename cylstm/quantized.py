@@ -21,28 +21,29 @@ from cylstm.recurrent import Recurrent
 
 
 class QuantizedLSTM(Recurrent):
-    """An LSTM of int8 or bfloat16 weights, made by `LSTM.quantize`; it computes, but does not train.
+    """An LSTM of int8 or bfloat16 weights, made by `LSTM.quantize`; it does not train.
 
-    It is called, and streamed, as the LSTM that it was made from: x, y and the state are float32, and
-    so are the sums of gates, the gates themselves and the cell state.
+    It is called, and streamed, as the LSTM that it was made from: x, y and the state are float32,
+    and so are the gates and the cell state.
 
     ``"int8"``
-        Each row of a weight matrix is integers from -127 to 127 times one scale. x_t and h_{t-1} are
-        rounded in the same way at each step, each sequence with a scale of its own for x_t and for
-        h_{t-1}, found from nothing but these. The products are summed as integers, exactly.
+        Each row of a weight matrix is integers from -127 to 127 times one scale. x_t and h_{t-1}
+        are rounded in the same way at each step, each sequence's with scales of their own, found
+        from nothing but these. The products are summed as integers, exactly.
     ``"bfloat16"``
         Weights, x_t and h_{t-1} are rounded to bfloat16, products summed in float32.
 
-    Nothing is calibrated. As with the LSTM, a sequence's y and state are the same bits alone or in any
-    batch, with any padding, in one call or many, and with any number of threads.
+    Nothing is calibrated. As with the LSTM, a sequence's y and state are the same bits alone or in
+    any batch, with any padding, in one call or many, and with any number of threads. An infinity or
+    NaN in a sequence's x makes NaN of its outputs from that step on.
 
     Attributes
     ----------
     weights : {"int8", "bfloat16"}
     weight_ih_l{k}, weight_hh_l{k}, weight_hr_l{k} : array
-        As of the LSTM, read-only: of int8, each beside the scales of its rows (of float32, named with
-        ``_scale`` at the end), or the bits of bfloat16, which NumPy lacks, as uint16. The other
-        parameters are the LSTM's.
+        As of the LSTM, read-only: of int8, each beside the scales of its rows (of float32, named
+        with ``_scale`` at the end), or the bits of bfloat16, which NumPy lacks, as uint16. The
+        other parameters are the LSTM's.
 
     Examples
     --------
@@ -164,35 +165,11 @@ def quantized_from_file(
     try:
         weights = quantization.checked_format(config.pop("weights", None))
         options = options_from_file(config, len(tensors))
-        stored = _checked_tensors(options, weights, tensors)
+        if options.dtype != "float32":
+            raise ValueError(f"dtype: expected float32, got {options.dtype}")
+        stored = quantization.checked_tensors(weights, options.parameter_shapes(), tensors)
     except (TypeError, ValueError, MemoryError) as error:
         raise ValueError(f"{path}: {error}") from None
     made = QuantizedLSTM.__new__(QuantizedLSTM)
     made._build(options, weights, stored)
     return made
-
-
-def _checked_tensors(
-    options: Options, weights: str, tensors: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Return a file's tensors as they are kept, if they are just those that there must be."""
-    if options.dtype != "float32":
-        raise ValueError(f"dtype: expected float32, got {options.dtype}")
-    expected: dict[str, tuple[tuple[int, ...], str]] = {}
-    for name, shape in options.parameter_shapes().items():
-        matrix = len(shape) == 2
-        # A tensor of bfloat16 is read as float32.
-        expected[name] = shape, "int8" if matrix and weights == "int8" else "float32"
-        if matrix and weights == "int8":
-            expected[name + SCALE] = shape[:1], "float32"
-    found = {name: (tensor.shape, tensor.dtype.name) for name, tensor in tensors.items()}
-    if found != expected:
-        differ = sorted(n for n in expected.keys() | found if expected.get(n) != found.get(n))
-        raise ValueError(f"tensors do not fit the configuration: {differ}")
-    stored = dict(tensors)
-    for name, array in tensors.items():
-        if array.dtype == np.int8:
-            quantization.check_columns(name, array)
-        elif array.ndim == 2:
-            stored[name] = quantization.exact_bfloat16(name, array)
-    return {name: stored[name] for name in expected}

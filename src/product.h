@@ -19,8 +19,14 @@
 #define TILE (4 * VLEN)
 
 /* 4 x ROWS accumulators: with AVX-512 and NEON there are 32 vector registers, else 16, of which
- * instructions of two operands need more. ONE_TO_n: X for each number of rows. */
-#if VECTOR_BYTES == 64 || defined(__aarch64__)
+ * instructions of two operands need more. Formats whose weights have to be widened take, in halves, two
+ * vectors of more rows. ONE_TO_n: X for each number of rows. */
+#if (defined(FORMAT_int8) || defined(FORMAT_bfloat16)) && VECTOR_BYTES == 32
+#define IN_HALVES 1
+#else
+#define IN_HALVES 0
+#endif
+#if VECTOR_BYTES == 64 || defined(__aarch64__) || (VECTOR_BYTES == 32 && IN_HALVES)
 #define MOST_ROWS 6
 #define EACH_ROW_COUNT ONE_TO_6
 #elif VECTOR_BYTES == 32

@@ -20,6 +20,7 @@ cnp.import_array()
 cdef enum:
     BLOCK_BYTES = 262144  # of pre-activations that are projected at once: a part of the L2 cache,
     LEAST_BLOCK = 96      # and rows: with fewer the input weights would be read too often
+    LEAST_OF_CONVERTED = 24  # where more of them would take the place of smaller weights in it
     FUSED_ROWS = 4        # from which on a step takes x's share too, where for each row there are
     FUSED_BYTES = 524288  # at most so many bytes of weights, which come from far at each step
     SMALL = 100_000             # multiply-adds: a few microseconds
@@ -160,6 +161,8 @@ cdef int add_workspace(task *t, arena *memory) except -1:
     t.x_width = t.kernel.header + (t.weight_ih.depth if t.converts else t.inputs)
     t.v_width = row_width(t.h_at + max(tiles, 4 * t.weight_hr.tiles) * width, size)
     most = max(LEAST_BLOCK, BLOCK_BYTES // (t.z_width * size))
+    if t.converts:
+        most = max(LEAST_OF_CONVERTED, BLOCK_BYTES // 2 // (t.z_width * size))
     t.block = t.steps if t.fused else max(1, min(t.block, most // t.most))
     rows = 0 if t.fused else t.block * t.most
     state = t.most * (2 * t.v_width + 2 * t.c_width)

@@ -84,8 +84,8 @@ def write(
     path : path-like
         The file; one that is there is replaced.
     tensors : mapping of str to ndarray
-        Arrays of float32, float64 or int8, or of uint16 for the bits of bfloat16, which NumPy lacks;
-        of any shape, strides and byte order.
+        Arrays of float32, float64 or int8, or of uint16, for the bits of bfloat16, which NumPy
+        lacks; of any shape, strides and byte order.
     metadata : mapping of str to str
         Anything to be said about the tensors.
 

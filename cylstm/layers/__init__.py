@@ -6,6 +6,7 @@ from cylstm.layers.embedding import Embedding
 from cylstm.layers.gradients import RowGradient
 from cylstm.layers.last import Last
 from cylstm.layers.linear import Linear
+from cylstm.layers.quantized import QuantizedLinear
 from cylstm.layers.sequential import Sequential, SequentialStream
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Last",
     "Layer",
     "Linear",
+    "QuantizedLinear",
     "RowGradient",
     "Sequential",
     "SequentialStream",

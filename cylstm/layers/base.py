@@ -228,8 +228,8 @@ def changing(leaves: Sequence[tuple[str, Layer]]) -> Iterator[dict[str, Array]]:
             for prefix, leaf in leaves
             if leaf._store is None
         }
+        lent.update({prefix: store.memory() for prefix, store in own.items()})  # or it refuses
         stack.enter_context(writing(frozenset(own.values())))
-        lent.update({prefix: store.memory() for prefix, store in own.items()})
         yield {prefix + name: array for prefix, _ in leaves for name, array in lent[prefix].items()}
 
 

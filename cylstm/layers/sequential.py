@@ -22,8 +22,11 @@ from cylstm.layers.embedding import Embedding
 from cylstm.layers.gradients import Gradient
 from cylstm.layers.last import Last
 from cylstm.layers.linear import Linear
+from cylstm.layers.quantized import QuantizedLinear
 from cylstm.lstm import LSTM, lstm_from_file
 from cylstm.parameters import Lent, Parameters, checked
+from cylstm.quantized import QuantizedLSTM, quantized_from_file
+from cylstm.recurrent import Recurrent
 from cylstm.stream import Stream
 
 
@@ -109,6 +112,36 @@ class Sequential(Layer):
         if len(said) > 1:
             raise ValueError("batch_first: expected the same of all layers, got both")
         return said.pop() if said else None
+
+    def quantize(self, weights: str = "int8") -> Sequential:
+        """Return a copy whose LSTMs and linear layers have weights of fewer bits, for inference.
+
+        Parameters
+        ----------
+        weights : {"int8", "bfloat16"}
+
+        Raises
+        ------
+        ValueError
+            If no layer has such weights, or one's are of float64 or not finite.
+
+        Examples
+        --------
+        >>> model = Sequential(LSTM(4, 8, seed=0), Linear(8, 9, seed=0))
+        >>> model.quantize("int8")[0]
+        QuantizedLSTM(4, 8, weights='int8')
+        """
+        made: list[Layer | LSTM] = []
+        for i, layer in enumerate(self):
+            if isinstance(layer, LSTM):
+                made.append(_named(f"layers[{i}]", layer.quantize, weights))
+            elif type(layer) is Linear:
+                made.append(_named(f"layers[{i}]", QuantizedLinear.of, layer, weights))
+            else:
+                made.append(copy.deepcopy(layer))
+        if not any(isinstance(layer, (QuantizedLSTM, QuantizedLinear)) for layer in made):
+            raise ValueError("layers: expected an LSTM or a Linear to quantize")
+        return Sequential(*made)
 
     def run(
         self, x: Array, state: list[Any] | None = None, lengths: Any = None
@@ -215,6 +248,9 @@ class Sequential(Layer):
     @contextmanager
     def edit(self) -> Iterator[Lent]:
         """Lend copies of the parameters by name; see `Layer.edit`. All layers change, or none."""
+        for _, leaf in self._leaves():
+            if leaf._store is not None:
+                leaf._store.memory()  # or it refuses
         lent = Lent(self.state_dict())
         try:
             yield lent
@@ -339,7 +375,7 @@ class SequentialStream:
 class _OutputOf(Layer):
     """An LSTM as a layer among others: its output, with its state on the side."""
 
-    def __init__(self, lstm: LSTM) -> None:
+    def __init__(self, lstm: LSTM | QuantizedLSTM) -> None:
         self.lstm = lstm
         self.batch_first = lstm.batch_first
         random = {"rng"} if lstm.dropout else set()
@@ -375,7 +411,9 @@ class _OutputOf(Layer):
 
 _SAVED = {
     "LSTM": LSTM,
+    "QuantizedLSTM": QuantizedLSTM,
     "Linear": Linear,
+    "QuantizedLinear": QuantizedLinear,
     "Last": Last,
     "Embedding": Embedding,
     "Dropout": Dropout,
@@ -384,7 +422,7 @@ _SAVED = {
 
 def as_layer(model: Layer | LSTM, name: str = "model") -> Layer:
     """Return a layer, or an LSTM as one."""
-    if isinstance(model, LSTM):
+    if isinstance(model, Recurrent):
         return _OutputOf(model)
     if not isinstance(model, Layer):
         raise TypeError(f"{name}: expected a Layer or an LSTM, got {model!r}")
@@ -423,6 +461,8 @@ def _load_layer(where: str, described: Any, state: Mapping[str, Array]) -> Layer
         raise ValueError(f"{where}: expected a config by names, got {short(config)}")
     if kind == "LSTM":
         return lstm_from_file(where, config, state)
+    if kind == "QuantizedLSTM":
+        return quantized_from_file(where, config, state)
     try:
         return _SAVED[kind].from_saved(config, state)
     except (KeyError, TypeError, ValueError) as error:

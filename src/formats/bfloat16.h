@@ -27,61 +27,105 @@ INLINE vec broadcast_inputs(const input *x, int turn) {
     memcpy(&pair, x, sizeof pair);
     return (vec)(pair - (bits){0});
 }
-INLINE vec add_products(vec sum, bits w, vec x, int turn) {
+INLINE vec load_weights(const weight *w, int turn) {
     (void)turn;
+    return (vec)load_pairs(w);
+}
+INLINE vec add_products(vec sum, vec w, vec x) {
     return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)w);
 }
-INLINE void put_input(input *to, uint32_t rounded) { *to = (uint16_t)(rounded >> 16); }
+INLINE void put_inputs(input *to, bits rounded, ptrdiff_t n) {
+    typedef input half __attribute__((vector_size(VECTOR_BYTES / 2)));
+    const half halves = __builtin_convertvector(rounded >> 16, half);
+    memcpy(to, &halves, (size_t)(n == VLEN ? VLEN : n) * sizeof(input));
+}
 #else
 typedef real input;
 #define TURNS 2 /* the first of each pair, then the second: both would not find enough registers */
 
 INLINE vec broadcast_inputs(const input *x, int turn) { return broadcast(x[turn]); }
-INLINE vec add_products(vec sum, bits w, vec x, int turn) {
-    return sum + (vec)(turn ? w & ~0xffff : w << 16) * x;
+INLINE vec load_weights(const weight *w, int turn) {
+    const bits pairs = load_pairs(w);
+    return (vec)(turn ? pairs & ~0xffff : pairs << 16);
 }
-INLINE void put_input(input *to, uint32_t rounded) { memcpy(to, &rounded, sizeof rounded); }
+INLINE vec add_products(vec sum, vec w, vec x) {
+#if IN_HALVES /* GCC would move sums between registers, and one of them to memory */
+    __asm__("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(w), "x"(x));
+    return sum;
+#else
+    return sum + w * x;
+#endif
+}
+INLINE void put_inputs(input *to, bits rounded, ptrdiff_t n) { store_n(to, (vec)rounded, n); }
 #endif
 
-/* sum[tile][row][4] += x[row] w[tile][4], for a pair of k's. */
-INLINE void accumulate_pair(int tiles, int rows, const weight *w, ptrdiff_t w_tile, const input *x,
-                            ptrdiff_t x_row, vec sum[][4]) {
+/* sum[tile][row][q] += x[row] w[tile][q], for a pair of k's and vectors q in [first, last). */
+INLINE void accumulate_pair(int tiles, int rows, int first, int last, const weight *w,
+                            ptrdiff_t w_tile, const input *x, ptrdiff_t x_row, vec sum[][4]) {
     for (int turn = 0; turn < TURNS; turn++) {
-        vec x_k[MOST_ROWS];
-        for (int r = 0; r < rows; r++) x_k[r] = broadcast_inputs(x + r * x_row, turn);
-        for (int t = 0; t < tiles; t++)
-            for (int q = 0; q < 4; q++) {
-                const bits w_k = load_pairs(w + t * w_tile + q * VLEN * TOGETHER);
-                for (int r = 0; r < rows; r++)
-                    sum[t * rows + r][q] = add_products(sum[t * rows + r][q], w_k, x_k[r], turn);
+        /* Of weights and inputs the fewer stay in registers, the others come and go. */
+        if (rows > last - first) {
+            vec w_k[4];
+            for (int q = first; q < last; q++)
+                w_k[q] = load_weights(w + q * VLEN * TOGETHER, turn);
+            for (int r = 0; r < rows; r++) {
+                const vec x_k = broadcast_inputs(x + r * x_row, turn);
+                for (int q = first; q < last; q++) sum[r][q] = add_products(sum[r][q], w_k[q], x_k);
             }
+        } else {
+            vec x_k[MOST_ROWS];
+            for (int r = 0; r < rows; r++) x_k[r] = broadcast_inputs(x + r * x_row, turn);
+            for (int t = 0; t < tiles; t++)
+                for (int q = first; q < last; q++) {
+                    const vec w_k = load_weights(w + t * w_tile + q * VLEN * TOGETHER, turn);
+                    for (int r = 0; r < rows; r++)
+                        sum[t * rows + r][q] = add_products(sum[t * rows + r][q], w_k, x_k[r]);
+                }
+        }
     }
 }
 
-INLINE void accumulate(int tiles, int rows, const packed_matrix *w, ptrdiff_t k_step, ptrdiff_t tile,
-                       const char *ahead, const input *x, ptrdiff_t x_row, vec sum[][4]) {
+/* The same for all k's. */
+INLINE void accumulate_vectors(int tiles, int rows, int first, int last, const packed_matrix *w,
+                               ptrdiff_t k_step, ptrdiff_t tile, const char *ahead, const input *x,
+                               ptrdiff_t x_row, vec sum[][4]) {
     const weight *weights = (const weight *)w->weights + tile * w->tile_step;
     if (ahead)
         for (ptrdiff_t k = 0; k < w->depth; k += TOGETHER, weights += k_step) {
             __builtin_prefetch(ahead + k * (64 / TOGETHER), 0, 2);
-            accumulate_pair(tiles, rows, weights, w->tile_step, x + k, x_row, sum);
+            accumulate_pair(tiles, rows, first, last, weights, w->tile_step, x + k, x_row, sum);
         }
     else
         for (ptrdiff_t k = 0; k < w->depth; k += TOGETHER, weights += k_step)
-            accumulate_pair(tiles, rows, weights, w->tile_step, x + k, x_row, sum);
+            accumulate_pair(tiles, rows, first, last, weights, w->tile_step, x + k, x_row, sum);
 }
 
-/* To the nearest, half to even; NaN stays one. */
+INLINE void accumulate(int tiles, int rows, const packed_matrix *w, ptrdiff_t k_step, ptrdiff_t tile,
+                       const char *ahead, const input *x, ptrdiff_t x_row, vec sum[][4]) {
+    if (IN_HALVES && tiles * rows > 2) {
+        accumulate_vectors(tiles, rows, 0, 2, w, k_step, tile, ahead, x, x_row, sum);
+        accumulate_vectors(tiles, rows, 2, 4, w, k_step, tile, NULL, x, x_row, sum);
+    } else {
+        accumulate_vectors(tiles, rows, 0, 4, w, k_step, tile, ahead, x, x_row, sum);
+    }
+}
+
+/* To the nearest, half to even; NaN stays one. The upper halves of the lanes. */
+INLINE bits nearest(bits b) {
+    const bits quiet = b | 0x400000, rounded = b + 0x7fff + (b >> 16 & 1);
+    return (bits)choose((b & ~SIGN_BIT) > 0x7f800000, (vec)quiet, (vec)rounded) & ~0xffff;
+}
+
 static void convert(ptrdiff_t n, const void *from, int part, ptrdiff_t at, void *to) {
     (void)part;
+    const real *x = from;
+    const ptrdiff_t whole = n - n % VLEN;
     input *inputs = (input *)to + at;
-    for (ptrdiff_t j = 0; j < n; j++) {
-        uint32_t b;
-        memcpy(&b, (const real *)from + j, sizeof b);
-        const uint32_t nearest = (b + 0x7fff + (b >> 16 & 1)) & 0xffff0000;
-        put_input(inputs + j, (b & 0x7fffffff) > 0x7f800000 ? (b & 0xffff0000) | 0x400000 : nearest);
-    }
-    for (ptrdiff_t j = n; j % TOGETHER; j++) put_input(inputs + j, 0);
+    for (ptrdiff_t j = 0; j < whole; j += VLEN)
+        put_inputs(inputs + j, nearest((bits)load(x + j)), VLEN);
+    if (whole < n)
+        put_inputs(inputs + whole, nearest((bits)load_n(x + whole, n - whole)), n - whole);
+    for (ptrdiff_t j = n; j % TOGETHER; j++) inputs[j] = 0;
 }
 
 static void pack_scale(const packing *p, const weight *row, ptrdiff_t number, const packed_matrix *to,

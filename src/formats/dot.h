@@ -41,7 +41,9 @@ INLINE bits dot(bits sum, bits w, bits x) {
 #if VECTOR_BYTES == 64
     return sum + (bits)_mm512_madd_epi16((__m512i)w, (__m512i)x);
 #else
-    return sum + (bits)_mm256_madd_epi16((__m256i)w, (__m256i)x);
+    bits product; /* GCC would keep a sum in two registers, and one of them in memory */
+    __asm__("vpmaddwd %2, %3, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(product) : "x"(w), "x"(x));
+    return sum;
 #endif
 }
 

@@ -18,20 +18,30 @@ typedef int8_t weight;
 #define MOST 127
 #define LEAST 0x1p-100f  /* below it a row's numbers are taken for 0: 127 by them could overflow */
 
-/* total[tile][row][4] += x[row] w[tile][4], for all of these k's. */
-INLINE void add_integers(int tiles, int rows, const weight *w, ptrdiff_t w_tile, ptrdiff_t k_step,
-                         const char *ahead, const input *x, ptrdiff_t x_row, ptrdiff_t depth,
-                         bits total[][4]) {
+/* total[tile][row][q] += x[row] w[tile][q] for all of these k's, and vectors q in [first, last). */
+INLINE void add_integers(int tiles, int rows, int first, int last, const weight *w, ptrdiff_t w_tile,
+                         ptrdiff_t k_step, const char *ahead, const input *x, ptrdiff_t x_row,
+                         ptrdiff_t depth, bits total[][4]) {
     for (ptrdiff_t k = 0; k < depth; k += TOGETHER, w += k_step) {
-        bits x_k[MOST_ROWS];
         if (ahead) __builtin_prefetch(ahead + k * (64 / TOGETHER), 0, 2);
-        for (int r = 0; r < rows; r++) x_k[r] = broadcast_inputs(x + r * x_row + k);
-        for (int t = 0; t < tiles; t++)
-            for (int q = 0; q < 4; q++) {
-                const bits w_k = load_weights(w + t * w_tile + q * VLEN * TOGETHER);
-                for (int r = 0; r < rows; r++)
-                    total[t * rows + r][q] = dot(total[t * rows + r][q], w_k, x_k[r]);
+        /* Of weights and inputs the fewer stay in registers, the others come and go. */
+        if (rows > last - first) {
+            bits w_k[4];
+            for (int q = first; q < last; q++) w_k[q] = load_weights(w + q * VLEN * TOGETHER);
+            for (int r = 0; r < rows; r++) {
+                const bits x_k = broadcast_inputs(x + r * x_row + k);
+                for (int q = first; q < last; q++) total[r][q] = dot(total[r][q], w_k[q], x_k);
             }
+        } else {
+            bits x_k[MOST_ROWS];
+            for (int r = 0; r < rows; r++) x_k[r] = broadcast_inputs(x + r * x_row + k);
+            for (int t = 0; t < tiles; t++)
+                for (int q = first; q < last; q++) {
+                    const bits w_k = load_weights(w + t * w_tile + q * VLEN * TOGETHER);
+                    for (int r = 0; r < rows; r++)
+                        total[t * rows + r][q] = dot(total[t * rows + r][q], w_k, x_k[r]);
+                }
+        }
     }
 }
 
@@ -48,12 +58,22 @@ INLINE void accumulate_part(int tiles, int rows, const packed_matrix *w, ptrdiff
             for (int r = 0; r < rows; r++)
                 total[t * rows + r][q] =
                     OFFSET ? (bits)load((const real *)w->starts + at + t * TILE + q * VLEN) : (bits){0};
-    if (ahead)
-        add_integers(tiles, rows, weights, w->tile_step, k_step, ahead + group * 64,
-                     x + HEADER + from, x_row, to - from, total);
-    else
-        add_integers(tiles, rows, weights, w->tile_step, k_step, NULL, x + HEADER + from, x_row,
-                     to - from, total);
+#define ADD(first, last, ahead)                                                                    \
+    add_integers(tiles, rows, first, last, weights, w->tile_step, k_step, ahead, x + HEADER + from,  \
+                 x_row, to - from, total)
+#define ADD_FROM(first, last)                                                                     \
+    if (ahead)                                                                                    \
+        ADD(first, last, ahead + group * 64);                                                     \
+    else                                                                                          \
+        ADD(first, last, NULL)
+    if (IN_HALVES && tiles * rows > 2) {
+        ADD_FROM(0, 2);
+        ADD(2, 4, NULL);
+    } else {
+        ADD_FROM(0, 4);
+    }
+#undef ADD_FROM
+#undef ADD
     for (int t = 0; t < tiles; t++)
         for (int q = 0; q < 4; q++) {
             const vec scale = load(scales + t * TILE + q * VLEN);
@@ -70,41 +90,43 @@ INLINE void accumulate(int tiles, int rows, const packed_matrix *w, ptrdiff_t k_
         accumulate_part(tiles, rows, w, k_step, tile, ahead, x, x_row, 1, w->first, w->depth, sum);
 }
 
-/* The largest magnitude, as its bits, which order NaN above infinity. */
-static real_bits largest_bits(ptrdiff_t n, const real *x) {
-    bits most = {0};
-    real_bits one = 0;
-    for (ptrdiff_t j = 0; j < n; j += VLEN) {
-        const bits b = (bits)load_n(x + j, lanes_left(n - j, VLEN)) & ~(SIGN_BIT - (bits){0});
-        const bits where = b > most;
-        most = (b & where) | (most & ~where);
-    }
-    for (ptrdiff_t j = 0; j < VLEN; j++) one = most[j] > one ? most[j] : one;
-    return one;
+/* The larger of magnitudes as their bits, which order NaN above infinity. */
+INLINE bits larger(bits most, vec x) {
+    const bits magnitude = (bits)x & ~SIGN_BIT;
+    return (bits)choose(magnitude > most, (vec)magnitude, (vec)most);
 }
 
-typedef input some_inputs __attribute__((vector_size(VECTOR_BYTES / sizeof(real) * sizeof(input))));
+static real largest(ptrdiff_t n, const real *x) {
+    const ptrdiff_t whole = n - n % VLEN;
+    bits most = {0};
+    for (ptrdiff_t j = 0; j < whole; j += VLEN) most = larger(most, load(x + j));
+    if (whole < n) most = larger(most, load_n(x + whole, n - whole));
+    real_bits one = 0;
+    for (ptrdiff_t j = 0; j < VLEN; j++) one = most[j] > one ? most[j] : one;
+    real magnitude;
+    memcpy(&magnitude, &one, sizeof one);
+    return magnitude;
+}
 
-/* To the nearest integer, half to even; the product is rounded first, on every instruction set. */
-INLINE bits nearest(vec x, real inverse) {
+/* To the nearest integers, half to even, of x times the inverse, which is rounded first on every
+ * instruction set; n of them. */
+INLINE void put_integers(input *to, vec x, vec inverse, ptrdiff_t n) {
+    typedef input inputs __attribute__((vector_size(VECTOR_BYTES / sizeof(real) * sizeof(input))));
     const vec magic = broadcast(0x1.8p23f);
-    return (bits)(rounded_product(x, broadcast(inverse)) + magic) - (bits)magic;
+    const bits nearest = (bits)(rounded_product(x, inverse) + magic) - (bits)magic;
+    const inputs q = __builtin_convertvector(nearest + OFFSET, inputs);
+    memcpy(to, &q, (size_t)n * sizeof(input));
 }
 
 static void convert(ptrdiff_t n, const void *from, int part, ptrdiff_t at, void *to) {
-    const real *x = from;
-    const real_bits most_bits = largest_bits(n, x);
-    real most, inverse = 0;
-    memcpy(&most, &most_bits, sizeof most);
-    if (most >= LEAST && most <= __FLT_MAX__) inverse = MOST / most;
-    ((real *)to)[part] = most < LEAST ? 0 : inverse ? most / MOST : __builtin_nanf("");
+    const real *x = from, most = largest(n, x);
+    const int fits = most >= LEAST && most <= __FLT_MAX__;
+    const ptrdiff_t whole = n - n % VLEN;
+    const vec inverse = broadcast(fits ? MOST / most : 0);
     input *inputs = (input *)to + HEADER + at;
-    for (ptrdiff_t j = 0; j < n; j += VLEN) {
-        const ptrdiff_t lanes = lanes_left(n - j, VLEN);
-        const some_inputs q = __builtin_convertvector(
-            nearest(load_n(x + j, lanes), inverse) + OFFSET, some_inputs);
-        memcpy(inputs + j, &q, (size_t)(lanes == VLEN ? VLEN : lanes) * sizeof(input));
-    }
+    ((real *)to)[part] = fits ? most / MOST : most < LEAST ? 0 : __builtin_nanf("");
+    for (ptrdiff_t j = 0; j < whole; j += VLEN) put_integers(inputs + j, load(x + j), inverse, VLEN);
+    if (whole < n) put_integers(inputs + whole, load_n(x + whole, n - whole), inverse, n - whole);
     for (ptrdiff_t j = n; j % TOGETHER; j++) inputs[j] = OFFSET;
 }
 
