@@ -1,0 +1,144 @@
+"""Weights of fewer bits against each other, PyTorch's and ONNX Runtime's, in turns.
+
+    python -m benchmarks.peers.quantized [--threads N] [--cells REGEX] [--seconds S]
+
+All run in this one process; each call of one is followed by a call of the next, so that a change of
+the machine's speed meets all alike. Each one's least and median time are told, in us.
+"""
+
+import argparse
+import logging
+import os
+import re
+import statistics
+import tempfile
+import time
+
+import numpy as np
+from tabulate import tabulate
+
+import cylstm
+
+# steps, sequences, features, units, layers (in both directions where there are two)
+CELLS = [
+    *((1, 1, size, size, 1) for size in (128, 256, 512)),
+    *((100, 1, size, size, 1) for size in (64, 128, 256, 512, 1024)),
+    (100, 4, 256, 256, 1),
+    (100, 8, 128, 128, 1),
+    (50, 16, 256, 256, 1),
+    (50, 32, 16, 64, 1),
+    (50, 32, 128, 128, 1),
+    (50, 64, 256, 256, 1),
+    (50, 64, 512, 512, 1),
+    (50, 256, 64, 128, 1),
+    (50, 16, 256, 256, 2),
+]
+LEAST = 0.004  # seconds of calls in a row
+
+
+def name_of(cell):
+    steps, sequences, inputs, hidden, layers = cell
+    size = f"H={hidden}" if inputs == hidden else f"({inputs}, {hidden})"
+    return f"T={steps} N={sequences} {size}{' 2 layers, both ways' if layers == 2 else ''}"
+
+
+def ours(lstm, x):
+    if len(x) == 1:
+        stream = lstm.stream(x.shape[1])
+        return lambda: stream.step(x[0])
+    return lambda: lstm(x)
+
+
+def onnxruntime_int8(lstm, x, threads):
+    import onnxruntime
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    with tempfile.TemporaryDirectory() as folder:
+        plain, small = f"{folder}/plain.onnx", f"{folder}/small.onnx"
+        lstm.to_onnx(plain, state=True)
+        quantize_dynamic(plain, small, op_types_to_quantize=["LSTM"], weight_type=QuantType.QInt8)
+        session = onnxruntime.InferenceSession(small, options, ["CPUExecutionProvider"])
+    count = lstm.num_layers * (2 if lstm.bidirectional else 1)
+    h = c = np.zeros((count, x.shape[1], lstm.hidden_size), np.float32)
+    return lambda: session.run(None, {"x": x, "h_0": h, "c_0": c})
+
+
+def pytorch(lstm, x, threads, kind):
+    import torch
+
+    torch.set_num_threads(threads)
+    both = lstm.bidirectional
+    module = torch.nn.LSTM(lstm.input_size, lstm.hidden_size, lstm.num_layers, bidirectional=both)
+    module.load_state_dict(lstm.to_torch())
+    given = torch.from_numpy(x)
+    if kind == "int8":
+        whole = torch.nn.Sequential(module)
+        module = torch.ao.quantization.quantize_dynamic(whole, {torch.nn.LSTM})[0]
+    else:
+        module, given = module.bfloat16(), given.bfloat16()
+
+    def call():
+        with torch.inference_mode():
+            return module(given)
+
+    return call
+
+
+def runners(cell, threads):
+    steps, sequences, inputs, hidden, layers = cell
+    lstm = cylstm.LSTM(inputs, hidden, layers, bidirectional=layers == 2, seed=0)
+    x = np.random.default_rng(0).standard_normal((steps, sequences, inputs)).astype(np.float32)
+    return {
+        "float32": ours(lstm, x),
+        "bfloat16": ours(lstm.quantize("bfloat16"), x),
+        "int8": ours(lstm.quantize("int8"), x),
+        "ONNX Runtime int8": onnxruntime_int8(lstm, x, threads),
+        "PyTorch int8": pytorch(lstm, x, threads, "int8"),
+        "PyTorch bfloat16": pytorch(lstm, x, threads, "bfloat16"),
+    }
+
+
+def timed(calls, seconds):
+    """Least and median seconds of a call of each, in turns."""
+    counts, times = {}, {name: [] for name in calls}
+    for name, call in calls.items():
+        call()
+        started = time.perf_counter()
+        call()
+        counts[name] = max(1, int(LEAST / (time.perf_counter() - started)))
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times["int8"]) < 5:
+        for name, call in calls.items():
+            started = time.perf_counter()
+            for _ in range(counts[name]):
+                call()
+            times[name].append((time.perf_counter() - started) / counts[name])
+    return {name: (min(all_of), statistics.median(all_of)) for name, all_of in times.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cells", default="", help="those whose names match")
+    parser.add_argument("--seconds", type=float, default=3, help="for each cell")
+    arguments = parser.parse_args()
+    logging.disable(logging.WARNING)  # ONNX Runtime's advice
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    cylstm.set_num_threads(arguments.threads)
+    rows, headers = [], []
+    for cell in CELLS:
+        if not re.search(arguments.cells, name_of(cell)):
+            continue
+        found = timed(runners(cell, arguments.threads), arguments.seconds)
+        shown = [f"{1e6 * least:.1f} / {1e6 * median:.1f}" for least, median in found.values()]
+        eight = found["ONNX Runtime int8"][0], found["PyTorch int8"][0]
+        ratios = min(eight) / found["int8"][0], found["PyTorch bfloat16"][0] / found["bfloat16"][0]
+        rows.append([name_of(cell), *shown, *(f"{ratio:.2f}" for ratio in ratios)])
+        headers = ["cell", *found, "best int8 / int8", "PyTorch's bfloat16 / bfloat16"]
+    print(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
+
+
+if __name__ == "__main__":
+    main()
