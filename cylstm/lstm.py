@@ -154,6 +154,7 @@ class LSTM(Recurrent):
             self._layers[layer].append(
                 Cell(
                     own,
+                    kind="LSTM",
                     reverse=options.reads_from_end(direction),
                     coupled=options.coupled,
                     clip=math.inf if options.clip is None else options.clip,

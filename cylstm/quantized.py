@@ -78,6 +78,7 @@ class QuantizedLSTM(Recurrent):
             self._layers[layer].append(
                 Cell(
                     {name: array for name, array in own.items() if array is not None},
+                    kind="LSTM",
                     reverse=options.reads_from_end(direction),
                     coupled=options.coupled,
                     clip=math.inf if options.clip is None else options.clip,

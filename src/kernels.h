@@ -1,9 +1,10 @@
 /* The C interface of the kernels: one table of functions per (instruction set, format, product).
  *
- * Every `void *` array holds reals of the table's dtype, row-major, but where weights and the rows that
- * meet them have another format: then such a row is one of what `convert` makes. Shapes are in brackets: n rows
- * (the sequences that are advanced together), H hidden units. A gate array is [n, 4H], the gates of
- * a row in the order i, f, g, o. Arrays that are written overlap no other argument, unless said.
+ * Every `void *` array holds reals of the table's dtype, row-major, but where weights and the rows
+ * that meet them have another format: then such a row is one of what `convert` makes. Shapes are in
+ * brackets: n rows (the sequences that are advanced together), H hidden units; of each a cell has some
+ * sums, which are side by side in a row: an LSTM's [n, 4H] in the order i, f, g, o. Arrays that are
+ * written overlap no other argument, unless said.
  */
 #ifndef CYLSTM_KERNELS_H
 #define CYLSTM_KERNELS_H
@@ -17,10 +18,32 @@ typedef struct {
     double slope, offset; /* hard_sigmoid(x) = min(1, max(0, slope x + offset)) */
 } activation;
 
-/* What the gate equations of one layer and direction need to know beside their arrays. */
+/* How the sums of a cell come from the gates that its weights have, H rows of each. */
+typedef enum { LSTM, GRU, RNN } cell_kind;
+
+typedef struct {
+    int gates, sums;
+    int taped;              /* numbers of a unit on the tape: the sums, activated, and c and tanh_c */
+    int has_c;              /* whether the state is h and c, not h alone */
+    int tile;               /* vectors of units in a tile: 4 where there is one sum for each, else 1 */
+    int common;             /* as many of the first gates are in the same sums for x and h, */
+    int common_sum;         /* from this one on; if there is another gate, */
+    int x_sum, h_sum;       /* its sums for x and for h */
+    int first_of_h;         /* the first sum that h is in */
+    signed char x[4], h[4]; /* the gate of each sum; -1: it has none */
+} cell_sums;
+
+/* i, f, g, o of an LSTM; n's share of x, r, z, and its share of h of a GRU, which has r, z, n. */
+static const cell_sums cylstm_sums[] = {
+    [LSTM] = {4, 4, 6, 1, 1, 4, 0, 0, 0, 0, {0, 1, 2, 3}, {0, 1, 2, 3}},
+    [GRU] = {3, 4, 4, 0, 1, 2, 1, 0, 3, 1, {2, 0, 1, -1}, {-1, 0, 1, 2}},
+    [RNN] = {1, 1, 0, 0, 4, 1, 0, 0, 0, 0, {0}, {0}},
+};
+
+/* What the equations of one layer and direction need to know beside their arrays. */
 typedef struct {
     ptrdiff_t hidden;                   /* H */
-    activation gates, candidate, output;
+    activation gates, candidate, output; /* an RNN has the second alone, a GRU the first two */
     int coupled;                        /* f = 1 - i */
     double clip;                        /* bound of the pre-activations, infinity for none */
     const void *peephole;               /* [3H]: i, f, o; NULL for none */
@@ -28,8 +51,8 @@ typedef struct {
 
 /* What one forward step leaves for the backward pass: the step's rows of the tape. */
 typedef struct {
-    void *gates;   /* [n, 4H]: pre-activations going in, activations coming out */
-    void *c;       /* [n, H] */
+    void *gates;   /* [n, sums H]: the activated sums, but the GRU's last as it is */
+    void *c;       /* [n, H]; for backward of an RNN h */
     void *tanh_c;  /* [n, H]: the output activation of c */
     ptrdiff_t gates_row, c_row; /* distances of rows, the second of c and tanh_c */
 } step_tape;
@@ -38,38 +61,42 @@ typedef struct {
 typedef struct {
     const void *h; /* [n, H]: of the cell's output, before any projection, */
     const void *y; /* [n, H]: to which this is added; NULL for nothing */
-    void *c;       /* [n, H]: of c_t going in, of c_{t-1} coming out */
-    void *z;       /* [n, 4H], written: of the pre-activations */
+    void *c;       /* [n, H]: of c_t going in, of c_{t-1} coming out; of a GRU what comes to h_t, and
+                      goes to h_{t-1}, past the products */
+    void *z;       /* [n, sums H], written: of the pre-activations */
     ptrdiff_t h_row, y_row, c_row, z_row;
 } step_gradients;
 
 /* How a matrix [outputs, depth] is packed for products; see src/product.h. */
 typedef struct {
-    int gated;                     /* whether its rows are 4 gates of `outputs` units each */
-    int narrow;                    /* whether tiles are of one vector, not four */
+    const signed char *gates;      /* if its rows are gates of `outputs` units each: that of each vector
+                                      of a tile, -1 for weights of zero; else NULL */
+    int vectors;                   /* in a tile, for a k: 4; 3 of a GRU's gates; or 1: `narrow` */
+    int at;                        /* the first of a tile's vectors of sums that they are for */
     ptrdiff_t outputs, depth;
     ptrdiff_t row_step, k_step;    /* distances in the matrix; a transpose swaps them */
     const void *scales;            /* of the matrix's rows, reals, if the format has them */
 } packing;
 
 typedef struct {
-    int narrow;
+    int vectors;
     ptrdiff_t tiles, depth;        /* the depth of a format with `together` is a multiple of that */
     ptrdiff_t tile_step, k_step;   /* weights from a tile to the next, and from a k: a matrix
                                       [depth, outputs] of whole tiles can be taken as it lies */
-    const void *weights;           /* [tiles, depth, 4 or 1, width], better aligned as vectors are */
+    const void *weights;           /* [tiles, depth, vectors, width], better aligned as vectors are */
     const void *bias;              /* [tiles, 4, width], or NULL for zero; narrow ones have none */
     ptrdiff_t first;               /* of the depth, the first part: x's, or all */
     const void *scales, *starts;   /* [parts, tiles, 4, width], for formats that have them */
 } packed_matrix;
 
-/* What one step with packed weights reads and writes; rows of c and h are padded to whole tiles. */
+/* What one step with packed weights reads and writes; rows of c and h are padded to whole tiles (whose
+ * width of an RNN is that of 4 vectors). */
 typedef struct {
     const void *v;                 /* [n, depth]: x_t and h_{t-1} side by side, or h_{t-1} alone,
                                       converted if the format says so; */
     void *z;                       /* then with x's share of the pre-activations [n, tiles, 4, width],
                                       a workspace; else NULL: the sums begin from the bias */
-    void *c;                       /* [n, tiles * width], in place */
+    void *c;                       /* [n, tiles * width], in place; without c h_{t-1}, which is read */
     void *h;                       /* [n, tiles * width], written */
     void *y;                       /* its rows [H] written also here, or NULL */
     const ptrdiff_t *y_rows;       /* [n]: row j of y is y + y_rows[j] * y_row */
@@ -94,6 +121,25 @@ typedef struct {
 typedef void update(const update_rule *rule, ptrdiff_t n, void *parameter, const void *gradient,
                     void *first, void *second);
 
+/* The functions of one kind of cell. */
+typedef struct {
+    /* One step for the hidden units of tiles [from, to): v w, then the cell. The weights are packed. */
+    void (*step)(const cell *k, const packed_matrix *w, ptrdiff_t n, const packed_step *s,
+                 ptrdiff_t from, ptrdiff_t to);
+
+    /* One step's cell backward, for units [from, to), `from` a multiple of width; c_prev [n, H] is the
+       cell state that it started from, or h_{t-1} where there is no c. */
+    void (*backward)(const cell *k, ptrdiff_t n, const step_tape *tape, const void *c_prev,
+                     ptrdiff_t c_prev_row, const step_gradients *grad, ptrdiff_t from,
+                     ptrdiff_t to);
+
+    /* Adds the sums over n rows of z's gradient [n, sums H] to the bias's [sums H], and, where there
+       are peepholes, their gradient to `peephole` [3H], else NULL; for units [from, to) as above. */
+    void (*sum_gradients)(const cell *k, ptrdiff_t n, const step_tape *tape, const void *c_prev,
+                          ptrdiff_t c_prev_row, const void *z, ptrdiff_t z_row, void *bias,
+                          void *peephole, ptrdiff_t from, ptrdiff_t to);
+} cell_kernels;
+
 typedef struct {
     const char *isa;
     int width; /* reals in a vector */
@@ -113,18 +159,6 @@ typedef struct {
 
     /* to[j] += x[j], j < n. */
     void (*add)(ptrdiff_t n, const void *x, void *to);
-
-    /* One step's cell backward, for units [from, to), `from` a multiple of width; c_prev [n, H] is the
-       cell state that it started from. */
-    void (*cell_backward)(const cell *k, ptrdiff_t n, const step_tape *tape, const void *c_prev,
-                          ptrdiff_t c_prev_row, const step_gradients *grad, ptrdiff_t from,
-                          ptrdiff_t to);
-
-    /* Adds the sums over n rows of z's gradient [n, 4H] to the bias's [4H], and, where there are
-       peepholes, their gradient to `peephole` [3H]; for units [from, to) as above. */
-    void (*sum_gradients)(const cell *k, ptrdiff_t n, const step_tape *tape, const void *c_prev,
-                          ptrdiff_t c_prev_row, const void *z, ptrdiff_t z_row, void *bias,
-                          void *peephole, ptrdiff_t from, ptrdiff_t to);
 
     /* h = o * tanh_c [n, H], for the projection's gradient. */
     void (*cell_output)(const cell *k, ptrdiff_t n, const step_tape *tape, void *h);
@@ -164,9 +198,7 @@ typedef struct {
     double (*sum_of_squares)(ptrdiff_t n, const void *x);
     void (*scale)(ptrdiff_t n, double by, void *x); /* x *= by */
 
-    /* One step for the hidden units of tiles [from, to): v w, then the cell. The weights are packed. */
-    void (*step)(const cell *k, const packed_matrix *w, ptrdiff_t n, const packed_step *s,
-                 ptrdiff_t from, ptrdiff_t to);
+    cell_kernels cells[3]; /* by kind */
 } kernels;
 
 /* Of weights. The first two train; the others' tables have only what inference takes, and cells of

@@ -43,7 +43,7 @@ INLINE void outer_tile(int columns, ptrdiff_t rows, const real *a, const real *b
     for (ptrdiff_t next = columns; next < 2 * columns; next++)
         for (ptrdiff_t j = 0; j < TILE; j += VLEN) __builtin_prefetch(c + next * c_row + j, 1);
     for (ptrdiff_t row = 0; row < rows; row++)
-        accumulate_one(1, columns, b + row * TILE, 0, a + row * MOST_ROWS, 1, sum);
+        accumulate_one(1, columns, 4, 0, b + row * TILE, 0, a + row * MOST_ROWS, 1, sum);
     store_tile(1, columns, c, c_row, sum);
 }
 

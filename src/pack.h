@@ -4,12 +4,22 @@
 
 #include "product.h"
 
-/* Outputs in a packed tile. */
-INLINE ptrdiff_t packed_tile(const packing *p) { return p->narrow ? VLEN : TILE; }
+/* Weights of a k in a packed tile. */
+INLINE ptrdiff_t packed_tile(const packing *p) { return p->vectors * VLEN; }
 
 static ptrdiff_t packed_tiles(const packing *p) {
-    const ptrdiff_t each = p->gated ? VLEN : packed_tile(p);
+    const ptrdiff_t each = p->gates ? VLEN : packed_tile(p);
     return (p->outputs + each - 1) / each;
+}
+
+/* A tile's bias, for all of its sums. */
+static void pack_bias(const packing *p, ptrdiff_t t, const real *bias, real *to) {
+    for (ptrdiff_t q = 0; q < 4; q++) {
+        const ptrdiff_t unit = p->gates ? t * VLEN : t * TILE + q * VLEN;
+        const ptrdiff_t at = p->gates ? q * p->outputs + unit : unit;
+        const vec b = bias ? load_n(bias + at, lanes_left(p->outputs - unit, VLEN)) : (vec){0};
+        store(to + t * TILE + q * VLEN, b);
+    }
 }
 
 #if TRAINS
@@ -26,17 +36,17 @@ static void pack_outputs(const packing *p, ptrdiff_t width, ptrdiff_t n, const r
 
 static void pack(const packing *p, const void *matrix, const void *bias, const packed_matrix *to) {
     const ptrdiff_t tile = packed_tile(p), width = p->k_step == 1 ? VLEN : tile;
-    for (ptrdiff_t t = 0; t < to->tiles; t++)
+    for (ptrdiff_t t = 0; t < to->tiles; t++) {
         for (ptrdiff_t j = 0; j < tile; j += width) {
-            const ptrdiff_t unit = p->gated ? t * VLEN : t * tile + j;
-            const ptrdiff_t row = p->gated ? j / VLEN * p->outputs + unit : unit;
-            const ptrdiff_t n = lanes_left(p->outputs - unit, width);
+            const int gate = p->gates ? p->gates[j / VLEN] : 0;
+            const ptrdiff_t unit = p->gates ? t * VLEN : t * tile + j;
+            const ptrdiff_t row = gate > 0 ? gate * p->outputs + unit : unit;
+            const ptrdiff_t n = gate < 0 ? 0 : lanes_left(p->outputs - unit, width);
             pack_outputs(p, width, n, (const real *)matrix + row * p->row_step,
                          (real *)to->weights + t * to->tile_step + j, to->k_step);
-            for (ptrdiff_t i = 0; to->bias && i < width; i += VLEN)
-                store((real *)to->bias + t * tile + j + i,
-                      bias ? load_n((const real *)bias + row + i, lanes_left(n - i, VLEN)) : (vec){0});
         }
+        if (to->bias) pack_bias(p, t, bias, (real *)to->bias);
+    }
 }
 
 #else
@@ -47,14 +57,22 @@ static void pack_row(const packing *p, const weight *row, const packed_matrix *t
         lane[k / TOGETHER * to->k_step + k % TOGETHER] = row && k < p->depth ? row[k] : 0;
 }
 
+static void pack_vector(const packing *p, ptrdiff_t t, ptrdiff_t q, const weight *matrix,
+                        const packed_matrix *to) {
+    weight *lanes = (weight *)to->weights + t * to->tile_step + q * VLEN * TOGETHER;
+    for (ptrdiff_t j = 0; j < VLEN; j++) {
+        const ptrdiff_t unit = j + (p->gates ? t * VLEN : t * TILE + q * VLEN);
+        const ptrdiff_t number = p->gates ? p->gates[q] * p->outputs + unit : unit;
+        const weight *row = unit < p->outputs ? matrix + number * p->row_step : NULL;
+        pack_row(p, row, to, lanes + j * TOGETHER);
+        pack_scale(p, row, number, to, t * TILE + (p->at + q) * VLEN + j);
+    }
+}
+
 static void pack(const packing *p, const void *matrix, const void *bias, const packed_matrix *to) {
-    for (ptrdiff_t j = 0; j < to->tiles * TILE; j++) {
-        const ptrdiff_t t = j / TILE, q = j % TILE / VLEN, unit = p->gated ? t * VLEN + j % VLEN : j;
-        const ptrdiff_t number = p->gated ? q * p->outputs + unit : unit;
-        const weight *row = unit < p->outputs ? (const weight *)matrix + number * p->row_step : NULL;
-        pack_row(p, row, to, (weight *)to->weights + t * to->tile_step + j % TILE * TOGETHER);
-        if (to->bias) ((real *)to->bias)[j] = row && bias ? ((const real *)bias)[number] : 0;
-        pack_scale(p, row, number, to, j);
+    for (ptrdiff_t t = 0; t < to->tiles; t++) {
+        for (ptrdiff_t q = 0; q < p->vectors; q++) pack_vector(p, t, q, matrix, to);
+        if (to->bias) pack_bias(p, t, bias, (real *)to->bias);
     }
 }
 

@@ -2,8 +2,9 @@
  *
  * Packed weights are [tile][k][4][VLEN]: a tile is four vectors of outputs, and for each k it holds
  * their weights side by side, so that the product streams through memory once. (Those for products by
- * BLAS are [k][tile][4][VLEN].) With `gated` packing the four vectors are the gates i, f, g, o of the same VLEN hidden units; else they are
- * 4 VLEN outputs in a row, or, `narrow`, VLEN: for few outputs, and a depth that is a multiple of 4.
+ * BLAS are [k][tile][4][VLEN].) The four vectors are the gates of the same VLEN hidden units, of a GRU
+ * three; or 4 VLEN outputs in a row, or VLEN: for few outputs, and a depth that is a multiple of 4. A
+ * tile has four vectors of sums, whatever its weights have.
  * Missing outputs of the last tile have weights of zero.
  *
  * A register tile is 4 vectors x ROWS rows, or two tiles for one row, where one would leave the
@@ -64,10 +65,13 @@ INLINE void set_zero(int count, vec sum[][4]) {
 /* A format of weights and rows gives the types `weight` and `input` of what they are packed and converted
  * to; TOGETHER, how many k's of an output lie side by side: [tile][k / TOGETHER][4][VLEN][TOGETHER]; and
  *
+ *     accumulate_part(tiles, rows, vectors, at, w, k_step, tile, ahead, x, x_row, part, from, to, sum)
+ *         sum[tile][row][at + q] += x[row] w[tile][q], q < vectors, for k's [from, to), which are part 0
+ *         or 1; tiles, rows, vectors and at are constants, and with one row so should be w's k_step. A
+ *         line of the weights `ahead`, wanted soon, is asked for with each TOGETHER k's; NULL for none.
+ *
  *     accumulate(tiles, rows, w, k_step, tile, ahead, x, x_row, sum)
- *         sum[tile][row][4] += x[row] w[tile][4]; tiles and rows are constants, and with one row so
- *         should be w's k_step. A line of the weights `ahead`, wanted soon, is asked for with each
- *         TOGETHER k's; NULL for none.
+ *         The same for all parts of weights of four vectors.
  */
 #if defined(FORMAT_int8)
 #include "formats/int8.h"
@@ -79,13 +83,13 @@ INLINE void set_zero(int count, vec sum[][4]) {
 
 /* Whether packed weights come from beyond the L2 cache at each step. */
 INLINE int is_large(const packed_matrix *w) {
-    return w->tiles * w->depth * TILE * (ptrdiff_t)sizeof(weight) > 1 << 22;
+    return w->tiles * w->depth * w->vectors * VLEN * (ptrdiff_t)sizeof(weight) > 1 << 22;
 }
 
 /* Group g's share of the tile that is next in the sweep, a line for each TOGETHER k's; NULL where the
  * groups before it have asked for all of it. */
 INLINE const char *share_ahead(const packed_matrix *w, ptrdiff_t tile, int down, ptrdiff_t g) {
-    if (g >= TILE * TOGETHER * (ptrdiff_t)sizeof(weight) / 64) return NULL;
+    if (g >= w->vectors * VLEN * TOGETHER * (ptrdiff_t)sizeof(weight) / 64) return NULL;
     const weight *next = (const weight *)w->weights + (down ? tile - 1 : tile + 1) * w->tile_step;
     return (const char *)next + g * (w->depth / TOGETHER) * 64;
 }
@@ -124,28 +128,37 @@ INLINE void load_bias(int tiles, int rows, const packed_matrix *w, ptrdiff_t til
         set_zero(tiles * rows, sum);
 }
 
-/* z = bias + x w, or += x w */
-INLINE void multiply_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const char *ahead,
-                          const packed_matrix *w, const input *x, ptrdiff_t x_row, real *z,
-                          ptrdiff_t z_row, int adds) {
+/* z = bias + x w, or += x w; of the first `vectors` of a tile's sums. */
+INLINE void multiply_vectors(int vectors, int tiles, int rows, ptrdiff_t tile, ptrdiff_t row,
+                             const char *ahead, const packed_matrix *w, const input *x,
+                             ptrdiff_t x_row, real *z, ptrdiff_t z_row, int adds) {
     vec sum[MOST_ROWS][4];
     if (adds)
         load_tile(tiles, rows, z + row * z_row + tile * TILE, z_row, sum);
     else
         load_bias(tiles, rows, w, tile, sum);
-    accumulate(tiles, rows, w, w->k_step, tile, ahead, x + row * x_row, x_row, sum);
+    accumulate_part(tiles, rows, vectors, 0, w, w->k_step, tile, ahead, x + row * x_row, x_row, 0, 0,
+                    w->depth, sum);
     store_tile(tiles, rows, z + row * z_row + tile * TILE, z_row, sum);
 }
+
+#define MULTIPLY_FOUR(...) multiply_vectors(4, __VA_ARGS__)
+/* Of x's weights of a GRU, which are read for many rows at once. */
+#define MULTIPLY_THREE(tiles, rows, tile, row, ahead, ...)                                        \
+    multiply_vectors(3, tiles, rows, tile, row, NULL, __VA_ARGS__)
 
 static void multiply(const packed_matrix *w, ptrdiff_t n, const void *x, ptrdiff_t x_row, void *z,
                      ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to, int down, int adds) {
 #if TRAINS
-    if (w->narrow) {
+    if (w->vectors == 1) {
         COVER(from, to, down, n, w, multiply_narrow, (const real *)x, x_row, (real *)z, z_row, adds);
         return;
     }
 #endif
-    COVER(from, to, down, n, w, multiply_tile, (const input *)x, x_row, (real *)z, z_row, adds);
+    if (w->vectors == 3)
+        COVER(from, to, down, n, w, MULTIPLY_THREE, (const input *)x, x_row, (real *)z, z_row, adds);
+    else
+        COVER(from, to, down, n, w, MULTIPLY_FOUR, (const input *)x, x_row, (real *)z, z_row, adds);
 }
 
 #endif

@@ -28,10 +28,10 @@ from cylstm.core.weights cimport (
     Copy,
     Version,
     current,
-    is_narrow,
     new_matrix,
     pack_seldom,
     renewed,
+    vectors_for,
 )
 
 from cylstm.core.kernels import ISA, PRODUCT
@@ -126,7 +126,7 @@ cdef class Affine:
         m.kernel, m.weight, m.size = self.kernel, kept.weight, self.size
         m.rows, m.outputs = shape[0], self.outputs
         m.x, m.y, m.inputs = first_of(x), first_of(y), self.inputs
-        m.bias = first_of(self.bias) if m.weight.narrow else NULL
+        m.bias = first_of(self.bias) if m.weight.vectors == 1 else NULL
         total = <double> m.rows * self.inputs * self.outputs
         threads = useful_threads(total)
         divide_map(&m, threads)
@@ -194,10 +194,10 @@ cdef class Affine:
         return made
 
     cdef int pack(self, PackedWeight made) except -1:
-        cdef bint narrow = is_narrow(self.kernel, self.inputs, self.outputs)
-        cdef packing how = packing(False, narrow, self.outputs, self.inputs, self.inputs, 1,
+        cdef int vectors = vectors_for(self.kernel, self.inputs, self.outputs)
+        cdef packing how = packing(NULL, vectors, 0, self.outputs, self.inputs, self.inputs, 1,
                                    first_of(self.scale))
-        cdef bint has_bias = self.bias is not None and not narrow
+        cdef bint has_bias = self.bias is not None and vectors != 1
         if made.weight.weights == NULL:
             new_matrix(self.kernel, self.size, made.memory, &how, has_bias, 1, &made.weight)
         self.kernel.pack(&how, first_of(self.weight), first_of(self.bias) if has_bias else NULL,

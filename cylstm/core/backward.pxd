@@ -1,7 +1,7 @@
 # The backward pass of one layer and direction.
 
 from cylstm.core.cell cimport Cell
-from cylstm.core.kernels cimport cell, kernels, packed_matrix, step_tape
+from cylstm.core.kernels cimport cell, cell_kernels, cell_sums, kernels, packed_matrix, step_tape
 from cylstm.core.plan cimport layout
 from cylstm.core.products cimport outer, summed
 from cylstm.core.weights cimport Packed
@@ -11,7 +11,10 @@ from cylstm.core.weights cimport Packed
 cdef struct passing:
     const cell *equations
     const kernels *kernel
+    const cell_kernels *functions
+    const cell_sums *sums
     packed_matrix weight_ih, weight_hh, weight_hr  # transposed
+    packed_matrix weight_ih_apart   # its last gates, whose sums lie apart from the others
     bint projected, reverse, adds   # adds: grad_x is added to, not written
     Py_ssize_t itemsize, inputs, hidden, outputs, steps
     Py_ssize_t batch                # N
@@ -20,21 +23,22 @@ cdef struct passing:
     const char *x                   # [S, I]
     const char *y                   # [S, R]
     const char *h_0                 # [N, R]
-    const char *c_0                 # [N, H]
+    const char *c_0                 # [N, H]; h_0 where there is no c
     const char *grad_y              # [S, R]
     Py_ssize_t y_row, grad_y_row
     step_tape tape                  # of the first row
     char *grad_h                    # [N, R], of h_n; in the end of h_0
-    char *grad_c                    # [N, H], of c_n; in the end of c_0
+    char *grad_c                    # [N, H], of c_n; in the end of c_0; without c a workspace
     char *grad_x                    # [S, I]
-    char *grad_bias                 # [4H]; NULL for none
+    char *grad_sums                 # [sums H], of the bias of each; NULL for none
     char *grad_peephole             # [3H]; NULL for none
-    outer weights[2]                # of W_ih and W_hh
+    outer weights[2]                # of W_ih and W_hh: the gates that have their sums in common,
+    outer apart[2]                  # and the others
     outer projection                # of W_hr
     Py_ssize_t first, last          # the block: its positions,
     Py_ssize_t row                  # its first row,
     summed block                    # number of rows,
-    char *z                         # [rows, 4H], the gradient by pre-activations,
+    char *z                         # [rows, sums H], the gradient by pre-activations,
     Py_ssize_t z_row
     char *out                       # [rows, R], by outputs, where there is a projection,
     char *cell_outputs              # [rows, H], of what was projected

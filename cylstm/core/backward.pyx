@@ -72,13 +72,16 @@ cdef int run_backward(passing *p, Cell r, Packed weights, const layout *b, dict 
         portion *portions
         Py_ssize_t rows = p.offsets[b.steps] if p.offsets != NULL else b.steps * b.rows
         int threads
-    p.equations, p.kernel = &weights.equations, r.kernel
+    p.equations, p.kernel, p.functions = &weights.equations, r.kernel, r.functions
+    p.sums = r.sums
     p.weight_ih, p.weight_hh, p.weight_hr = weights.weight_ih, weights.weight_hh, weights.weight_hr
     p.projected, p.reverse = r.weight_hr != NULL, r.reverse
     p.itemsize = 8 if r.is_double else 4
     p.inputs, p.hidden, p.outputs = r.inputs, r.hidden, r.outputs
     p.steps, p.batch, p.sizes = b.steps, b.rows, b.sizes
-    p.grad_bias = first_of(grads.get("bias"))
+    if not p.sums.has_c:
+        p.c_0, p.tape.c, p.tape.c_row = p.h_0, <void *> p.y, p.y_row // p.itemsize
+    take_apart(p)
     p.grad_peephole = first_of(grads.get("weight_p"))
     p.block.kernel, p.block.itemsize = p.kernel, p.itemsize
     memset(&empty, 0, sizeof(arena))
@@ -86,15 +89,26 @@ cdef int run_backward(passing *p, Cell r, Packed weights, const layout *b, dict 
     memory, w.memory = empty, &memory
     try:
         divide(r, 1, 1, b, &w)
-        threads = useful_threads(8.0 * r.hidden * (r.inputs + r.outputs) * rows)
+        threads = useful_threads(2.0 * p.sums.gates * r.hidden * (r.inputs + r.outputs) * rows)
         p.sum_shares = best_units(threads)
         add_block(p, grads, min(rows, max(BLOCK_ROWS, p.batch)), threads, &memory)
         portions = new_portions(p, b.rows, w.shares, &memory)
         with nogil:
             run_blocks(p, portions, w.shares, w.threads, threads)
+        give_bias(p, grads)
     finally:
         arena_return(&memory, &empty)
     return 0
+
+
+cdef void take_apart(passing *p) noexcept:
+    """Of W_ih the gates whose sums do not follow those of the others."""
+    cdef Py_ssize_t common = p.sums.common * p.hidden
+    p.weight_ih_apart = p.weight_ih
+    p.weight_ih_apart.weights = (<const char *> p.weight_ih.weights
+                                 + common * p.weight_ih.k_step * p.itemsize)
+    p.weight_ih_apart.depth = p.weight_ih.depth - common
+    p.weight_ih.depth = common
 
 
 cdef int add_block(passing *p, dict grads, Py_ssize_t rows, int threads, arena *memory) except -1:
@@ -103,27 +117,48 @@ cdef int add_block(passing *p, dict grads, Py_ssize_t rows, int threads, arena *
         Py_ssize_t size = p.itemsize, j
         const void **z
         const void **out
-        char *sums
-    p.z_row = row_width(4 * p.hidden, size) * size
+        char *apart
+    p.z_row = row_width(p.sums.sums * p.hidden, size) * size
     p.z = take(memory, rows * p.z_row)
-    z = pointers(p.z, p.z_row, rows, memory)
+    z = pointers(p.z + p.sums.common_sum * p.hidden * size, p.z_row, rows, memory)
     for j, name in enumerate(("weight_ih", "weight_hh")):
-        new_outer(&p.block, &p.weights[j], grads[name], z, pointers(NULL, 0, rows, memory), memory)
+        grad, common = grads[name], p.sums.common * p.hidden
+        out = pointers(NULL, 0, rows, memory)
+        new_outer(&p.block, &p.weights[j], grad[:common], z, out, memory)
+        if p.sums.common < p.sums.gates:
+            apart = p.z + (p.sums.h_sum if j else p.sums.x_sum) * p.hidden * size
+            new_outer(&p.block, &p.apart[j], grad[common:],
+                      pointers(apart, p.z_row, rows, memory), out, memory)
     if p.projected:
         p.out = take(memory, rows * p.outputs * size)
         p.cell_outputs = take(memory, rows * p.hidden * size)
         out = pointers(p.out, p.outputs * size, rows, memory)
         z = pointers(p.cell_outputs, p.hidden * size, rows, memory)
         new_outer(&p.block, &p.projection, grads["weight_hr"], out, z, memory)
-    if p.grad_peephole != NULL and p.grad_bias == NULL:  # both are summed at once
-        sums = take(memory, 4 * p.hidden * size)
-        memset(sums, 0, 4 * p.hidden * size)
-        p.grad_bias = sums
-    p.memory_each = max(sums_workspace(&p.block, rows, max(4 * p.hidden, p.outputs)),
+    if "bias" in grads or p.grad_peephole != NULL:  # both are summed at once
+        p.grad_sums = take(memory, p.sums.sums * p.hidden * size)
+        memset(p.grad_sums, 0, p.sums.sums * p.hidden * size)
+    if not p.sums.has_c:
+        p.grad_c = take(memory, p.batch * p.hidden * size)
+        memset(p.grad_c, 0, p.batch * p.hidden * size)
+    p.memory_each = max(sums_workspace(&p.block, rows, max(p.sums.gates * p.hidden, p.outputs)),
                         product_workspace(&p.block, &p.weight_ih))
     p.memory_each = (p.memory_each + 63) // 64 * 64
     p.memory = take(memory, threads * p.memory_each)
     return 0
+
+
+cdef void give_bias(const passing *p, dict grads) except *:
+    """The sums where the parameters' gradients are."""
+    cdef Py_ssize_t each = p.hidden * p.itemsize, common = p.sums.common * each
+    cdef const char *sums = p.grad_sums
+    cdef char *bias = first_of(grads.get("bias"))
+    if bias == NULL:
+        return
+    memcpy(bias, sums + p.sums.common_sum * each, common)
+    if p.sums.common < p.sums.gates:
+        memcpy(bias + common, sums + p.sums.x_sum * each, each)
+        memcpy(first_of(grads["bias_hn"]), sums + p.sums.h_sum * each, each)
 
 
 cdef portion *new_portions(const passing *p, Py_ssize_t rows, Py_ssize_t shares,
@@ -169,6 +204,7 @@ cdef void run_blocks(passing *p, portion *portions, Py_ssize_t shares, int team,
         end_portion(p, &portions[j])
     for j in range(2):
         end_outer(&p.block, &p.weights[j])
+        end_outer(&p.block, &p.apart[j])
     end_outer(&p.block, &p.projection)
 
 
@@ -246,9 +282,14 @@ cdef void begin_portion(const passing *p, portion *t) noexcept nogil:
 
 
 cdef void end_portion(const passing *p, portion *t) noexcept nogil:
-    cdef Py_ssize_t size = p.outputs * p.itemsize
+    cdef Py_ssize_t size = p.outputs * p.itemsize, j, at
     copy_rows(t.most, size, t.dh, t.dh_width * p.itemsize, p.grad_h + t.share * size,
               t.shares * size)
+    if p.sums.has_c:
+        return
+    for j in range(t.most):
+        at = (t.share + j * t.shares) * size
+        p.kernel.add(p.hidden, p.grad_c + at, p.grad_h + at)  # what came past the products
 
 
 cdef void run_portion(const passing *p, portion *t, int member, int team) noexcept nogil:
@@ -262,6 +303,7 @@ cdef void run_portion(const passing *p, portion *t, int member, int team) noexce
         Py_ssize_t out = member * p.weight_hh.tiles // team
         Py_ssize_t out_end = (member + 1) * p.weight_hh.tiles // team
         Py_ssize_t z_row = p.z_row // p.itemsize * t.shares
+        const char *z_of_h = p.z + p.sums.first_of_h * p.hidden * p.itemsize
     for position in range(p.last - 1, p.first - 1, -1):
         n = share_of(size_at(p, position), t.share, t.shares)
         row = row_at(p, position) - p.row + t.share
@@ -277,7 +319,7 @@ cdef void run_portion(const passing *p, portion *t, int member, int team) noexce
             cell_rows(p, t, position, 0, carried, begin, units)
             cell_rows(p, t, position, carried, n, begin, units)
         wait_for_team(&t.meeting, team)
-        p.kernel.multiply(&p.weight_hh, n, p.z + row * p.z_row, z_row, t.dh, t.dh_width, out,
+        p.kernel.multiply(&p.weight_hh, n, z_of_h + row * p.z_row, z_row, t.dh, t.dh_width, out,
                           out_end, position % 2, False)
         if p.projected:  # else a member's outputs are its own units
             wait_for_team(&t.meeting, team)
@@ -302,6 +344,7 @@ cdef void cell_rows(const passing *p, const portion *t, Py_ssize_t position, Py_
     cdef:
         Py_ssize_t at = t.share + first * t.shares, row = row_at(p, position) + at
         Py_ssize_t width = t.dh_cell_width if p.projected else t.dh_width
+        Py_ssize_t c_prev_row = p.hidden * t.shares
         const char *c_prev = p.c_0 + at * p.hidden * p.itemsize
         step_tape tape = tape_at(p, row)
         step_gradients grad
@@ -309,6 +352,7 @@ cdef void cell_rows(const passing *p, const portion *t, Py_ssize_t position, Py_
         return
     if first < share_of(carried_at(p, position), t.share, t.shares):
         c_prev = <const char *> tape_at(p, row_at(p, position - 1) + at).c
+        c_prev_row = tape.c_row * t.shares
     grad.h = (t.dh_cell if p.projected else t.dh) + first * width * p.itemsize
     grad.y = NULL
     if not p.projected:
@@ -320,8 +364,7 @@ cdef void cell_rows(const passing *p, const portion *t, Py_ssize_t position, Py_
     grad.c_row = p.hidden * t.shares
     tape.gates_row *= t.shares
     tape.c_row *= t.shares
-    p.kernel.cell_backward(p.equations, last - first, &tape, c_prev, p.hidden * t.shares, &grad,
-                           begin, end)
+    p.functions.backward(p.equations, last - first, &tape, c_prev, c_prev_row, &grad, begin, end)
 
 
 # The sums over a block's rows.
@@ -348,12 +391,22 @@ cdef void add_sums(const passing *p, Py_ssize_t member, Py_ssize_t team,
     """A member's share: of rows of x's gradient, of units, of rows of the weights' gradients."""
     cdef Py_ssize_t first = member * p.block.rows // team
     cdef Py_ssize_t last = (member + 1) * p.block.rows // team
-    multiply_rows(&p.block, &p.weight_ih, last - first, p.z + first * p.z_row, p.z_row,
-                  p.grad_x + (p.row + first) * p.inputs * p.itemsize, p.inputs, p.adds, memory)
-    if p.grad_bias != NULL:
+    cdef char *grad_x = p.grad_x + (p.row + first) * p.inputs * p.itemsize
+    cdef const char *z = p.z + first * p.z_row
+    multiply_rows(&p.block, &p.weight_ih, last - first,
+                  z + p.sums.common_sum * p.hidden * p.itemsize, p.z_row, grad_x, p.inputs, p.adds,
+                  memory)
+    if p.sums.common < p.sums.gates:
+        multiply_rows(&p.block, &p.weight_ih_apart, last - first,
+                      z + p.sums.x_sum * p.hidden * p.itemsize, p.z_row, grad_x, p.inputs, True,
+                      memory)
+    if p.grad_sums != NULL:
         add_units(p, share_begin(p.hidden, p.kernel.width, member, team),
                   share_begin(p.hidden, p.kernel.width, member + 1, team))
     add_products(&p.block, p.weights, 2, member, team, memory)
+    if p.sums.common < p.sums.gates:
+        add_products(&p.block, &p.apart[0], 1, member, team, memory)
+        add_products(&p.block, &p.apart[1], 1, member, team, memory)
     if p.projected:
         add_products(&p.block, &p.projection, 1, member, team, memory)
 
@@ -363,8 +416,8 @@ cdef void add_units(const passing *p, Py_ssize_t begin, Py_ssize_t end) noexcept
     cdef Py_ssize_t position, carried
     cdef step_tape tape = tape_at(p, p.row)
     if p.grad_peephole == NULL:
-        p.kernel.sum_gradients(p.equations, p.block.rows, &tape, NULL, 0, p.z,
-                               p.z_row // p.itemsize, p.grad_bias, NULL, begin, end)
+        p.functions.sum_gradients(p.equations, p.block.rows, &tape, NULL, 0, p.z,
+                                  p.z_row // p.itemsize, p.grad_sums, NULL, begin, end)
         return
     for position in range(p.first, p.last):
         carried = carried_at(p, position)
@@ -378,5 +431,6 @@ cdef void add_units(const passing *p, Py_ssize_t begin, Py_ssize_t end) noexcept
 cdef void add_step_units(const passing *p, Py_ssize_t row, Py_ssize_t n, const char *c_prev,
                          Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef step_tape tape = tape_at(p, row)
-    p.kernel.sum_gradients(p.equations, n, &tape, c_prev, p.hidden, p.z + (row - p.row) * p.z_row,
-                           p.z_row // p.itemsize, p.grad_bias, p.grad_peephole, begin, end)
+    p.functions.sum_gradients(p.equations, n, &tape, c_prev, p.hidden,
+                              p.z + (row - p.row) * p.z_row, p.z_row // p.itemsize, p.grad_sums,
+                              p.grad_peephole, begin, end)

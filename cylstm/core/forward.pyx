@@ -140,15 +140,17 @@ cdef void change_running(const task *t, Py_ssize_t running, Py_ssize_t n,
         Py_ssize_t size = t.itemsize, v_row = t.v_width * size, c_row = t.c_width * size
         Py_ssize_t begin = min(running, n), count = max(running, n) - begin
         char *h = t.h + begin * t.h_row
-        char *c = t.c + begin * t.c_row
+        char *c = t.c + begin * t.c_row if t.c != NULL else NULL
         char *h_padded = v_now + t.h_at * size + begin * v_row
         char *c_padded = t.c_now + begin * c_row
     if n > running:
         copy_rows(count, t.outputs * size, h, t.h_row, h_padded, v_row)
-        copy_rows(count, t.hidden * size, c, t.c_row, c_padded, c_row)
+        if t.c != NULL:
+            copy_rows(count, t.hidden * size, c, t.c_row, c_padded, c_row)
     else:
         copy_rows(count, t.outputs * size, h_padded, v_row, h, t.h_row)
-        copy_rows(count, t.hidden * size, c_padded, c_row, c, t.c_row)
+        if t.c != NULL:
+            copy_rows(count, t.hidden * size, c_padded, c_row, c, t.c_row)
 
 
 cdef void run_tasks(work *w) noexcept nogil:
@@ -187,7 +189,8 @@ cdef void run_task(task *t, int member, int team) noexcept nogil:
         step_tape tape
         packed_step s
     s.z, s.c, s.y_rows, s.tape = NULL, t.c_now, t.order, NULL
-    s.v_row, s.z_row, s.c_row, s.y_row = t.v_width, t.z_width, t.c_width, t.y_row // size
+    s.v_row, s.z_row, s.y_row = t.v_width, t.z_width, t.y_row // size
+    s.c_row = t.c_width if t.c != NULL else t.v_width
     s.h_row = t.c_width if t.projected else t.v_width
     if t.converts:
         s.v, s.v_row = mine, t.inputs_width
@@ -216,13 +219,15 @@ cdef void run_task(task *t, int member, int team) noexcept nogil:
                 s.v = v_now + h_at - (t.inputs * size if t.fused else 0)
             if not t.fused:
                 s.z = t.z_block + rows_between(t, first, step) * t.z_width * size
+            if t.c == NULL:
+                s.c = v_now + h_at
             s.h = t.unprojected if t.projected else v_next + h_at
             s.y = NULL if t.projected else y
             if t.tape.gates != NULL:
                 tape = tape_at(t, step)
                 s.tape = &tape
             s.down = t.down ^ (first + position) % 2
-            t.kernel.step(t.equations, &t.weights, n, &s, tile, end)
+            t.functions.step(t.equations, &t.weights, n, &s, tile, end)
             if t.fused and position + 1 < last - first:
                 take_x(t, step - 1 if t.reverse else step + 1, mine if t.converts else v_next,
                        member, team)

@@ -13,6 +13,27 @@ cdef extern from "kernels.h" nogil:
         RELU
         HARD_SIGMOID
 
+    ctypedef enum cell_kind:
+        LSTM
+        GRU
+        RNN
+
+    ctypedef struct cell_sums:
+        int gates
+        int sums
+        int taped
+        bint has_c
+        int tile
+        int common
+        int common_sum
+        int x_sum
+        int h_sum
+        int first_of_h
+        signed char x[4]
+        signed char h[4]
+
+    const cell_sums *cylstm_sums
+
     ctypedef struct activation:
         activation_kind kind
         double slope
@@ -45,8 +66,9 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t z_row
 
     ctypedef struct packing:
-        bint gated
-        bint narrow
+        const signed char *gates
+        int vectors
+        int at
         Py_ssize_t outputs
         Py_ssize_t depth
         Py_ssize_t row_step
@@ -54,7 +76,7 @@ cdef extern from "kernels.h" nogil:
         const void *scales
 
     ctypedef struct packed_matrix:
-        bint narrow
+        int vectors
         Py_ssize_t tiles
         Py_ssize_t depth
         Py_ssize_t tile_step
@@ -94,6 +116,15 @@ cdef extern from "kernels.h" nogil:
     ctypedef void update(const update_rule *, Py_ssize_t, void *, const void *, void *,
                          void *) noexcept nogil
 
+    ctypedef struct cell_kernels:
+        void (*step)(const cell *, const packed_matrix *, Py_ssize_t, const packed_step *,
+                     Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*backward)(const cell *, Py_ssize_t, const step_tape *, const void *, Py_ssize_t,
+                         const step_gradients *, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*sum_gradients)(const cell *, Py_ssize_t, const step_tape *, const void *,
+                              Py_ssize_t, const void *, Py_ssize_t, void *, void *,
+                              Py_ssize_t, Py_ssize_t) noexcept nogil
+
     ctypedef struct kernels:
         const char *isa
         int width
@@ -106,12 +137,6 @@ cdef extern from "kernels.h" nogil:
         void (*convert)(Py_ssize_t, const void *, int, Py_ssize_t, void *) noexcept nogil
         void (*activate)(const activation *, Py_ssize_t, const void *, void *) noexcept nogil
         void (*add)(Py_ssize_t, const void *, void *) noexcept nogil
-        void (*cell_backward)(const cell *, Py_ssize_t, const step_tape *, const void *,
-                              Py_ssize_t, const step_gradients *, Py_ssize_t,
-                              Py_ssize_t) noexcept nogil
-        void (*sum_gradients)(const cell *, Py_ssize_t, const step_tape *, const void *,
-                              Py_ssize_t, const void *, Py_ssize_t, void *, void *,
-                              Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*cell_output)(const cell *, Py_ssize_t, const step_tape *, void *) noexcept nogil
         Py_ssize_t (*packed_tiles)(const packing *) noexcept nogil
         void (*pack)(const packing *, const void *, const void *,
@@ -131,8 +156,7 @@ cdef extern from "kernels.h" nogil:
         update *rmsprop
         double (*sum_of_squares)(Py_ssize_t, const void *) noexcept nogil
         void (*scale)(Py_ssize_t, double, void *) noexcept nogil
-        void (*step)(const cell *, const packed_matrix *, Py_ssize_t, const packed_step *,
-                     Py_ssize_t, Py_ssize_t) noexcept nogil
+        cell_kernels cells[3]
 
     ctypedef void (*add_product)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t,
                                  const void *, Py_ssize_t, void *, Py_ssize_t) noexcept nogil

@@ -7,8 +7,10 @@ cdef class Network:
     cdef object store        # the parameters
     cdef Version version     # of them
     cdef bint batch_first
+    cdef readonly bint has_c  # whether the state is h and c, not h alone
     cdef int typenum
     cdef Py_ssize_t itemsize, inputs, hidden, outputs, directions, states
     cdef dict new_gradients(self, Cell r, Py_ssize_t rows)
+    cdef int check_state(self, h, c, Py_ssize_t states, Py_ssize_t rows) except -1
     cpdef tuple zero_state(self, Py_ssize_t rows, int rank=*)
     cpdef bint is_input(self, x)

@@ -28,7 +28,7 @@ cdef enum:
 
 
 cdef class Network:
-    """All layers and directions of an LSTM.
+    """All layers and directions of an LSTM, or of another kind of cell: then c is None.
 
     Parameters
     ----------
@@ -49,6 +49,7 @@ cdef class Network:
         self.inputs, self.hidden, self.outputs = r.inputs, r.hidden, r.outputs
         self.directions = len(layers[0])
         self.states = len(layers) * self.directions
+        self.has_c = r.sums.has_c
 
     def run(self, x, y, h, c, batch):
         """Any batch, in any layout whose rows are contiguous.
@@ -66,8 +67,7 @@ cdef class Network:
         check_batch(batch)
         check_rows(x, self.typenum, lies.steps, lies.rows, self.inputs)
         check_rows(y, self.typenum, lies.steps, lies.rows, self.directions * self.outputs)
-        check_array(h, self.typenum, self.states * lies.rows * self.outputs)
-        check_array(c, self.typenum, self.states * lies.rows * self.hidden)
+        self.check_state(h, c, self.states, lies.rows)
         sizes, order = (batch.sizes, batch.order) if batch.ragged else (None, None)
         lies.sizes = <const Py_ssize_t *> first_of(sizes)
         lies.order = <const Py_ssize_t *> first_of(order)
@@ -95,9 +95,8 @@ cdef class Network:
         check_array(y, self.typenum, rows * self.directions * self.outputs)
         for d in range(self.directions):
             if tapes[d] is not None:
-                check_array(tapes[d], self.typenum, 6 * rows * self.hidden)
-                check_array(h[d], self.typenum, lies.rows * self.outputs)
-                check_array(c[d], self.typenum, lies.rows * self.hidden)
+                check_array(tapes[d], self.typenum, r.sums.taped * rows * self.hidden)
+                self.check_state(h[d], None if c is None else c[d], 1, lies.rows)
         sizes, offsets = (batch.sizes, batch.offsets) if batch.ragged else (None, None)
         lies.sizes = <const Py_ssize_t *> first_of(sizes)
         lies.begins = <const Py_ssize_t *> first_of(offsets)
@@ -116,7 +115,7 @@ cdef class Network:
                 w.tape = tape_of(r, tapes[d], rows)
                 add_tasks(&w, r, weights[d], &lies, first_of(x), lies.rows * x.strides[0],
                           x.strides[0], first_of(y) + d * width, lies.rows * y.strides[0],
-                          y.strides[0], first_of(h[d]), first_of(c[d]))
+                          y.strides[0], first_of(h[d]), first_of(None if c is None else c[d]))
             with nogil:
                 run_tasks(&w)
         finally:
@@ -154,11 +153,9 @@ cdef class Network:
         check_batch(batch)
         for array, columns in ((x, r.inputs), (grad_x, r.inputs), (y, width), (grad_y, width)):
             check_part(array, self.typenum, first, rows, columns)
-        check_array(tape, self.typenum, 6 * rows * self.hidden)
-        check_array(h_0, self.typenum, lies.rows * self.outputs)
-        check_array(c_0, self.typenum, lies.rows * self.hidden)
-        check_array(grad_h, self.typenum, self.states * lies.rows * self.outputs)
-        check_array(grad_c, self.typenum, self.states * lies.rows * self.hidden)
+        check_array(tape, self.typenum, r.sums.taped * rows * self.hidden)
+        self.check_state(h_0, c_0, 1, lies.rows)
+        self.check_state(grad_h, grad_c, self.states, lies.rows)
         sizes, offsets = (batch.sizes, batch.offsets) if batch.ragged else (None, None)
         grads = self.new_gradients(r, rows)
         lies.sizes = <const Py_ssize_t *> first_of(sizes)
@@ -174,7 +171,8 @@ cdef class Network:
         p.grad_y = first_of(grad_y) + first * row + direction * self.outputs * size
         p.h_0, p.c_0 = first_of(h_0), first_of(c_0)
         p.grad_h = first_of(grad_h) + k * lies.rows * self.outputs * size
-        p.grad_c = first_of(grad_c) + k * lies.rows * self.hidden * size
+        if self.has_c:
+            p.grad_c = first_of(grad_c) + k * lies.rows * self.hidden * size
         p.tape = tape_of(r, tape, rows)
         run_backward(&p, r, packed(self.version, r, True), &lies, grads)
         return grads
@@ -191,12 +189,22 @@ cdef class Network:
                 grads[name] = cnp.PyArray_ZEROS(rank, cnp.PyArray_DIMS(array), self.typenum, 0)
         return grads
 
+    cdef int check_state(self, h, c, Py_ssize_t states, Py_ssize_t rows) except -1:
+        check_array(h, self.typenum, states * rows * self.outputs)
+        if self.has_c:
+            check_array(c, self.typenum, states * rows * self.hidden)
+        elif c is not None:
+            raise ValueError("expected no c")
+        return 0
+
     cpdef tuple zero_state(self, Py_ssize_t rows, int rank=3):
-        """h (L D, N, R) and c (L D, N, H); of rank 2 they are without N."""
+        """h (L D, N, R) and c (L D, N, H), which may be None; of rank 2 they are without N."""
         cdef cnp.npy_intp shape[3]
         shape[0], shape[1] = self.states, rows
         shape[rank - 1] = self.outputs
         h = cnp.PyArray_ZEROS(rank, shape, self.typenum, 0)
+        if not self.has_c:
+            return h, None
         shape[rank - 1] = self.hidden
         return h, cnp.PyArray_ZEROS(rank, shape, self.typenum, 0)
 
@@ -239,12 +247,12 @@ cdef class Network:
         if self.batch_first and rank == 3:
             run_layers(self, None, &lies, cnp.PyArray_BYTES(x), x_row, x_row * lies.steps,
                        cnp.PyArray_BYTES(y), y_row, y_row * lies.steps,
-                       cnp.PyArray_BYTES(h), cnp.PyArray_BYTES(c))
+                       cnp.PyArray_BYTES(h), first_of(c))
         else:
             run_layers(self, None, &lies, cnp.PyArray_BYTES(x), x_row * lies.rows, x_row,
                        cnp.PyArray_BYTES(y), y_row * lies.rows, y_row,
-                       cnp.PyArray_BYTES(h), cnp.PyArray_BYTES(c))
-        return y, state
+                       cnp.PyArray_BYTES(h), first_of(c))
+        return y, state if self.has_c else h
 
     def step(self, x, out, h, c, Workspace workspace):
         """One step of a stream, fast: x (N, I), or (I,) where N is 1; h, c as in `run`.
@@ -274,15 +282,14 @@ cdef class Network:
                   and cnp.PyArray_NDIM(out) == rank and not overlap(x, out)
                   and cnp.PyArray_CompareLists(cnp.PyArray_DIMS(out), wide, rank)):
             return None
-        check_array(h, self.typenum, self.states * lies.rows * self.outputs)
-        check_array(c, self.typenum, self.states * lies.rows * self.hidden)
+        self.check_state(h, c, self.states, lies.rows)
         workspace.begin()
         lies.down = workspace.down
         workspace.down = not workspace.down
         try:
             run_layers(self, workspace, &lies, cnp.PyArray_BYTES(x), 0, self.inputs * self.itemsize,
                        cnp.PyArray_BYTES(out), 0, self.outputs * self.itemsize,
-                       cnp.PyArray_BYTES(h), cnp.PyArray_BYTES(c))
+                       cnp.PyArray_BYTES(h), first_of(c))
         finally:
             workspace.end()
         return out
@@ -377,7 +384,7 @@ cdef int run_layers_in(arena *memory, Network net, const layout *b, const char *
             r = net.layers[layer][d]
             k = layer * net.directions + d
             add_tasks(&w, r, weights[k], b, x, x_step, x_row, to + d * width, to_step, to_row,
-                      h + k * h_size, c + k * c_size)
+                      h + k * h_size, c + k * c_size if c != NULL else NULL)
         x, x_step, x_row = to, to_step, to_row
         if layer + 1 < layers and w.block > 0:
             continue

@@ -3,7 +3,7 @@
 from libc.string cimport memcpy, memset
 
 from cylstm.core.cell cimport Cell
-from cylstm.core.kernels cimport cell, kernels, packed_matrix, step_tape
+from cylstm.core.kernels cimport cell, cell_kernels, kernels, packed_matrix, step_tape
 from cylstm.core.memory cimport arena
 from cylstm.core.team cimport barrier, progress
 from cylstm.core.weights cimport Packed
@@ -17,6 +17,7 @@ cdef enum:
 cdef struct task:
     const cell *equations
     const kernels *kernel
+    const cell_kernels *functions
     packed_matrix weights            # of the step: all of them, or W_hh alone
     packed_matrix weight_ih, weight_hr
     bint fused                       # whether the step takes x's share of the product
@@ -35,13 +36,13 @@ cdef struct task:
     char *y                          # [T, N, R]
     step_tape tape                   # of the first of all rows; NULL gates for none
     char *h                          # [n, R], the state: initial, in the end last
-    char *c                          # [n, H]
+    char *c                          # [n, H]; NULL where the state is h alone
     Py_ssize_t x_step, x_row, y_step, y_row, h_row, c_row
     char *x_block                    # workspace: gathered rows of x, converted, and
     char *z_block                    # their pre-activations, of a block of steps;
     char *v_now                      # the running rows' h_{t-1}, after x_t where fused,
     char *v_next
-    char *c_now                      # and c, padded to tiles;
+    char *c_now                      # and c, padded to tiles; without c its h;
     char *unprojected                # h before its projection,
     char *unprojected_inputs         # converted;
     char *inputs_now                 # each member's running rows [x_t h_{t-1}], or h_{t-1} alone

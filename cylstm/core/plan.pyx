@@ -35,9 +35,13 @@ cdef step_tape tape_of(Cell r, array, Py_ssize_t rows) noexcept:
     """A tape's arrays, from the first row on."""
     cdef step_tape tape
     cdef Py_ssize_t size = rows * r.hidden * (8 if r.is_double else 4)
-    tape.gates = first_of(array)
-    tape.c, tape.tanh_c = <char *> tape.gates + 4 * size, <char *> tape.gates + 5 * size
-    tape.gates_row, tape.c_row = 4 * r.hidden, r.hidden
+    memset(&tape, 0, sizeof(step_tape))
+    if r.sums.taped == 0:
+        return tape
+    tape.gates, tape.gates_row, tape.c_row = first_of(array), r.sums.sums * r.hidden, r.hidden
+    if r.sums.has_c:
+        tape.c = <char *> tape.gates + r.sums.sums * size
+        tape.tanh_c = <char *> tape.c + size
     return tape
 
 
@@ -45,7 +49,7 @@ cdef int divide(Cell r, Py_ssize_t layers, Py_ssize_t directions, const layout *
                 work *w) except -1:
     """How many threads and shares, by the work of a layer such as `r`; and the shares' rows."""
     cdef:
-        double step = 4.0 * r.hidden * (r.inputs + r.outputs)
+        double step = <double> r.sums.gates * r.hidden * (r.inputs + r.outputs)
         Py_ssize_t share, t, j, n, at = 0
     w.total = step * b.steps * b.rows * directions
     w.threads = useful_threads(w.total)
@@ -98,14 +102,15 @@ cdef int chain_layers(Py_ssize_t layers, Py_ssize_t directions, const layout *b,
 cdef int add_tasks(work *w, Cell r, Packed weights, const layout *b, const char *x,
                    Py_ssize_t x_step, Py_ssize_t x_row, char *y, Py_ssize_t y_step,
                    Py_ssize_t y_row, char *h, char *c) except -1:
-    """The tasks of one layer and direction; h, c are its [rows, R] and [rows, H]."""
+    """The tasks of one layer and direction; h, c are its [rows, R] and [rows, H], c NULL if none."""
     cdef Py_ssize_t share, first = 0
     cdef task *t
     for share in range(w.shares):
         t = &w.tasks[w.count]
         memset(t, 0, sizeof(task))
         w.count += 1
-        t.equations, t.kernel, t.reverse = &weights.equations, r.kernel, r.reverse
+        t.equations, t.kernel, t.functions = &weights.equations, r.kernel, r.functions
+        t.reverse = r.reverse
         t.weights, t.weight_ih, t.weight_hr = (
             weights.weights, weights.weight_ih, weights.weight_hr)
         t.projected, t.converts = r.weight_hr != NULL, r.kernel.convert != NULL
@@ -122,7 +127,8 @@ cdef int add_tasks(work *w, Cell r, Packed weights, const layout *b, const char 
         t.y, t.y_step, t.y_row = y, y_step, y_row
         t.h_row = w.shares * r.outputs * t.itemsize
         t.c_row = w.shares * r.hidden * t.itemsize
-        t.h, t.c = h + share * t.h_row // w.shares, c + share * t.c_row // w.shares
+        t.h = h + share * t.h_row // w.shares
+        t.c = c + share * t.c_row // w.shares if c != NULL else NULL
         t.followed = w.block > 0
         t.block = w.block if t.followed else b.steps
         if t.followed and w.count > w.shares:
@@ -135,7 +141,7 @@ cdef int add_tasks(work *w, Cell r, Packed weights, const layout *b, const char 
             b.sizes != NULL or (b.rows > 1 and x_step != b.rows * x_row))))
         if not (t.gather or t.fused) and b.rows == 1 and b.begins == NULL:
             t.x_row = x_step
-        add_workspace(t, w.memory)
+        add_workspace(t, r.sums.tile, w.memory)
         if t.converts:
             add_inputs(t, w.members, w.memory)
     return 0
@@ -151,15 +157,16 @@ cdef bint is_fused(const task *t) noexcept nogil:
     return t.steps == 1 or (rows >= FUSED_ROWS and weights // rows <= FUSED_BYTES)
 
 
-cdef int add_workspace(task *t, arena *memory) except -1:
+cdef int add_workspace(task *t, Py_ssize_t tile, arena *memory) except -1:
+    """A tile is of so many vectors of units."""
     cdef:
         Py_ssize_t width = t.kernel.width, tiles = t.weights.tiles, size = t.itemsize
         Py_ssize_t most, rows, state
     t.z_width = row_width(4 * tiles * width, size)
-    t.c_width = row_width(tiles * width, size)
+    t.c_width = row_width(tiles * tile * width, size)
     t.h_at = (t.inputs + width - 1) // width * width if t.fused and not t.converts else 0
     t.x_width = t.kernel.header + (t.weight_ih.depth if t.converts else t.inputs)
-    t.v_width = row_width(t.h_at + max(tiles, 4 * t.weight_hr.tiles) * width, size)
+    t.v_width = row_width(t.h_at + max(tiles * tile, 4 * t.weight_hr.tiles) * width, size)
     most = max(LEAST_BLOCK, BLOCK_BYTES // (t.z_width * size))
     if t.converts:
         most = max(LEAST_OF_CONVERTED, BLOCK_BYTES // 2 // (t.z_width * size))

@@ -38,7 +38,7 @@ cdef void multiply_rows(const summed *s, const packed_matrix *w, Py_ssize_t n, c
 
 cdef inline Py_ssize_t columns_of(const kernels *kernel, const packed_matrix *w) noexcept nogil:
     """The outputs of packed weights, with those that fill the last tile."""
-    return w.tiles * (1 if w.narrow else 4) * kernel.width
+    return w.tiles * w.vectors * kernel.width
 
 
 cdef inline Py_ssize_t share_begin(Py_ssize_t n, Py_ssize_t each, Py_ssize_t member,

@@ -100,20 +100,44 @@ cdef int copy_equations(Cell r, Packed made) except -1:
 
 cdef int pack_weights(Cell r, Packed made) except -1:
     """For x W_ih', h W_hh' and h W_hr'."""
-    cdef packing how = packing(True, False, r.hidden, r.inputs, r.inputs, 1, scales(r, "weight_ih"))
+    cdef packing how = packing_of_sums(r)
     cdef Py_ssize_t size = 8 if r.is_double else 4
     if made.weights.weights == NULL:
         new_parts(r, size, made)
-    r.kernel.pack(&how, r.weight_ih, r.bias, &made.weight_ih)
+    bias = bias_of_sums(r)
+    r.kernel.pack(&how, r.weight_ih, first_of(bias), &made.weight_ih)
     how.depth = how.row_step = r.outputs
     how.scales = scales(r, "weight_hh")
+    if how.gates != NULL:
+        how.at = 0 if r.kernel.flat else r.sums.first_of_h
+        how.gates = &r.sums.h[how.at]
     r.kernel.pack(&how, r.weight_hh, NULL, &made.weight_hh)
     if r.weight_hr != NULL:
-        how = packing(False, False, r.outputs, r.hidden, r.hidden, 1, scales(r, "weight_hr"))
+        how = packing(NULL, 4, 0, r.outputs, r.hidden, r.hidden, 1, scales(r, "weight_hr"))
         if made.weight_hr.weights == NULL:
             new_matrix(r.kernel, size, made.memory, &how, False, 1, &made.weight_hr)
         r.kernel.pack(&how, r.weight_hr, NULL, &made.weight_hr)
     return 0
+
+
+cdef packing packing_of_sums(Cell r) noexcept:
+    """Of x's share of them."""
+    cdef packing how
+    cdef bint has_gates = r.sums.tile == 1
+    how = packing(NULL, 4, 0, r.hidden, r.inputs, r.inputs, 1, scales(r, "weight_ih"))
+    if has_gates:
+        how.gates = &r.sums.x[0]
+        how.vectors = 4 if r.kernel.flat else r.sums.gates
+    return how
+
+
+cdef bias_of_sums(Cell r):
+    """For each sum of all units; None for zero."""
+    bias, bias_hn = r.parameters.get("bias"), r.parameters.get("bias_hn")
+    if bias_hn is None:
+        return bias
+    resets, updates, candidates = np.split(bias, 3)
+    return np.concatenate((candidates, resets, updates, bias_hn))
 
 
 cdef const void *scales(Cell r, str name) noexcept:
@@ -124,7 +148,8 @@ cdef int new_parts(Cell r, Py_ssize_t size, Packed made) except -1:
     """Memory for [W_ih W_hh], and the two in it."""
     cdef Py_ssize_t first = whole_groups(r.kernel, r.inputs)
     cdef Py_ssize_t depth = first + whole_groups(r.kernel, r.outputs), scales_each
-    cdef packing both = packing(True, False, r.hidden, depth, 0, 0, NULL)
+    cdef packing both = packing_of_sums(r)
+    both.depth = depth
     new_matrix(r.kernel, size, made.memory, &both, True, 2, &made.weights)
     made.weights.first = first
     made.weight_ih = made.weight_hh = made.weights
@@ -148,7 +173,7 @@ cdef Py_ssize_t whole_groups(const kernels *kernel, Py_ssize_t depth) noexcept:
 
 cdef int pack_transposes(Cell r, Packed made) except -1:
     """For dz W_ih, dz W_hh and dh W_hr."""
-    cdef Py_ssize_t depth = 4 * r.hidden, size = 8 if r.is_double else 4
+    cdef Py_ssize_t depth = r.sums.gates * r.hidden, size = 8 if r.is_double else 4
     pack_seldom(r.kernel, size, made.memory, r.weight_ih, depth, r.inputs, &made.weight_ih)
     pack_transpose(r.kernel, size, made.memory, r.weight_hh, depth, r.outputs, &made.weight_hh)
     if r.weight_hr != NULL:
@@ -164,44 +189,46 @@ cdef int pack_seldom(const kernels *kernel, Py_ssize_t size, list memory, const 
     cdef Py_ssize_t tile = 4 * kernel.width
     if columns % tile or rows * columns * size > IN_PLACE_BYTES:
         return pack_transpose(kernel, size, memory, matrix, rows, columns, to)
-    to[0] = packed_matrix(False, columns // tile, rows, tile, columns, matrix, NULL, rows, NULL,
-                          NULL)
+    to[0] = packed_matrix(4, columns // tile, rows, tile, columns, matrix, NULL, rows, NULL, NULL)
     return 0
 
 
 cdef int pack_transpose(const kernels *kernel, Py_ssize_t size, list memory, const void *matrix,
                         Py_ssize_t rows, Py_ssize_t columns, packed_matrix *to) except -1:
     """The matrix (rows, columns) for x m, x (..., rows)."""
-    cdef bint narrow = is_narrow(kernel, rows, columns)
-    cdef packing how = packing(False, narrow, columns, rows, 1, columns, NULL)
+    cdef int vectors = vectors_for(kernel, rows, columns)
+    cdef packing how = packing(NULL, vectors, 0, columns, rows, 1, columns, NULL)
     if to.weights == NULL:
         new_matrix(kernel, size, memory, &how, False, 1, to)
     kernel.pack(&how, matrix, NULL, to)
     return 0
 
 
-cdef bint is_narrow(const kernels *kernel, Py_ssize_t depth, Py_ssize_t outputs) noexcept:
-    return (outputs <= 2 * kernel.width and depth % 4 == 0 and not kernel.flat
-            and kernel.convert == NULL)
+cdef int vectors_for(const kernels *kernel, Py_ssize_t depth, Py_ssize_t outputs) noexcept:
+    """In a tile of outputs: one where they are few."""
+    if outputs > 2 * kernel.width or depth % 4 or kernel.flat or kernel.convert != NULL:
+        return 4
+    return 1
 
 
 cdef int new_matrix(const kernels *kernel, Py_ssize_t size, list memory, const packing *how,
                     bint has_bias, int parts, packed_matrix *to) except -1:
     """Memory for packed weights, and for a bias and scales of each part."""
-    cdef Py_ssize_t tile = (1 if how.narrow else 4) * kernel.width, outputs
+    cdef Py_ssize_t tile = how.vectors * kernel.width, sums
     dtype = np.dtype("float64" if size == 8 else "float32")
-    to.narrow, to.tiles = how.narrow, kernel.packed_tiles(how)
+    to.vectors, to.tiles = how.vectors, kernel.packed_tiles(how)
     to.depth = to.first = whole_groups(kernel, how.depth)
-    to.tile_step, to.k_step, outputs = to.depth * tile, tile * kernel.together, to.tiles * tile
+    to.tile_step, to.k_step = to.depth * tile, tile * kernel.together
+    sums = to.tiles * 4 * kernel.width
     if kernel.flat:
-        to.tile_step, to.k_step = tile, outputs
-    bytes_of_weights = outputs * to.depth * kernel.weight_size
+        to.tile_step, to.k_step = tile, to.tiles * tile
+    bytes_of_weights = to.tiles * tile * to.depth * kernel.weight_size
     weights = aligned_empty(bytes_of_weights, np.dtype("int8"))
-    bias = aligned_empty(outputs, dtype) if has_bias else None
+    bias = aligned_empty(sums, dtype) if has_bias else None
     memory += [weights, bias]
     to.weights, to.bias = first_of(weights), first_of(bias)
     if kernel.convert != NULL:
-        beside = [aligned_empty(parts * outputs, dtype) for _ in range(2)]
+        beside = [aligned_empty(parts * sums, dtype) for _ in range(2)]
         memory += beside
         to.scales, to.starts = first_of(beside[0]), first_of(beside[1])
     return 0

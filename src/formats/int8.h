@@ -46,18 +46,19 @@ INLINE void add_integers(int tiles, int rows, int first, int last, const weight 
 }
 
 /* Part 0 or 1 of the product: k's [from, to). */
-INLINE void accumulate_part(int tiles, int rows, const packed_matrix *w, ptrdiff_t k_step,
-                            ptrdiff_t tile, const char *ahead, const input *x, ptrdiff_t x_row,
-                            int part, ptrdiff_t from, ptrdiff_t to, vec sum[][4]) {
+INLINE void accumulate_part(int tiles, int rows, int vectors, int at, const packed_matrix *w,
+                            ptrdiff_t k_step, ptrdiff_t tile, const char *ahead, const input *x,
+                            ptrdiff_t x_row, int part, ptrdiff_t from, ptrdiff_t to, vec sum[][4]) {
     bits total[MOST_ROWS][4];
-    const ptrdiff_t at = (part * w->tiles + tile) * TILE, group = from / TOGETHER;
+    const ptrdiff_t output = (part * w->tiles + tile) * TILE + at * VLEN, group = from / TOGETHER;
     const weight *weights = (const weight *)w->weights + tile * w->tile_step + group * k_step;
-    const real *scales = (const real *)w->scales + at;
+    const real *scales = (const real *)w->scales + output;
+    const real *starts = (const real *)w->starts + output;
     for (int t = 0; t < tiles; t++)
-        for (int q = 0; q < 4; q++)
+        for (int q = 0; q < vectors; q++)
             for (int r = 0; r < rows; r++)
                 total[t * rows + r][q] =
-                    OFFSET ? (bits)load((const real *)w->starts + at + t * TILE + q * VLEN) : (bits){0};
+                    OFFSET ? (bits)load(starts + t * TILE + q * VLEN) : (bits){0};
 #define ADD(first, last, ahead)                                                                    \
     add_integers(tiles, rows, first, last, weights, w->tile_step, k_step, ahead, x + HEADER + from,  \
                  x_row, to - from, total)
@@ -68,26 +69,27 @@ INLINE void accumulate_part(int tiles, int rows, const packed_matrix *w, ptrdiff
         ADD(first, last, NULL)
     if (IN_HALVES && tiles * rows > 2) {
         ADD_FROM(0, 2);
-        ADD(2, 4, NULL);
+        ADD(2, vectors, NULL);
     } else {
-        ADD_FROM(0, 4);
+        ADD_FROM(0, vectors);
     }
 #undef ADD_FROM
 #undef ADD
     for (int t = 0; t < tiles; t++)
-        for (int q = 0; q < 4; q++) {
+        for (int q = 0; q < vectors; q++) {
             const vec scale = load(scales + t * TILE + q * VLEN);
             for (int r = 0; r < rows; r++)
-                sum[t * rows + r][q] += __builtin_convertvector(total[t * rows + r][q], vec) *
+                sum[t * rows + r][at + q] += __builtin_convertvector(total[t * rows + r][q], vec) *
                                         (scale * ((const real *)(x + r * x_row))[part]);
         }
 }
 
 INLINE void accumulate(int tiles, int rows, const packed_matrix *w, ptrdiff_t k_step, ptrdiff_t tile,
                        const char *ahead, const input *x, ptrdiff_t x_row, vec sum[][4]) {
-    accumulate_part(tiles, rows, w, k_step, tile, ahead, x, x_row, 0, 0, w->first, sum);
+    accumulate_part(tiles, rows, 4, 0, w, k_step, tile, ahead, x, x_row, 0, 0, w->first, sum);
     if (w->first < w->depth)
-        accumulate_part(tiles, rows, w, k_step, tile, ahead, x, x_row, 1, w->first, w->depth, sum);
+        accumulate_part(tiles, rows, 4, 0, w, k_step, tile, ahead, x, x_row, 1, w->first, w->depth,
+                        sum);
 }
 
 /* The larger of magnitudes as their bits, which order NaN above infinity. */

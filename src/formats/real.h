@@ -8,32 +8,38 @@ typedef real weight, input;
 #define TOGETHER 1
 #define TRAINS 1
 
-/* sum[tile][row][4] += x[row] w[tile][4], for one k. */
-INLINE void accumulate_one(int tiles, int rows, const real *w, ptrdiff_t w_tile, const real *x,
-                           ptrdiff_t x_row, vec sum[][4]) {
+/* sum[tile][row][at + q] += x[row] w[tile][q], q < vectors, for one k. */
+INLINE void accumulate_one(int tiles, int rows, int vectors, int at, const real *w, ptrdiff_t w_tile,
+                           const real *x, ptrdiff_t x_row, vec sum[][4]) {
     vec x_k[MOST_ROWS];
     for (int r = 0; r < rows; r++) x_k[r] = broadcast(x[r * x_row]);
     for (int t = 0; t < tiles; t++)
-        for (int q = 0; q < 4; q++) {
+        for (int q = 0; q < vectors; q++) {
             const vec w_k = load(w + t * w_tile + q * VLEN);
-            for (int r = 0; r < rows; r++) sum[t * rows + r][q] += w_k * x_k[r];
+            for (int r = 0; r < rows; r++) sum[t * rows + r][at + q] += w_k * x_k[r];
         }
 }
 
-/* sum[tile][row][4] += x[row][k] w[tile][k][4], for all k; tiles and rows are constants, and with one
- * row w's k_step should be. A line of the weights `ahead`, wanted soon, is asked for at each k; NULL
- * for none. */
-INLINE void accumulate(int tiles, int rows, const packed_matrix *w, ptrdiff_t k_step, ptrdiff_t tile,
-                       const char *ahead, const real *x, ptrdiff_t x_row, vec sum[][4]) {
+INLINE void accumulate_part(int tiles, int rows, int vectors, int at, const packed_matrix *w,
+                            ptrdiff_t k_step, ptrdiff_t tile, const char *ahead, const real *x,
+                            ptrdiff_t x_row, int part, ptrdiff_t from, ptrdiff_t to, vec sum[][4]) {
     const real *weights = (const real *)w->weights + tile * w->tile_step;
+    (void)part;
     if (ahead)
-        for (ptrdiff_t k = 0; k < w->depth; k++) {
+        for (ptrdiff_t k = from; k < to; k++) {
             __builtin_prefetch(ahead + k * 64, 0, 2);
-            accumulate_one(tiles, rows, weights + k * k_step, w->tile_step, x + k, x_row, sum);
+            accumulate_one(tiles, rows, vectors, at, weights + k * k_step, w->tile_step, x + k, x_row,
+                           sum);
         }
     else
-        for (ptrdiff_t k = 0; k < w->depth; k++)
-            accumulate_one(tiles, rows, weights + k * k_step, w->tile_step, x + k, x_row, sum);
+        for (ptrdiff_t k = from; k < to; k++)
+            accumulate_one(tiles, rows, vectors, at, weights + k * k_step, w->tile_step, x + k, x_row,
+                           sum);
+}
+
+INLINE void accumulate(int tiles, int rows, const packed_matrix *w, ptrdiff_t k_step, ptrdiff_t tile,
+                       const char *ahead, const real *x, ptrdiff_t x_row, vec sum[][4]) {
+    accumulate_part(tiles, rows, 4, 0, w, k_step, tile, ahead, x, x_row, 0, 0, w->depth, sum);
 }
 
 /* z = or += x w for tiles of one vector, in four sums over every fourth k: as many as with four vectors. */
