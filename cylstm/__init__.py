@@ -4,13 +4,17 @@ from typing import Any
 
 from cylstm.config import show_config
 from cylstm.core.team import get_num_threads, set_num_threads
+from cylstm.gru import GRU
 from cylstm.lstm import LSTM
 from cylstm.opening import load
+from cylstm.rnn import RNN
 from cylstm.stream import Stream
 
 __all__ = [
+    "GRU",
     "LSTM",
     "QuantizedLSTM",
+    "RNN",
     "Stream",
     "compare",
     "from_keras",

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-import math
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cylstm import checks
-from cylstm.core.access import writing
-from cylstm.core.cell import Cell
-from cylstm.core.network import Network
-from cylstm.io.safetensors import write_model
-from cylstm.options import STANDARD, Options, checked_options, initialise
-from cylstm.parameters import Lent, Parameters
-from cylstm.recurrent import Recurrent
+from cylstm.options import STANDARD, Options, checked_options
+from cylstm.trainable import Trainable
 
 if TYPE_CHECKING:
     from cylstm.quantized import QuantizedLSTM
 
 
-class LSTM(Recurrent):
+class LSTM(Trainable[tuple[np.ndarray, np.ndarray]]):
     r"""A long short-term memory network, of one or more layers, in one or both directions.
 
     Each layer computes, for each step of its input,
@@ -115,6 +104,9 @@ class LSTM(Recurrent):
     ((5, 2, 8), (2, 2, 8), (2, 2, 8))
     """
 
+    _options_type = Options
+    _checked = staticmethod(checked_options)
+
     def __init__(
         self,
         input_size: int,
@@ -136,133 +128,7 @@ class LSTM(Recurrent):
         seed: int | None = None,
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "seed")}
-        self._build(checked_options(**given))
-        rng = self._rng = checks.seeded("seed", seed)
-        for name, parameter in self._store.memory().items():
-            initialise(name, parameter, self._options, rng)
-
-    def _build(self, options: Options) -> None:
-        """Everything but the parameters' values."""
-        self._options = options
-        dtype = np.dtype(options.dtype)
-        self._store = Parameters(options.parameter_shapes(), dtype)
-        self.__dict__.update(asdict(options), dtype=dtype, **self._store.views)
-        parameters = self._store.memory()
-        self._layers: list[list[Cell]] = [[] for _ in range(options.num_layers)]
-        for ending, layer, direction in options.cells():
-            own = {n: parameters[n + ending] for n in options.layer_shapes(layer)}
-            self._layers[layer].append(
-                Cell(
-                    own,
-                    kind="LSTM",
-                    reverse=options.reads_from_end(direction),
-                    coupled=options.coupled,
-                    clip=math.inf if options.clip is None else options.clip,
-                    activations=options.activations_of(direction),
-                )
-            )
-        self._network = Network(self._layers, options.batch_first, self._store)
-
-    # Parameters
-
-    @property
-    def num_parameters(self) -> int:
-        """How many numbers the parameters hold.
-
-        Examples
-        --------
-        >>> cylstm.LSTM(1, 1).num_parameters, cylstm.LSTM(1, 2).num_parameters
-        (12, 32)
-        """
-        return sum(parameter.size for parameter in self._store.views.values())
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The arguments that make such an LSTM, but the seed; they can be written as JSON."""
-        return asdict(self._options)
-
-    def named_parameters(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Iterate over the names and (read-only) parameters, in PyTorch's order."""
-        return iter(self._store.views.items())
-
-    def edit(self) -> AbstractContextManager[Lent]:
-        """Lend writable copies of the parameters, by name, that take effect when the block ends.
-
-        A name may be given another array instead. If the block ends by an exception, or an array is
-        none of real numbers of the parameter's shape, nothing is changed. Afterwards the copies are
-        read-only.
-
-        Examples
-        --------
-        >>> lstm = cylstm.LSTM(1, 2, seed=0)
-        >>> with lstm.edit() as parameters:
-        ...     parameters["bias_l0"] += 0.5
-        >>> lstm.bias_l0
-        array([0.5, 0.5, 1.5, 1.5, 0.5, 0.5, 0.5, 0.5], dtype=float32)
-        """
-        return self._store.edit()
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name.startswith("_"):
-            object.__setattr__(self, name, value)
-        elif name in self._store.views:
-            self._store.assign({name: self._store.checked(name, value)})
-        else:
-            raise AttributeError(f"{name}: an LSTM's options are set when it is made")
-
-    @contextmanager
-    def _in_place(self) -> Iterator[dict[str, np.ndarray]]:
-        """Lend the parameters themselves, to code that keeps none of them.
-
-        Calls that begin meanwhile use the weights that were packed last, or wait.
-        """
-        with writing(self._store.alone):
-            yield self._store.memory()
-
-    def state_dict(self, *, torch: bool = False) -> dict[str, np.ndarray]:
-        """Copies of the parameters, by name.
-
-        Parameters
-        ----------
-        torch : bool, default False
-            Whether to name the biases as ``torch.nn.LSTM`` does, which has two of them: ours
-            becomes ``bias_ih``, and ``bias_hh`` is zero.
-        """
-        state = {}
-        for name, copied in self._store.copies().items():
-            if torch and name.startswith("bias_"):
-                state[name.replace("bias_", "bias_ih_")] = copied
-                state[name.replace("bias_", "bias_hh_")] = np.zeros_like(copied)
-            else:
-                state[name] = copied
-        return state
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Copy in parameters by name: our own, or those of a ``torch.nn.LSTM`` as they are.
-
-        Everything is checked before anything is changed.
-
-        Parameters
-        ----------
-        state_dict : mapping of str to array
-            PyTorch's two biases are summed. Values of another precision are converted.
-
-        Raises
-        ------
-        KeyError
-            Where names are missing or unknown; it lists them.
-        ValueError
-            Where a shape is wrong.
-        TypeError
-            Where a value is no array of real numbers.
-        """
-        given = dict(state_dict)
-        for name in self._store.views:
-            pair = [name.replace("bias_", bias) for bias in ("bias_ih_", "bias_hh_")]
-            if name.startswith("bias_") and name not in given and all(p in given for p in pair):
-                first, second = (self._store.checked(name, given.pop(p)) for p in pair)
-                given[name] = first + second
-        self._store.assign(self._store.checked_all(given, "state_dict"))
+        self._make(seed, given)
 
     def quantize(self, weights: str = "int8") -> QuantizedLSTM:
         """Return a copy with weights of fewer bits, for inference: smaller, and faster.
@@ -364,63 +230,3 @@ class LSTM(Recurrent):
         from cylstm.formats.keras import weights_for_keras
 
         return weights_for_keras(self)
-
-    # Files, pickles, text
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the parameters and the configuration as a safetensors file.
-
-        See Also
-        --------
-        cylstm.load
-        """
-        write_model(path, "LSTM", self.config, self.state_dict())
-
-    @classmethod
-    def _from_saved(cls, config: dict[str, Any], state: Mapping[str, np.ndarray]) -> LSTM:
-        lstm = cls.__new__(cls)
-        lstm.__setstate__({"config": config, "parameters": state, "rng": None})
-        return lstm
-
-    def __getstate__(self) -> dict[str, Any]:
-        rng = copy.deepcopy(self._rng)
-        return {"config": self.config, "parameters": self.state_dict(), "rng": rng}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self._build(checked_options(**state["config"]))
-        self._rng = state["rng"]
-        self.load_state_dict(state["parameters"])
-
-    def __repr__(self) -> str:
-        changed = self._options.changed()
-        sizes = f"{changed.pop('input_size')}, {changed.pop('hidden_size')}"
-        return f"LSTM({', '.join([sizes, *(f'{n}={v!r}' for n, v in changed.items())])})"
-
-
-def lstm_from_file(
-    path: str | os.PathLike[str], config: dict[str, Any], tensors: Mapping[str, np.ndarray]
-) -> LSTM:
-    """Make the LSTM that a file's configuration and tensors describe."""
-    try:
-        options = options_from_file(config, len(tensors))
-        expected = options.parameter_shapes()
-        found = {name: tensor.shape for name, tensor in tensors.items()}
-        dtypes = {tensor.dtype.name for tensor in tensors.values()}
-        if found != expected or dtypes != {options.dtype}:
-            differ = sorted(n for n in expected.keys() | found if expected.get(n) != found.get(n))
-            raise ValueError(f"tensors do not fit the configuration: {differ or dtypes}")
-        return LSTM._from_saved(config, tensors)
-    except (TypeError, ValueError, MemoryError) as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def options_from_file(config: dict[str, Any], tensors: int) -> Options:
-    """Check a file's configuration, and that its number of tensors can be enough."""
-    known = set(Options.__dataclass_fields__)
-    missing, unknown = sorted(known - set(config)), sorted(set(config) - known)
-    if missing or unknown:
-        raise ValueError(f"configuration lacks {missing}, has unknown {unknown}")
-    options = checked_options(**config)
-    if options.num_layers > tensors:  # before the names of so many layers are made
-        raise ValueError(f"{options.num_layers} layers, but {tensors} tensors")
-    return options

@@ -6,15 +6,20 @@ import os
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from cylstm.gru import GRU
 from cylstm.io import safetensors
 from cylstm.io.files import HDF5, PICKLES, ZIP, naming, open_plain
 from cylstm.io.sight import HEAD, describe_start, is_onnx
-from cylstm.lstm import LSTM, lstm_from_file
+from cylstm.lstm import LSTM
+from cylstm.rnn import RNN
+from cylstm.trainable import Trainable
 
 if TYPE_CHECKING:
     from cylstm.layers import Layer
 
 __all__ = ["load"]
+
+_OWN: dict[str, type[Trainable[Any]]] = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
 
 
 def load(
@@ -103,8 +108,8 @@ def _tensors(path: Any, given: dict[str, Any]) -> LSTM | Layer:
         return _of_torch(path, tensors, given)
     _check_taken(path, "cylstm", given)
     kind, config = safetensors.check_model(path, metadata)
-    if kind == "LSTM":
-        return lstm_from_file(path, config, tensors)
+    if kind in _OWN:
+        return _OWN[kind]._from_file(path, config, tensors)
     if kind == "QuantizedLSTM":
         from cylstm.quantized import quantized_from_file
 

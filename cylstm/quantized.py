@@ -14,13 +14,13 @@ from cylstm import quantization
 from cylstm.core.cell import Cell
 from cylstm.core.network import Network
 from cylstm.io.safetensors import write_model
-from cylstm.lstm import LSTM, options_from_file
+from cylstm.lstm import LSTM
 from cylstm.options import Options, checked_options
 from cylstm.quantization import SCALE, Fixed
 from cylstm.recurrent import Recurrent
 
 
-class QuantizedLSTM(Recurrent):
+class QuantizedLSTM(Recurrent[tuple[np.ndarray, np.ndarray]]):
     """An LSTM of int8 or bfloat16 weights, made by `LSTM.quantize`; it does not train.
 
     It is called, and streamed, as the LSTM that it was made from: x, y and the state are float32,
@@ -165,7 +165,7 @@ def quantized_from_file(
     config = dict(config)
     try:
         weights = quantization.checked_format(config.pop("weights", None))
-        options = options_from_file(config, len(tensors))
+        options = LSTM._options_from_file(config, len(tensors))
         if options.dtype != "float32":
             raise ValueError(f"dtype: expected float32, got {options.dtype}")
         stored = quantization.checked_tensors(weights, options.parameter_shapes(), tensors)

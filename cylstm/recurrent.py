@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -12,16 +12,17 @@ from cylstm.axes import Axes
 from cylstm.batch import Batch
 from cylstm.core.cell import Cell
 from cylstm.core.network import Network
-from cylstm.options import Options
+from cylstm.options import Shared
 from cylstm.parameters import Parameters
 from cylstm.stream import Stream
 from cylstm.tape import Parts, Start, Tape, TapeOfLayer
 
-State = tuple[np.ndarray, np.ndarray]
+State = TypeVar("State")  # (h, c) of an LSTM, h of others
+Pair = tuple[np.ndarray, np.ndarray | None]  # within: without a c, None
 
 
-class Recurrent:
-    """What an LSTM does, whatever it was made from: calls, streams, forward and backward."""
+class Recurrent(Generic[State]):
+    """What a network does, whatever it was made from: calls, streams, forward and backward."""
 
     batch_first: bool
     dropout: float
@@ -31,7 +32,7 @@ class Recurrent:
     num_layers: int
     _layers: list[list[Cell]]  # by layer and direction
     _network: Network  # of them
-    _options: Options
+    _options: Shared
     _rng: np.random.Generator | None  # None until it is asked for
     _store: Parameters
 
@@ -52,10 +53,12 @@ class Recurrent:
     ) -> tuple[np.ndarray, State]:
         """Run over whole sequences, keeping nothing.
 
+        A GRU's and an RNN's state is h alone: where a pair (h, c) is said, h.
+
         Parameters
         ----------
         x : array, (T, N, I), (N, T, I) with `batch_first`, or (T, I)
-            Of the LSTM's dtype, in any layout.
+            Of the network's dtype, in any layout.
         state : (h_0, c_0), optional
             Arrays (L D, N, R) and (L D, N, H), or without N for an x without it; zero by default.
         lengths : array of int, (N,), optional
@@ -110,13 +113,13 @@ class Recurrent:
         return given, self._given_state(batch, h, c, axes)
 
     def _run(
-        self, batch: Batch, x: np.ndarray, y: np.ndarray, h: np.ndarray, c: np.ndarray
+        self, batch: Batch, x: np.ndarray, y: np.ndarray, h: np.ndarray, c: np.ndarray | None
     ) -> None:
         """All layers; h, c (L D, N, ...) are sorted as `batch` is, and end as the last state."""
         self._network.run(x, y, h, c, batch)
 
     def stream(self, batch_size: int = 1) -> Stream:
-        """Make a stream: the LSTM with its state, to be advanced a step, or some, at a time.
+        """Make a stream: the network with its state, to be advanced a step, or some, at a time.
 
         Examples
         --------
@@ -147,11 +150,12 @@ class Recurrent:
         x, state, lengths
             As for inference.
         rng : numpy.random.Generator, optional
-            Source of dropout; the LSTM's own by default.
+            Source of dropout; the network's own by default.
         segment : int, optional
             Keep of a layer its input, its output, and its state at every so many steps, and compute
             the gates between them again in `backward` [4]_: for long sequences, whose gates take
-            6 H values a step. It costs one more `forward`; gradients are the same but for rounding.
+            6 H values a step of an LSTM, 4 H of a GRU. It costs one more `forward`; gradients are
+            the same but for rounding.
 
         Returns
         -------
@@ -187,7 +191,12 @@ class Recurrent:
         return given, self._given_state(batch, h, c, axes), tape
 
     def _forward_layers(
-        self, tape: Tape, rows: np.ndarray, h: np.ndarray, c: np.ndarray, rng: np.random.Generator
+        self,
+        tape: Tape,
+        rows: np.ndarray,
+        h: np.ndarray,
+        c: np.ndarray | None,
+        rng: np.random.Generator,
     ) -> np.ndarray:
         """Run and tape all layers; return the last one's y in packed rows."""
         directions, width = self._options.directions, self._options.output_size
@@ -199,25 +208,25 @@ class Recurrent:
                 rows, mask, np.empty((len(rows), directions * width), self.dtype), []
             )
             own = slice(layer * directions, (layer + 1) * directions)
-            self._forward_layer(layer, kept, h[own], c[own], tape.parts)
+            self._forward_layer(layer, kept, h[own], _part(c, own), tape.parts)
             tape.layers.append(kept)
             rows = kept.y
         return rows
 
     def _forward_layer(
-        self, layer: int, kept: TapeOfLayer, h: np.ndarray, c: np.ndarray, parts: Parts
+        self, layer: int, kept: TapeOfLayer, h: np.ndarray, c: np.ndarray | None, parts: Parts
     ) -> None:
         """Write the layer's y, and its starts; h, c (D, N, ...) end as the last state."""
         cells = self._layers[layer]
         if len(parts) == 1:
             tapes = [cell.new_tape(len(kept.x)) for cell in cells]
-            kept.starts = [[Start(h[d].copy(), c[d].copy(), tapes[d])] for d in range(len(tapes))]
+            kept.starts = [[_start(h, c, d, tape)] for d, tape in enumerate(tapes)]
             self._run_taped(layer, kept.x, kept.y, h, c, parts[0][1], tapes)
             return
         for d, cell in enumerate(cells):
             kept.starts.append([])
             for rows, batch in parts[:: -1 if cell.reverse else 1]:
-                kept.starts[d].append(Start(h[d].copy(), c[d].copy(), None))
+                kept.starts[d].append(_start(h, c, d, None))
                 tapes = self._tapes_of_one(layer, d, batch)
                 self._run_taped(layer, kept.x[rows], kept.y[rows], h, c, batch, tapes)
 
@@ -229,8 +238,8 @@ class Recurrent:
         ]
 
     def _run_taped(
-        self, layer: int, x: np.ndarray, y: np.ndarray, h: np.ndarray, c: np.ndarray,
-        batch: Batch, tapes: list[Any],
+        self, layer: int, x: np.ndarray, y: np.ndarray, h: Any, c: Any, batch: Batch,
+        tapes: list[Any],
     ) -> None:  # fmt: skip
         """Run those of a layer's directions that have a tape to write."""
         self._network.forward(layer, x, y, h, c, batch, tapes)
@@ -253,7 +262,7 @@ class Recurrent:
         Parameters
         ----------
         tape : Tape
-            From `forward` of this LSTM, with the parameters as they are now. It is not used up.
+            From `forward` of this network, with the parameters as they are now. It is not used up.
         grad_y : array, as y
             The loss's gradient by y. What is past a sequence's length is not read.
         grad_state : (grad_hn, grad_cn), optional
@@ -269,7 +278,7 @@ class Recurrent:
         Raises
         ------
         ValueError
-            If the tape is another LSTM's, or older than a change of the parameters.
+            If the tape is another network's, or older than a change of the parameters.
         """
         with self._store.reading():
             return self._backward(tape, grad_y, grad_state)
@@ -309,7 +318,7 @@ class Recurrent:
         direction: int,
         grad_y: np.ndarray,
         grad_h: np.ndarray,
-        grad_c: np.ndarray,
+        grad_c: np.ndarray | None,
         grad_x: np.ndarray,
     ) -> dict[str, np.ndarray]:
         """The parameters' gradients; of grad_h and grad_c its part becomes h_0's and c_0's.
@@ -336,7 +345,8 @@ class Recurrent:
         """The tape of a part of which only the start was kept."""
         directions = self._options.directions
         tapes = self._tapes_of_one(layer, direction, batch)
-        h, c = ([state.copy()] * directions for state in (start.h, start.c))
+        h = [start.h.copy()] * directions
+        c = None if start.c is None else [start.c.copy()] * directions
         self._run_taped(layer, kept.x[rows], np.empty_like(kept.y[rows]), h, c, batch, tapes)
         return tapes[direction]
 
@@ -344,7 +354,7 @@ class Recurrent:
         if not isinstance(tape, Tape):
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
         if tape.lstm is not self:
-            raise ValueError("tape: expected one of this LSTM's, got another's")
+            raise ValueError(f"tape: expected one of this {self._options.kind}'s, got another's")
         if tape.changes != self._store.version.changes or tape.changes % 2:
             raise ValueError("tape: the parameters have changed since forward; run it again")
 
@@ -378,27 +388,52 @@ class Recurrent:
     def _initial_state(
         self, state: Any, batch: Batch, axes: Axes,
         name: str = "state", before: str = "", after: str = "_0",
-    ) -> State:  # fmt: skip
-        """Sorted copies of (L D, N, R) and (L D, N, H)."""
+    ) -> Pair:  # fmt: skip
+        """Sorted copies of (L D, N, R) and (L D, N, H), the second None where there is no c."""
         count, size = self.num_layers * self._options.directions, batch.shape[1]
         if state is None:
             return self._network.zero_state(size)
         names = f"{before}h{after}", f"{before}c{after}"
+        sizes = (count,) if axes.unbatched else (count, size)
+        if not self._network.has_c:
+            if isinstance(state, (tuple, list)) and len(state) == 2:
+                raise TypeError(f"{name}: expected {names[0]} alone, got {type(state).__name__}")
+            return self._sorted(
+                names[0], state, sizes, self._options.output_size, batch, axes
+            ), None
         if not isinstance(state, (tuple, list)) or len(state) != 2:
             expected = f"{name}: expected a pair ({names[0]}, {names[1]})"
             if isinstance(state, (tuple, list)):
                 raise ValueError(f"{expected}, got {len(state)}")
             raise TypeError(f"{expected}, got {type(state).__name__}")
-        sizes = (count,) if axes.unbatched else (count, size)
-        h = checks.array(names[0], state[0], self.dtype, (*sizes, self._options.output_size))
-        c = checks.array(names[1], state[1], self.dtype, (*sizes, self.hidden_size))
-        if axes.unbatched:
-            h, c = h[:, None], c[:, None]
-        return batch.sort(h), batch.sort(c)
+        widths = self._options.output_size, self.hidden_size
+        h, c = (
+            self._sorted(part, value, sizes, width, batch, axes)
+            for part, value, width in zip(names, state, widths, strict=True)
+        )
+        return h, c
 
-    def _given_state(self, batch: Batch, h: np.ndarray, c: np.ndarray, axes: Axes) -> State:
-        h, c = batch.unsort(h), batch.unsort(c)
-        return (h[:, 0], c[:, 0]) if axes.unbatched else (h, c)
+    def _sorted(
+        self, name: str, given: Any, sizes: tuple[int, ...], width: int, batch: Batch, axes: Axes
+    ) -> np.ndarray:
+        """A sorted copy of a part of the state."""
+        array = checks.array(name, given, self.dtype, (*sizes, width))
+        return batch.sort(array[:, None] if axes.unbatched else array)
+
+    def _given_state(self, batch: Batch, h: np.ndarray, c: np.ndarray | None, axes: Axes) -> State:
+        parts = [batch.unsort(part) for part in (h, c) if part is not None]
+        if axes.unbatched:
+            parts = [part[:, 0] for part in parts]
+        return parts[0] if c is None else tuple(parts)  # type: ignore[return-value]
+
+
+def _part(c: np.ndarray | None, index: Any) -> Any:
+    return None if c is None else c[index]
+
+
+def _start(h: np.ndarray, c: np.ndarray | None, direction: int, tape: Any) -> Start:
+    own = None if c is None else c[direction].copy()
+    return Start(h[direction].copy(), own, tape)
 
 
 def _check_rows(x: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Streaming: an LSTM together with its state, advanced as the input comes."""
+"""Streaming: a recurrent network together with its state, advanced as the input comes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from cylstm.batch import Batch
 from cylstm.core.workspace import Workspace
 
 if TYPE_CHECKING:
-    from cylstm.recurrent import Recurrent, State
+    from cylstm.recurrent import Recurrent
 
 
 class Stream:
-    """An LSTM's state over N sequences that come step by step; made by `LSTM.stream`.
+    """A network's state over N sequences that come step by step; made by `LSTM.stream`.
 
-    A stream is for one thread, and one that comes amid another's step is refused; one LSTM may have
-    any number of streams. It sees a change of the LSTM's parameters at its next step.
+    A stream is for one thread, and one that comes amid another's step is refused; one network may
+    have any number of streams. It sees a change of the network's parameters at its next step.
 
-    A copy, as `copy.copy` makes it, is a stream of the same LSTM that goes on from the same state.
+    A copy, as `copy.copy` makes it, is a stream of the same network that goes on from the same
+    state.
 
     Attributes
     ----------
@@ -31,7 +32,7 @@ class Stream:
         N.
     """
 
-    def __init__(self, lstm: Recurrent, batch_size: int = 1) -> None:
+    def __init__(self, lstm: Recurrent[Any], batch_size: int = 1) -> None:
         if lstm.bidirectional or lstm.reverse:
             raise ValueError("stream: a direction that reads from the end cannot be streamed")
         self.batch_size = checks.whole("batch_size", batch_size)
@@ -40,7 +41,8 @@ class Stream:
         self._workspace = Workspace()
         shape = lstm.num_layers, self.batch_size
         self._h = np.zeros((*shape, lstm._options.output_size), lstm.dtype)
-        self._c = np.zeros((*shape, lstm.hidden_size), lstm.dtype)
+        has_c = lstm._network.has_c
+        self._c = np.zeros((*shape, lstm.hidden_size), lstm.dtype) if has_c else None
 
     def step(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Advance by one step, or by several.
@@ -102,22 +104,28 @@ class Stream:
         try:
             with self._alone():
                 self._h[:, chosen] = 0
-                self._c[:, chosen] = 0
+                if self._c is not None:
+                    self._c[:, chosen] = 0
         except IndexError as error:
             raise IndexError(f"rows: {error}") from None
 
     @property
-    def state(self) -> State:
-        """Copies of (h, c): (L, N, R) and (L, N, H). It can be set to such a pair."""
+    def state(self) -> Any:
+        """Copies of (h, c): (L, N, R) and (L, N, H). It can be set to such a pair.
+
+        A GRU's and an RNN's is h alone.
+        """
         with self._alone():
-            return self._h.copy(), self._c.copy()
+            return self._h.copy() if self._c is None else (self._h.copy(), self._c.copy())
 
     @state.setter
-    def state(self, state: State) -> None:
+    def state(self, state: Any) -> None:
         h, c = self._lstm._initial_state(state, self._step, Axes(False), "state", after="")
         self._workspace.forget_fork()
         with self._alone():
-            self._h[...], self._c[...] = h, c
+            self._h[...] = h
+            if self._c is not None:
+                self._c[...] = c
 
     def __copy__(self) -> Stream:
         stream = Stream(self._lstm, self.batch_size)

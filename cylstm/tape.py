@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ class Start:
     """The state in which a direction came to a part of the steps, and its tape if that is kept."""
 
     h: np.ndarray  # (N, R), in the sorted order
-    c: np.ndarray  # (N, H)
+    c: np.ndarray | None  # (N, H); None where the state is h alone
     tape: np.ndarray | None
 
 
@@ -37,9 +37,9 @@ class TapeOfLayer:
 
 @dataclass(eq=False, repr=False)
 class Tape:
-    """What `forward` keeps for `backward`: opaque, and good for that LSTM alone."""
+    """What `forward` keeps for `backward`: opaque, and good for that network alone."""
 
-    lstm: Recurrent
+    lstm: Recurrent[Any]
     changes: int  # of the parameters, until then
     batch: Batch
     axes: Axes

@@ -143,9 +143,14 @@ INLINE void multiply_vectors(int vectors, int tiles, int rows, ptrdiff_t tile, p
 }
 
 #define MULTIPLY_FOUR(...) multiply_vectors(4, __VA_ARGS__)
+
 /* Of x's weights of a GRU, which are read for many rows at once. */
-#define MULTIPLY_THREE(tiles, rows, tile, row, ahead, ...)                                        \
-    multiply_vectors(3, tiles, rows, tile, row, NULL, __VA_ARGS__)
+INLINE void multiply_three(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const char *ahead,
+                           const packed_matrix *w, const input *x, ptrdiff_t x_row, real *z,
+                           ptrdiff_t z_row, int adds) {
+    (void)ahead;
+    multiply_vectors(3, tiles, rows, tile, row, NULL, w, x, x_row, z, z_row, adds);
+}
 
 static void multiply(const packed_matrix *w, ptrdiff_t n, const void *x, ptrdiff_t x_row, void *z,
                      ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to, int down, int adds) {
@@ -156,7 +161,7 @@ static void multiply(const packed_matrix *w, ptrdiff_t n, const void *x, ptrdiff
     }
 #endif
     if (w->vectors == 3)
-        COVER(from, to, down, n, w, MULTIPLY_THREE, (const input *)x, x_row, (real *)z, z_row, adds);
+        COVER(from, to, down, n, w, multiply_three, (const input *)x, x_row, (real *)z, z_row, adds);
     else
         COVER(from, to, down, n, w, MULTIPLY_FOUR, (const input *)x, x_row, (real *)z, z_row, adds);
 }

@@ -1,9 +1,10 @@
-"""The LSTM written straight from its equations, and random cases to compare cylstm with it.
+"""The cells written straight from their equations, and random cases to compare cylstm with them.
 
 `forward` takes one step of one sequence at a time in plain NumPy, in the longest numbers there are.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def nonlinearity(activation, clip, regions):
     return clipped
 
 
-def cell(parameters, suffix, coupled, clip, activations, regions):
+def lstm_cell(parameters, suffix, clip, activations, regions, coupled=False):
     """The step (x_t, h, c) -> (h, c) of the layer and direction named by `suffix`."""
     w_ih, w_hh = parameters["weight_ih" + suffix], parameters["weight_hh" + suffix]
     hidden = len(w_ih) // 4
@@ -58,40 +59,87 @@ def cell(parameters, suffix, coupled, clip, activations, regions):
     return step
 
 
+def gru_cell(parameters, suffix, clip, activations, regions):
+    """The same, with a c that stays as it is."""
+    w_ih, w_hh = parameters["weight_ih" + suffix], parameters["weight_hh" + suffix]
+    hidden = len(w_ih) // 3
+    bias = parameters.get("bias" + suffix, np.zeros(3 * hidden))
+    bias_hn = parameters.get("bias_hn" + suffix, np.zeros(hidden))
+    gate, candidate = (nonlinearity(name, clip, regions) for name in activations)
+
+    def step(x, h, c):
+        x_r, x_z, x_n = (w_ih @ x + bias).reshape(3, -1)
+        h_r, h_z, h_n = (w_hh @ h).reshape(3, -1)
+        r, z = gate(x_r + h_r), gate(x_z + h_z)
+        n = candidate(x_n + r * (h_n + bias_hn))
+        return (1 - z) * n + z * h, c
+
+    return step
+
+
+def rnn_cell(parameters, suffix, clip, activations, regions):
+    """The same, with a c that stays as it is."""
+    w_ih, w_hh = parameters["weight_ih" + suffix], parameters["weight_hh" + suffix]
+    bias = parameters.get("bias" + suffix, np.zeros(len(w_ih)))
+    (function,) = (nonlinearity(name, clip, regions) for name in activations)
+    return lambda x, h, c: (function(w_ih @ x + w_hh @ h + bias), c)
+
+
+def is_activation(given):
+    return isinstance(given, str) or (len(given) == 3 and isinstance(given[1], float))
+
+
 def forward(
     parameters,
     x,
     state=None,
     lengths=None,
     *,
+    kind="LSTM",
     num_layers=1,
     batch_first=False,
     bidirectional=False,
     reverse=False,
     coupled=False,
     clip=None,
-    activations=("sigmoid", "tanh", "tanh"),
+    activations=None,
+    nonlinearity="tanh",
     regions=None,
+    resets=None,
     **_seen_in_parameters,
 ):
-    """y, (h_n, c_n) of the LSTM of these parameters; the keywords are those of cylstm.LSTM."""
+    """y, (h_n, c_n) of the LSTM of these parameters, or y, h_n of another kind.
+
+    The keywords are those of cylstm.LSTM, GRU and RNN.
+    """
+    make, gates, standard = {
+        "LSTM": (partial(lstm_cell, coupled=coupled), 4, ("sigmoid", "tanh", "tanh")),
+        "GRU": (gru_cell, 3, ("sigmoid", "tanh")),
+        "RNN": (rnn_cell, 1, (nonlinearity,) if is_activation(nonlinearity) else None),
+    }[kind]
+    activations = activations or standard or [(one,) for one in nonlinearity]
     parameters = {name: np.asarray(array, REAL) for name, array in parameters.items()}
     x = np.asarray(x, REAL)
     unbatched = x.ndim == 2
     if unbatched:
         x = x[:, np.newaxis]
-        state = state and tuple(np.expand_dims(s, 1) for s in state)
+        resets = None if resets is None else np.expand_dims(resets, 1)
     elif batch_first:
         x = x.swapaxes(0, 1)
+        resets = None if resets is None else np.swapaxes(resets, 0, 1)
     directions = [("", reverse), ("_reverse", True)][: 1 + bidirectional]
-    triples = [activations] * len(directions) if len(activations) == 3 else activations
+    same = all(is_activation(one) for one in activations)
+    of_direction = [activations] * len(directions) if same else activations
     steps, batch, _ = x.shape
     lengths = np.full(batch, steps) if lengths is None else np.reshape(lengths, batch)
     rows, outputs = parameters["weight_hh_l0"].shape
-    sizes = (outputs, rows // 4)
+    sizes = (outputs, rows // gates)
     runs = num_layers * len(directions)
-    state = state or [np.zeros((runs, batch, size)) for size in sizes]
-    h_n, c_n = (np.array(s, REAL) for s in state)
+    zeros = [np.zeros((runs, batch, size), REAL) for size in sizes]
+    given = [np.array(s, REAL).reshape(runs, batch, -1) for s in leaves(state) if s is not None]
+    h_n, c_n = (*given, *zeros[len(given) :])
+    starts = np.zeros((steps + 1, batch), bool)
+    starts[:steps] = False if resets is None else resets
     regions = [] if regions is None else regions
 
     for layer in range(num_layers):
@@ -99,11 +147,13 @@ def forward(
         for d, (direction, backwards) in enumerate(directions):
             run = layer * len(directions) + d
             suffix = f"_l{layer}{direction}"
-            step = cell(parameters, suffix, coupled, clip or np.inf, triples[d], regions)
+            step = make(parameters, suffix, clip or np.inf, of_direction[d], regions)
             y = np.zeros((steps, batch, outputs), REAL)
             for n, length in enumerate(lengths):
                 h, c = h_n[run, n], c_n[run, n]
                 for t in reversed(range(length)) if backwards else range(length):
+                    if t + 1 < length and starts[t + 1, n] if backwards else starts[t, n]:
+                        h, c = np.zeros_like(h), np.zeros_like(c)
                     h, c = step(x[t, n], h, c)
                     y[t, n] = h
                 h_n[run, n], c_n[run, n] = h, c
@@ -111,14 +161,15 @@ def forward(
         x = np.concatenate(ys, axis=2)
 
     if unbatched:
-        return x[:, 0], (h_n[:, 0], c_n[:, 0])
-    return x.swapaxes(0, 1) if batch_first else x, (h_n, c_n)
+        x, h_n, c_n = x[:, 0], h_n[:, 0], c_n[:, 0]
+    elif batch_first:
+        x = x.swapaxes(0, 1)
+    return x, (h_n, c_n) if kind == "LSTM" else h_n
 
 
 def inner(outputs, weights):
     """The linear functional sum(y * grad_y) + sum(h_n * grad_h_n) + sum(c_n * grad_c_n)."""
-    (y, (h, c)), (grad_y, (grad_h, grad_c)) = outputs, weights
-    return np.vdot(y, grad_y) + np.vdot(h, grad_h) + np.vdot(c, grad_c)
+    return sum(np.vdot(a, b) for a, b in zip(leaves(outputs), leaves(weights), strict=True))
 
 
 def numeric_gradient(loss, arrays, step=2e-4):
@@ -146,31 +197,42 @@ class KinkCrossed(Exception):
 
 @dataclass
 class Case:
-    """An LSTM, what goes in, and the output gradients (or weights of the functional) to go back."""
+    """A network, what goes in, and output gradients (or weights of the functional) to go back."""
 
-    lstm: cylstm.LSTM
+    lstm: Any  # or a GRU, or an RNN
     config: dict
     x: np.ndarray
-    state: tuple
+    state: Any
     lengths: Any
     grad_y: np.ndarray
-    grad_state: tuple
+    grad_state: Any
+    resets: Any = None
+
+    @property
+    def kind(self):
+        return type(self.lstm).__name__
+
+    @property
+    def more(self):
+        """What is given beside the inputs."""
+        return {} if self.resets is None else {"resets": self.resets}
 
     @property
     def inputs(self):
         return self.x, self.state, self.lengths
 
     def expected(self):
-        return forward(dict(self.lstm.named_parameters()), *self.inputs, **self.config)
+        parameters = dict(self.lstm.named_parameters())
+        return forward(parameters, *self.inputs, kind=self.kind, **self.more, **self.config)
 
     def gradients(self, **options):
         """What cylstm says, as one dictionary; `options` go to its forward."""
-        _, _, tape = self.lstm.forward(*self.inputs, **options)
+        _, _, tape = self.lstm.forward(*self.inputs, **self.more, **options)
         return flat(self.lstm.backward(tape, self.grad_y, self.grad_state))
 
     def numeric_gradients(self):
         """The same of the reference, by differences."""
-        x, h_0, c_0 = (array.astype(REAL) for array in (self.x, *self.state))
+        x, *state = (array.astype(REAL) for array in (self.x, *leaves(self.state)))
         parameters = {name: array.astype(REAL) for name, array in self.lstm.named_parameters()}
         home = None
 
@@ -178,8 +240,9 @@ class Case:
             nonlocal home
             regions = []
             outputs = forward(
-                parameters, x, (h_0, c_0), self.lengths, regions=regions, **self.config
-            )
+                parameters, x, state, self.lengths, kind=self.kind, regions=regions,
+                **self.more, **self.config,
+            )  # fmt: skip
             regions = np.concatenate([np.empty(0, int), *regions])
             home = regions if home is None else home
             if not np.array_equal(regions, home):
@@ -187,28 +250,32 @@ class Case:
             return inner(outputs, (self.grad_y, self.grad_state))
 
         loss()
-        return numeric_gradient(loss, {"x": x, "h_0": h_0, "c_0": c_0, **parameters})
+        named = dict(zip(("h_0", "c_0"), state, strict=False))
+        return numeric_gradient(loss, {"x": x, **named, **parameters})
 
     def astype(self, dtype):
-        def cast(arrays):
-            return tuple(a.astype(dtype) for a in arrays)
+        def cast(given):
+            return tuple(map(cast, given)) if isinstance(given, tuple) else given.astype(dtype)
 
         config = self.config | {"dtype": dtype}
-        lstm = cylstm.LSTM(**config)
-        lstm.load_state_dict({name: a.astype(dtype) for name, a in self.lstm.named_parameters()})
-        x, grad_y = cast([self.x, self.grad_y])
-        return Case(lstm, config, x, cast(self.state), self.lengths, grad_y, cast(self.grad_state))
+        lstm = type(self.lstm)(**config)
+        lstm.load_state_dict({name: cast(a) for name, a in self.lstm.named_parameters()})
+        return replace(
+            self, lstm=lstm, config=config, x=cast(self.x), state=cast(self.state),
+            grad_y=cast(self.grad_y), grad_state=cast(self.grad_state),
+        )  # fmt: skip
 
 
 def flat(gradients):
     """What `backward` returns as one dictionary."""
-    grad_x, (grad_h, grad_c), parameters = gradients
-    return {"x": grad_x, "h_0": grad_h, "c_0": grad_c, **parameters}
+    grad_x, state, parameters = gradients
+    named = dict(zip(("h_0", "c_0"), leaves(state), strict=False))
+    return {"x": grad_x, **named, **parameters}
 
 
-def random_lstm(rng, **config):
-    """An LSTM whose parameters, biases and peepholes too, are far from zero."""
-    lstm = cylstm.LSTM(**config)
+def random_lstm(rng, kind="LSTM", **config):
+    """An LSTM, or another, whose parameters, biases and peepholes too, are far from zero."""
+    lstm = getattr(cylstm, kind)(**config)
     with lstm.edit() as parameters:
         for array in parameters.values():
             fan_in = array.shape[1] if array.ndim == 2 else 1
@@ -216,8 +283,9 @@ def random_lstm(rng, **config):
     return lstm
 
 
-def random_case(rng, steps, batch, lengths=None, **config):
-    """A random LSTM with its input, without the axis of the batch where that is None."""
+def random_case(rng, steps, batch, lengths=None, kind="LSTM", resets=None, **config):
+    """A random LSTM, or another kind, with its input, without the axis of the batch where that is
+    None; `resets` is the share of steps at which the state is reset."""
     config = {"input_size": 3, "hidden_size": 4, "dtype": "float64"} | config
     axis = () if batch is None else (batch,)
     lead = (*axis, steps) if config.get("batch_first") else (steps, *axis)
@@ -230,16 +298,18 @@ def random_case(rng, steps, batch, lengths=None, **config):
         return rng.standard_normal(shape).astype(config["dtype"])
 
     def draw_state():
-        return draw(runs, *axis, outputs), draw(runs, *axis, hidden)
+        h = draw(runs, *axis, outputs)
+        return (h, draw(runs, *axis, hidden)) if kind == "LSTM" else h
 
     return Case(
-        lstm=random_lstm(rng, **config),
+        lstm=random_lstm(rng, kind, **config),
         config=config,
         x=draw(*lead, config["input_size"]),
         state=draw_state(),
         lengths=lengths,
         grad_y=draw(*lead, directions * outputs),
         grad_state=draw_state(),
+        resets=None if resets is None else rng.random(lead) < resets,
     )
 
 

@@ -38,6 +38,28 @@ OPTIONS = {
         "activations": (("sigmoid", "tanh", "tanh"), ("hard_sigmoid", "relu", "sigmoid")),
     },
 }
+SHARED = ("plain", "no bias", "three layers", "batch first", "bidirectional", "reverse", "clip")
+FAMILY = {  # kind, arguments
+    **{f"{kind} {name}": (kind, OPTIONS[name]) for kind in ("GRU", "RNN") for name in SHARED},
+    "GRU hard sigmoid": ("GRU", {"activations": ("hard_sigmoid", "relu"), "clip": 2.0}),
+    "GRU of each direction": (
+        "GRU",
+        {"bidirectional": True, "activations": (("sigmoid", "tanh"), ("hard_sigmoid", "relu"))},
+    ),
+    "RNN relu": ("RNN", {"nonlinearity": "relu"}),
+    "RNN hard sigmoid": ("RNN", {"nonlinearity": ("hard_sigmoid", 0.4, 0.3), "num_layers": 2}),
+    "RNN of each direction": ("RNN", {"bidirectional": True, "nonlinearity": ("relu", "tanh")}),
+    "GRU everything": (
+        "GRU",
+        {
+            "num_layers": 2,
+            "bidirectional": True,
+            "batch_first": True,
+            "clip": 1.5,
+            "activations": (("sigmoid", "tanh"), (("hard_sigmoid", 0.4, 0.3), "sigmoid")),
+        },
+    ),
+}
 STREAMABLE = {
     name: options
     for name, options in OPTIONS.items()
@@ -103,6 +125,25 @@ def configs(draw, sizes=sizes):
             st.tuples(triples, triples) if "bidirectional" in direction else triples
         ),
     }
+
+
+@st.composite
+def family(draw, sizes=sizes):
+    """A kind of cell, and its arguments."""
+    kind = draw(st.sampled_from(["LSTM", "GRU", "RNN"]))
+    config = draw(configs(sizes))
+    if kind == "LSTM":
+        return kind, config
+    for name in ("proj_size", "peephole", "coupled", "activations"):
+        del config[name]
+    both = "bidirectional" in config
+    if kind == "GRU":
+        pairs = st.tuples(gates, cells)
+        config["activations"] = draw(st.tuples(pairs, pairs) if both else pairs)
+    else:
+        bounded = gates | st.just("tanh")
+        config["nonlinearity"] = draw(st.tuples(bounded, bounded) if both else bounded)
+    return kind, config
 
 
 @st.composite

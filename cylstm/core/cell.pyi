@@ -9,10 +9,11 @@ class Cell:
         self,
         parameters: dict[str, ndarray],
         *,
+        kind: str,
         reverse: bool,
-        coupled: bool,
         clip: float,
         activations: Sequence[tuple[str, float, float]],
+        coupled: bool = False,
         isa: str = ...,
         product: str = ...,
     ) -> None: ...

@@ -7,23 +7,24 @@ from cylstm.core.cell import Cell
 from cylstm.core.workspace import Workspace
 from cylstm.parameters import Parameters
 
-State = tuple[ndarray, ndarray]
+State = tuple[ndarray, ndarray | None]
 
 class Network:
+    has_c: bool
     def __init__(self, layers: list[list[Cell]], batch_first: bool, store: Parameters) -> None: ...
-    def run(self, x: ndarray, y: ndarray, h: ndarray, c: ndarray, batch: Batch) -> None: ...
+    def run(self, x: ndarray, y: ndarray, h: ndarray, c: ndarray | None, batch: Batch) -> None: ...
     def forward(
-        self, layer: int, x: ndarray, y: ndarray, h: ndarray, c: ndarray, batch: Batch,
+        self, layer: int, x: ndarray, y: ndarray, h: Any, c: Any, batch: Batch,
         tapes: list[ndarray | None],
     ) -> None: ...  # fmt: skip
     def backward(
         self, layer: int, direction: int, first: int, x: ndarray, y: ndarray, tape: ndarray,
-        h_0: ndarray, c_0: ndarray, batch: Batch, grad_y: ndarray, grad_h: ndarray,
-        grad_c: ndarray, grad_x: ndarray,
+        h_0: ndarray, c_0: ndarray | None, batch: Batch, grad_y: ndarray, grad_h: ndarray,
+        grad_c: ndarray | None, grad_x: ndarray,
     ) -> dict[str, ndarray]: ...  # fmt: skip
     def zero_state(self, rows: int, rank: int = 3) -> State: ...
     def is_input(self, x: Any) -> bool: ...
-    def call(self, x: Any) -> tuple[ndarray, State] | None: ...
+    def call(self, x: Any) -> Any: ...
     def step(
-        self, x: Any, out: Any, h: ndarray, c: ndarray, workspace: Workspace
+        self, x: Any, out: Any, h: ndarray, c: ndarray | None, workspace: Workspace
     ) -> ndarray | None: ...

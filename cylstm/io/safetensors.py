@@ -59,7 +59,7 @@ _ALIGNMENT = 8  # bytes; the data begins, and so every float64 stands, at a mult
 
 _FORMAT = "cylstm"
 _VERSION = "1"
-_KINDS = ("LSTM", "QuantizedLSTM", "Sequential")
+_KINDS = ("LSTM", "GRU", "RNN", "QuantizedLSTM", "Sequential")
 
 
 def begins(start: bytes) -> bool:
@@ -187,7 +187,7 @@ def write_model(
     ----------
     path : path-like
         The file; one that is there is replaced.
-    kind : {"LSTM", "QuantizedLSTM", "Sequential"}
+    kind : {"LSTM", "GRU", "RNN", "QuantizedLSTM", "Sequential"}
         What the model is.
     config : mapping
         The arguments that build it, which JSON can hold. Tuples come back as lists.

@@ -15,6 +15,7 @@ import numpy as np
 
 from cylstm import checks
 from cylstm.core.access import reading
+from cylstm.gru import GRU
 from cylstm.io.safetensors import write_model
 from cylstm.layers.base import Array, Layer, changing
 from cylstm.layers.dropout import Dropout
@@ -23,11 +24,13 @@ from cylstm.layers.gradients import Gradient
 from cylstm.layers.last import Last
 from cylstm.layers.linear import Linear
 from cylstm.layers.quantized import QuantizedLinear
-from cylstm.lstm import LSTM, lstm_from_file
+from cylstm.lstm import LSTM
 from cylstm.parameters import Lent, Parameters, checked
 from cylstm.quantized import QuantizedLSTM, quantized_from_file
 from cylstm.recurrent import Recurrent
+from cylstm.rnn import RNN
 from cylstm.stream import Stream
+from cylstm.trainable import Trainable
 
 
 class Sequential(Layer):
@@ -35,7 +38,7 @@ class Sequential(Layer):
 
     Parameters
     ----------
-    *layers : Layer or cylstm.LSTM
+    *layers : Layer, cylstm.LSTM, cylstm.GRU or cylstm.RNN
         The layers. Of an LSTM the output `y` is passed on; its state begins at zero.
 
     Raises
@@ -59,7 +62,7 @@ class Sequential(Layer):
     Linear(in_features=8, out_features=1, bias=True, dtype='float32')
     """
 
-    def __init__(self, *layers: Layer | LSTM) -> None:
+    def __init__(self, *layers: Layer | Trainable[Any]) -> None:
         if not layers:
             raise ValueError("layers: expected at least one, got none")
         if len({id(layer) for layer in layers}) < len(layers):
@@ -79,7 +82,7 @@ class Sequential(Layer):
         """Return the number of layers."""
         return len(self._layers)
 
-    def __getitem__(self, index: int) -> Layer | LSTM:
+    def __getitem__(self, index: int) -> Layer | Trainable[Any]:
         """Return one layer as it was given."""
         layer = self._layers[index]
         return layer.lstm if isinstance(layer, _OutputOf) else layer
@@ -373,9 +376,9 @@ class SequentialStream:
 
 
 class _OutputOf(Layer):
-    """An LSTM as a layer among others: its output, with its state on the side."""
+    """An LSTM, GRU or RNN as a layer among others: its output, with its state on the side."""
 
-    def __init__(self, lstm: LSTM | QuantizedLSTM) -> None:
+    def __init__(self, lstm: Recurrent[Any]) -> None:
         self.lstm = lstm
         self.batch_first = lstm.batch_first
         random = {"rng"} if lstm.dropout else set()
@@ -411,6 +414,8 @@ class _OutputOf(Layer):
 
 _SAVED = {
     "LSTM": LSTM,
+    "GRU": GRU,
+    "RNN": RNN,
     "QuantizedLSTM": QuantizedLSTM,
     "Linear": Linear,
     "QuantizedLinear": QuantizedLinear,
@@ -420,12 +425,12 @@ _SAVED = {
 }
 
 
-def as_layer(model: Layer | LSTM, name: str = "model") -> Layer:
-    """Return a layer, or an LSTM as one."""
+def as_layer(model: Layer | Recurrent[Any], name: str = "model") -> Layer:
+    """Return a layer, or an LSTM, GRU or RNN as one."""
     if isinstance(model, Recurrent):
         return _OutputOf(model)
     if not isinstance(model, Layer):
-        raise TypeError(f"{name}: expected a Layer or an LSTM, got {model!r}")
+        raise TypeError(f"{name}: expected a Layer or an LSTM, GRU or RNN, got {model!r}")
     return model
 
 
@@ -434,7 +439,9 @@ def taken(layer: Layer, **given: Any) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in layer.takes}
 
 
-def _load_layers(config: Mapping[str, Any], tensors: Mapping[str, Array]) -> list[Layer | LSTM]:
+def _load_layers(
+    config: Mapping[str, Any], tensors: Mapping[str, Array]
+) -> list[Layer | Trainable[Any]]:
     """Make a Sequential's layers from its configuration, which may be any JSON object."""
     if config.keys() != {"layers"} or not isinstance(config["layers"], list):
         raise ValueError(f"config: expected a list of layers, got {short(config)}")
@@ -450,7 +457,7 @@ def _load_layers(config: Mapping[str, Any], tensors: Mapping[str, Array]) -> lis
     ]
 
 
-def _load_layer(where: str, described: Any, state: Mapping[str, Array]) -> Layer | LSTM:
+def _load_layer(where: str, described: Any, state: Mapping[str, Array]) -> Layer | Trainable[Any]:
     """Make one of them."""
     if not isinstance(described, dict) or described.keys() != {"kind", "config"}:
         raise ValueError(f"{where}: expected a kind and a config, got {short(described)}")
@@ -459,12 +466,13 @@ def _load_layer(where: str, described: Any, state: Mapping[str, Array]) -> Layer
         raise ValueError(f"{where}: expected one of {', '.join(_SAVED)}, got {short(kind)}")
     if not isinstance(config, dict):
         raise ValueError(f"{where}: expected a config by names, got {short(config)}")
-    if kind == "LSTM":
-        return lstm_from_file(where, config, state)
     if kind == "QuantizedLSTM":
         return quantized_from_file(where, config, state)
+    cls = _SAVED[kind]
+    if issubclass(cls, Trainable):
+        return cls._from_file(where, config, state)
     try:
-        return _SAVED[kind].from_saved(config, state)
+        return cls.from_saved(config, state)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error.args[0]}") from error
 

@@ -1,0 +1,335 @@
+"""GRU and RNN: against their equations, their gradients, and the promise of bits, as the LSTM."""
+
+import copy
+import pickle
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cylstm
+from cylstm.core import kernels
+from cylstm.core.cell import Cell
+from reference import (
+    KinkCrossed,
+    assert_close,
+    assert_gradients_close,
+    assert_same_bits,
+    flat,
+    random_case,
+    random_lstm,
+)
+from strategies import FAMILY, family, seeds, shapes
+from threads import threads_as_before
+
+GRADIENTS_OF_DTYPE = {"float32": 5e-5, "float64": 1e-11}
+KINDS = ("GRU", "RNN")
+
+kinds = pytest.mark.parametrize("kind", KINDS)
+members = pytest.mark.parametrize(("kind", "options"), FAMILY.values(), ids=FAMILY)
+bits = pytest.mark.skipif(kernels.PRODUCT == "blas", reason="BLAS promises no such thing")
+widths = st.integers(1, 40) | st.sampled_from([64, 100, 160])
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before():
+    with threads_as_before():
+        yield
+
+
+@members
+@pytest.mark.parametrize("lengths", [None, [5, 0, 3]])
+def test_forward(rng, kind, options, dtype, lengths):
+    case = random_case(rng, 5, 3, lengths, kind, dtype=dtype, **options)
+    assert_close(case.lstm(*case.inputs), case.expected())
+    y, state, _ = case.lstm.forward(*case.inputs)
+    assert_close((y, state), case.expected())
+
+
+@members
+@pytest.mark.parametrize("lengths", [None, [4, 0, 2]])
+def test_gradients_are_those_of_differences(rng, kind, options, lengths):
+    for _ in range(20):  # a difference may cross a kink of relu or clip
+        case = random_case(rng, 4, 3, lengths, kind, **options)
+        try:
+            expected = case.numeric_gradients()
+        except KinkCrossed:
+            continue
+        assert_gradients_close(case.gradients(), expected)
+        return
+    pytest.fail("every case was at a kink")
+
+
+@members
+@pytest.mark.parametrize("isa", kernels.ISAS)
+@pytest.mark.parametrize("hidden", [4, 37, 80])
+def test_on_each_isa(rng, monkeypatch, isa, dtype, kind, options, hidden):
+    monkeypatch.setattr("cylstm.trainable.Cell", partial(Cell, isa=isa))
+    case = random_case(rng, 4, 3, [4, 0, 3], kind, **{"hidden_size": hidden} | options, dtype=dtype)
+    assert_close(case.lstm(*case.inputs), case.expected())
+    exact = case.astype("float64")
+    assert_gradients_close(case.gradients(), exact.gradients(), GRADIENTS_OF_DTYPE[dtype])
+
+
+@kinds
+@pytest.mark.parametrize("inputs", [1, 64, 65, 640])
+def test_wide_layers_beside_blas(rng, monkeypatch, dtype, kind, inputs):
+    config = {"input_size": inputs, "hidden_size": 128, "num_layers": 2, "bidirectional": True}
+    case = random_case(rng, 3, 4, [3, 1, 2, 3], kind, dtype=dtype, **config)
+    found = case.lstm(*case.inputs), case.gradients()
+    monkeypatch.setattr("cylstm.trainable.Cell", partial(Cell, product="blas"))
+    exact = case.astype("float64")
+    assert_close(found[0], exact.lstm(*exact.inputs), 5e-6)
+    assert_gradients_close(found[1], exact.gradients(), GRADIENTS_OF_DTYPE[dtype])
+
+
+@settings(max_examples=100)
+@given(member=family(), shape=shapes(), seed=seeds, data=st.data())
+def test_any_options_and_shape(member, shape, seed, data):
+    kind, config = member
+    config["dtype"] = data.draw(st.sampled_from(["float32", "float64"]))
+    case = random_case(np.random.default_rng(seed), *shape, kind, **config)
+    assert_close(case.lstm(*case.inputs), case.expected())
+
+
+@settings(max_examples=60)
+@given(member=family(), shape=shapes(), seed=seeds, segment=st.integers(1, 5))
+def test_segments_change_no_gradient(member, shape, seed, segment):
+    kind, config = member
+    case = random_case(np.random.default_rng(seed), *shape, kind, **config)
+    assert_gradients_close(case.gradients(segment=segment), case.gradients(), 1e-12)
+
+
+@st.composite
+def ragged_cases(draw, streamable=False):
+    kind, config = draw(family(widths))
+    config |= {"dtype": draw(st.sampled_from(["float32", "float64"])), "batch_first": False}
+    if streamable:
+        config |= {"bidirectional": False, "reverse": False}
+        config.pop("activations", None)
+        config.pop("nonlinearity", None)
+    steps, batch = draw(st.integers(1, 12)), draw(st.integers(1, 30))
+    rng = np.random.default_rng(draw(seeds))
+    return random_case(rng, steps, batch, rng.integers(0, steps + 1, batch), kind, **config)
+
+
+@bits
+@settings(max_examples=60)
+@given(case=ragged_cases(), threads=st.integers(2, 7))
+def test_any_number_of_threads(case, threads):
+    cylstm.set_num_threads(1)
+    expected = case.lstm(*case.inputs), case.lstm(case.x), case.gradients()
+    cylstm.set_num_threads(threads)
+    assert_same_bits((case.lstm(*case.inputs), case.lstm(case.x), case.gradients()), expected)
+
+
+def parts_of(state):
+    return state if isinstance(state, tuple) else (state,)
+
+
+def state_of(case, index):
+    parts = tuple(part[:, index] for part in parts_of(case.state))
+    return parts if case.kind == "LSTM" else parts[0]
+
+
+@bits
+@settings(max_examples=60)
+@given(case=ragged_cases())
+def test_alone_or_in_a_batch(case):
+    y, state = case.lstm(*case.inputs)
+    for n, length in enumerate(case.lengths):
+        own = slice(n, n + 1)
+        alone = case.lstm(np.ascontiguousarray(case.x[:length, own]), state_of(case, own))
+        assert_same_bits(alone, (y[:length, own], [part[:, own] for part in parts_of(state)]))
+
+
+@bits
+@settings(max_examples=40)
+@given(case=ragged_cases(streamable=True), data=st.data())
+def test_in_parts_or_step_by_step(case, data):
+    expected = case.lstm(case.x, case.state)
+    cut = data.draw(st.integers(0, len(case.x)))
+    first, state = case.lstm(case.x[:cut], case.state)
+    second, state = case.lstm(case.x[cut:], state)
+    assert_same_bits((np.concatenate([first, second]), state), expected)
+    stream = case.lstm.stream(case.x.shape[1])
+    stream.state = case.state
+    steps = [stream.step(x_t) for x_t in case.x]
+    assert_same_bits((np.stack(steps), stream.state), expected)
+
+
+@bits
+@kinds
+@pytest.mark.parametrize("steps", [1, 95, 96, 97, 400])
+def test_blocks_of_steps(rng, kind, steps):
+    config = {"hidden_size": 33, "bidirectional": True, "dtype": "float32"}
+    case = random_case(rng, steps, 2, None, kind, **config)
+    y, _ = case.lstm(case.x)
+    for n in range(2):
+        assert_same_bits(case.lstm(case.x[:, n : n + 1])[0], y[:, n : n + 1])
+
+
+@bits
+@kinds
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("hidden", [40, 256])
+def test_layers_with_threads(rng, kind, threads, batch, hidden):
+    """Layers that follow each other, and members of a team, in one memory."""
+    config = {"input_size": 40, "hidden_size": hidden, "num_layers": 4, "dtype": "float32"}
+    case = random_case(rng, 150, batch, None, kind, **config)
+    cylstm.set_num_threads(1)
+    expected = case.lstm(*case.inputs), case.lstm(case.x)
+    cylstm.set_num_threads(threads)
+    for _ in range(5):
+        assert_same_bits((case.lstm(*case.inputs), case.lstm(case.x)), expected)
+
+
+@kinds
+@pytest.mark.parametrize("scale", [1e2, 1e6, 1e30])
+def test_arguments_far_out(rng, kind, scale):
+    """Saturated gates: of x alone, so that no difference of large numbers is asked for."""
+    case = random_case(rng, 6, 5, None, kind, hidden_size=20, dtype="float32")
+    y, _ = case.lstm(np.float32(scale) * case.x)
+    exact = case.astype("float64")
+    assert_close(y, exact.lstm(np.float64(np.float32(scale)) * exact.x)[0], 1e-4)
+    assert np.isfinite(y).all()
+
+
+@kinds
+def test_nan_stays_in_its_sequence(rng, kind):
+    case = random_case(rng, 3, 2, None, kind, hidden_size=20, dtype="float32")
+    case.x[1, 0, 0] = np.nan
+    y, _ = case.lstm(case.x)
+    assert np.isnan(y[1:, 0]).all()
+    assert np.isfinite(y[:, 1]).all()
+
+
+# Parameters and files
+
+
+@members
+def test_saved_pickled_copied(rng, tmp_path, kind, options):
+    network = random_lstm(rng, kind, input_size=3, hidden_size=4, **options)
+    network.save(tmp_path / "model.safetensors")
+    x = rng.standard_normal((5, 2, 3)).astype(np.float32)
+    for again in (
+        cylstm.load(tmp_path / "model.safetensors"),
+        pickle.loads(pickle.dumps(network)),
+        copy.deepcopy(network),
+    ):
+        assert type(again) is type(network)
+        assert again.config == network.config
+        assert_same_bits(again(x), network(x))
+    assert repr(eval(repr(network), {kind: type(network)})) == repr(network)
+
+
+def test_names_and_shapes():
+    gru = cylstm.GRU(3, 4, 2, bidirectional=True)
+    shapes = {name: array.shape for name, array in gru.named_parameters()}
+    assert shapes["weight_ih_l1_reverse"] == (12, 8)
+    assert shapes["bias_hn_l0"] == (4,)
+    assert cylstm.GRU(1, 1).num_parameters == 10
+    assert cylstm.RNN(1, 2, 1, "relu").num_parameters == 8
+    assert not any("bias" in name for name, _ in cylstm.GRU(1, 1, bias=False).named_parameters())
+
+
+@kinds
+def test_first_values(kind):
+    network = getattr(cylstm, kind)(5, 8, seed=0)
+    for weights in np.split(network.weight_hh_l0, network._options.gates):
+        np.testing.assert_allclose(weights @ weights.T, np.eye(8), atol=1e-6)
+    assert not network.bias_l0.any()
+
+
+@kinds
+def test_the_state_is_h_alone(kind):
+    network = getattr(cylstm, kind)(3, 4)
+    x, h = np.ones((2, 1, 3), np.float32), np.ones((1, 1, 4), np.float32)
+    with pytest.raises(TypeError, match="state: expected h_0 alone, got tuple"):
+        network(x, (h, h))
+    with pytest.raises(ValueError, match=r"h_0: expected shape"):
+        network(x, h[0])
+    stream = network.stream()
+    assert isinstance(stream.state, np.ndarray)
+    stream.step(x[0])
+    stream.reset()
+    assert not stream.state.any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        ("GRU", {"activations": "tanh"}, "activations: expected two"),
+        ("GRU", {"activations": ("sigmoid", "tanh", "tanh")}, r"expected \(gates, candidate\)"),
+        ("GRU", {"activations": ("sigmoid", "softmax")}, "activations: expected one of"),
+        ("RNN", {"nonlinearity": "softmax"}, "nonlinearity: expected one of"),
+        ("RNN", {"nonlinearity": ("tanh", "relu")}, "nonlinearity: expected one of"),
+        ("RNN", {"hidden_size": 0}, "hidden_size"),
+        ("GRU", {"clip": -1.0}, "clip"),
+    ],
+)
+def test_wrong_arguments(kind, given, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        getattr(cylstm, kind)(**{"input_size": 3, "hidden_size": 4} | given)
+
+
+# PyTorch
+
+
+def of_torch(kind, options, dtype):
+    torch = pytest.importorskip("torch")
+    module = getattr(torch.nn, kind)(3, 5, **options)
+    return torch, module.to(getattr(torch, dtype))
+
+
+TORCH = pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("GRU", {}),
+        ("GRU", {"num_layers": 2, "bidirectional": True, "batch_first": True}),
+        ("GRU", {"bias": False}),
+        ("RNN", {"nonlinearity": "relu", "num_layers": 2}),
+        ("RNN", {"bidirectional": True}),
+    ],
+)
+
+
+@TORCH
+def test_torch_computes_the_same(rng, kind, options, dtype):
+    torch, module = of_torch(kind, options, dtype)
+    own = getattr(cylstm, kind)(3, 5, dtype=dtype, **options)
+    own.load_state_dict(module.state_dict())
+    runs = own.num_layers * own._options.directions
+    x = rng.standard_normal((6, 4, 3)).astype(dtype)
+    h = rng.standard_normal((runs, 6 if own.batch_first else 4, 5)).astype(dtype)
+    inputs = [torch.from_numpy(array).requires_grad_() for array in (x, h)]
+    y, h_n = module(*inputs)
+    assert_close(own(x, h), (y.detach().numpy(), h_n.detach().numpy()))
+    grad_y, grad_h = (rng.standard_normal(a.shape).astype(dtype) for a in (y, h_n))
+    torch.autograd.backward((y, h_n), [torch.from_numpy(a) for a in (grad_y, grad_h)])
+    _, _, tape = own.forward(x, h)
+    grads = flat(own.backward(tape, grad_y, grad_h))
+    expected = {"x": inputs[0].grad.numpy(), "h_0": inputs[1].grad.numpy()}
+    for name, parameter in module.named_parameters():
+        if not name.startswith("bias_hh"):
+            expected[name.replace("bias_ih", "bias")] = parameter.grad.numpy()
+        elif kind == "GRU":
+            expected[name.replace("bias_hh", "bias_hn")] = parameter.grad.numpy()[10:]
+    assert_gradients_close(grads, expected, GRADIENTS_OF_DTYPE[dtype])
+
+
+@TORCH
+def test_torch_takes_the_state_dict(rng, kind, options):
+    torch, module = of_torch(kind, options, "float32")
+    own = random_lstm(rng, kind, input_size=3, hidden_size=5, **options)
+    state = {name: torch.from_numpy(a) for name, a in own.state_dict(torch=True).items()}
+    module.load_state_dict(state)
+    x = rng.standard_normal((6, 4, 3)).astype(np.float32)
+    y, h_n = module(torch.from_numpy(x))
+    assert_close(own(x), (y.detach().numpy(), h_n.detach().numpy()))
+    again = getattr(cylstm, kind)(3, 5, **options)
+    again.load_state_dict(own.state_dict(torch=True))
+    assert_same_bits(again(x), own(x))
