@@ -29,6 +29,8 @@ class Batch:
         Where step t begins in packed rows; the last is the number of rows, S.
     ragged : bool
         Whether the lengths differ from T.
+    lengths : array of intp, (N,)
+        Of a ragged batch.
     """
 
     def __init__(self, steps: int, size: int, lengths: np.ndarray | None = None) -> None:
@@ -36,6 +38,7 @@ class Batch:
         self.steps, self.rows = (steps if size else 0), size
         self.ragged = lengths is not None and bool((lengths != steps).any())
         if self.ragged:
+            self.lengths = lengths
             self.order = np.argsort(-lengths, kind="stable")
             ends = np.bincount(lengths, minlength=steps + 1)
             self.steps = int(lengths.max())

@@ -114,6 +114,16 @@ def is_array(name: str, value: Any) -> np.ndarray:
         raise TypeError(f"{name}: expected an array, got {type(value).__name__}") from None
 
 
+def mask(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """An array of bool, of this shape, from one or from lists."""
+    given = np.asarray(value) if isinstance(value, (bool, list, tuple)) else is_array(name, value)
+    if given.dtype != bool:
+        raise TypeError(f"{name}: expected an array of bool, got {given.dtype}")
+    if given.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {given.shape}")
+    return given
+
+
 def as_numpy(name: str, value: Any) -> np.ndarray:
     """What NumPy makes an array of, as an array of NumPy's own type: a masked element has no value.
 

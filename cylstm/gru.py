@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from cylstm.family import Trainable
 from cylstm.options import STANDARD, GRUOptions, checked_gru
-from cylstm.trainable import Trainable
 
 
 class GRU(Trainable[np.ndarray]):

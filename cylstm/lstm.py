@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cylstm.family import Trainable
 from cylstm.options import STANDARD, Options, checked_options
-from cylstm.trainable import Trainable
 
 if TYPE_CHECKING:
     from cylstm.quantized import QuantizedLSTM

@@ -6,13 +6,13 @@ import os
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from cylstm.family import Trainable
 from cylstm.gru import GRU
 from cylstm.io import safetensors
 from cylstm.io.files import HDF5, PICKLES, ZIP, naming, open_plain
 from cylstm.io.sight import HEAD, describe_start, is_onnx
 from cylstm.lstm import LSTM
 from cylstm.rnn import RNN
-from cylstm.trainable import Trainable
 
 if TYPE_CHECKING:
     from cylstm.layers import Layer

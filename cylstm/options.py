@@ -214,9 +214,8 @@ class RNNOptions(Shared):
 
 def _is_activation(given: Any) -> bool:
     """Whether it is one activation, with its slope and offset or without."""
-    if isinstance(given, str):
-        return True
-    return len(given) == 3 and given[0] == "hard_sigmoid" and not isinstance(given[1], str)
+    several = (str, tuple, list)
+    return isinstance(given, str) or (len(given) == 3 and not isinstance(given[1], several))
 
 
 def _of_direction(activations: Any, direction: int) -> list[tuple[str, float, float]]:

@@ -15,7 +15,7 @@ from cylstm.core.network import Network
 from cylstm.options import Shared
 from cylstm.parameters import Parameters
 from cylstm.stream import Stream
-from cylstm.tape import Parts, Start, Tape, TapeOfLayer
+from cylstm.tape import Start, Tape, TapeOfLayer
 
 State = TypeVar("State")  # (h, c) of an LSTM, h of others
 Pair = tuple[np.ndarray, np.ndarray | None]  # within: without a c, None
@@ -49,6 +49,7 @@ class Recurrent(Generic[State]):
         state: State | None = None,
         lengths: Any = None,
         *,
+        resets: Any = None,
         out: np.ndarray | None = None,
     ) -> tuple[np.ndarray, State]:
         """Run over whole sequences, keeping nothing.
@@ -64,6 +65,10 @@ class Recurrent(Generic[State]):
         lengths : array of int, (N,), optional
             Each sequence's own length, from 0 to T. y is zero past it, the reverse direction starts
             at it, and the state returned is that of its last step.
+        resets : array of bool, (T, N), (N, T) with `batch_first`, or (T,), optional
+            Where a new sequence begins within a row: the state starts there from zero, in each
+            layer, and the reverse direction's in the step before. y is, to the bit, that of
+            separate calls. What is past a sequence's length is not read.
         out : array, optional
             Where to write y.
 
@@ -91,12 +96,13 @@ class Recurrent(Generic[State]):
         >>> bool((y[2:, 1] == 0).all())
         True
         """
-        if state is lengths is out is None:
+        if state is lengths is resets is out is None:
             fast = self._network.call(x)
             if fast is not None:
                 return fast
         x, batch, axes = self._checked_input(x, lengths)
         h, c = self._initial_state(state, batch, axes)
+        starts = self._starts(resets, batch, axes)
         steps, size = batch.shape
         y = axes.empty(steps, size, self._width, self.dtype)
         if out is not None:
@@ -106,17 +112,18 @@ class Recurrent(Generic[State]):
                 y = direct
         if batch.ragged:
             y[...] = 0
-        self._run(batch, x, y, h, c)
+        self._run(batch, x, y, h, c, starts)
         if out is not None and y is not direct:
             direct[...] = y
         given = axes.outer(y) if out is None else out
         return given, self._given_state(batch, h, c, axes)
 
     def _run(
-        self, batch: Batch, x: np.ndarray, y: np.ndarray, h: np.ndarray, c: np.ndarray | None
-    ) -> None:
+        self, batch: Batch, x: np.ndarray, y: np.ndarray, h: np.ndarray, c: np.ndarray | None,
+        starts: np.ndarray | None,
+    ) -> None:  # fmt: skip
         """All layers; h, c (L D, N, ...) are sorted as `batch` is, and end as the last state."""
-        self._network.run(x, y, h, c, batch)
+        self._network.run(x, y, h, c, batch, starts)
 
     def stream(self, batch_size: int = 1) -> Stream:
         """Make a stream: the network with its state, to be advanced a step, or some, at a time.
@@ -140,6 +147,7 @@ class Recurrent(Generic[State]):
         state: State | None = None,
         lengths: Any = None,
         *,
+        resets: Any = None,
         rng: np.random.Generator | None = None,
         segment: int | None = None,
     ) -> tuple[np.ndarray, State, Tape]:
@@ -147,8 +155,8 @@ class Recurrent(Generic[State]):
 
         Parameters
         ----------
-        x, state, lengths
-            As for inference.
+        x, state, lengths, resets
+            As for inference. No gradient goes over a reset.
         rng : numpy.random.Generator, optional
             Source of dropout; the network's own by default.
         segment : int, optional
@@ -181,11 +189,14 @@ class Recurrent(Generic[State]):
         rng = self._own_rng() if rng is None else checks.generator("rng", rng)
         x, batch, axes = self._checked_input(x, lengths)
         h, c = self._initial_state(state, batch, axes)
+        starts = self._starts(resets, batch, axes)
+        if starts is not None:
+            starts = np.stack([batch.pack(one[..., None])[:, 0] for one in starts])
         if segment is not None:
             segment = checks.whole("segment", segment, 1)
         with self._store.reading():
             changes = self._store.version.changes
-            tape = Tape(self, changes, batch, axes, batch.parts(segment), [])
+            tape = Tape(self, changes, batch, axes, batch.parts(segment), [], starts)
             rows = self._forward_layers(tape, batch.pack(x, own=True), h, c, rng)
         given = axes.outer_rows(batch, rows, kept=True)
         return given, self._given_state(batch, h, c, axes), tape
@@ -208,27 +219,29 @@ class Recurrent(Generic[State]):
                 rows, mask, np.empty((len(rows), directions * width), self.dtype), []
             )
             own = slice(layer * directions, (layer + 1) * directions)
-            self._forward_layer(layer, kept, h[own], _part(c, own), tape.parts)
+            self._forward_layer(layer, kept, h[own], _part(c, own), tape)
             tape.layers.append(kept)
             rows = kept.y
         return rows
 
     def _forward_layer(
-        self, layer: int, kept: TapeOfLayer, h: np.ndarray, c: np.ndarray | None, parts: Parts
+        self, layer: int, kept: TapeOfLayer, h: np.ndarray, c: np.ndarray | None, tape: Tape
     ) -> None:
         """Write the layer's y, and its starts; h, c (D, N, ...) end as the last state."""
-        cells = self._layers[layer]
+        cells, parts = self._layers[layer], tape.parts
         if len(parts) == 1:
             tapes = [cell.new_tape(len(kept.x)) for cell in cells]
             kept.starts = [[_start(h, c, d, tape)] for d, tape in enumerate(tapes)]
-            self._run_taped(layer, kept.x, kept.y, h, c, parts[0][1], tapes)
+            self._run_taped(layer, kept.x, kept.y, h, c, parts[0][1], tapes, tape.starts)
             return
         for d, cell in enumerate(cells):
             kept.starts.append([])
             for rows, batch in parts[:: -1 if cell.reverse else 1]:
                 kept.starts[d].append(_start(h, c, d, None))
                 tapes = self._tapes_of_one(layer, d, batch)
-                self._run_taped(layer, kept.x[rows], kept.y[rows], h, c, batch, tapes)
+                self._run_taped(
+                    layer, kept.x[rows], kept.y[rows], h, c, batch, tapes, tape.starts_of(rows)
+                )
 
     def _tapes_of_one(self, layer: int, direction: int, batch: Batch) -> list[Any]:
         """As `_run_taped` wants them, to run one direction."""
@@ -239,10 +252,10 @@ class Recurrent(Generic[State]):
 
     def _run_taped(
         self, layer: int, x: np.ndarray, y: np.ndarray, h: Any, c: Any, batch: Batch,
-        tapes: list[Any],
+        tapes: list[Any], starts: np.ndarray | None,
     ) -> None:  # fmt: skip
         """Run those of a layer's directions that have a tape to write."""
-        self._network.forward(layer, x, y, h, c, batch, tapes)
+        self._network.forward(layer, x, y, h, c, batch, tapes, starts)
 
     def _own_rng(self) -> np.random.Generator:
         """One that is made when it is first asked for: numpy.random is slow to import."""
@@ -330,24 +343,27 @@ class Recurrent(Generic[State]):
         parts = tape.parts[:: 1 if cell.reverse else -1]
         for (rows, batch), start in zip(parts, kept.starts[direction][::-1], strict=True):
             gates = start.tape
+            starts = tape.starts_of(rows)
             if gates is None:
-                gates = self._taped_again(layer, direction, kept, rows, batch, start)
+                gates = self._taped_again(layer, direction, kept, rows, batch, start, starts)
             more = self._network.backward(
                 layer, direction, rows.start, kept.x, kept.y, gates, start.h, start.c, batch,
-                grad_y, grad_h, grad_c, grad_x,
+                grad_y, grad_h, grad_c, grad_x, None if starts is None else starts[direction],
             )  # fmt: skip
             grads = {name: grads[name] + more[name] for name in more} if grads else more
         return grads
 
     def _taped_again(
-        self, layer: int, direction: int, kept: TapeOfLayer, rows: slice, batch: Batch, start: Start
-    ) -> Any:
+        self, layer: int, direction: int, kept: TapeOfLayer, rows: slice, batch: Batch,
+        start: Start, starts: np.ndarray | None,
+    ) -> Any:  # fmt: skip
         """The tape of a part of which only the start was kept."""
         directions = self._options.directions
         tapes = self._tapes_of_one(layer, direction, batch)
         h = [start.h.copy()] * directions
         c = None if start.c is None else [start.c.copy()] * directions
-        self._run_taped(layer, kept.x[rows], np.empty_like(kept.y[rows]), h, c, batch, tapes)
+        y = np.empty_like(kept.y[rows])
+        self._run_taped(layer, kept.x[rows], y, h, c, batch, tapes, starts)
         return tapes[direction]
 
     def _check_tape(self, tape: Any) -> None:
@@ -372,6 +388,25 @@ class Recurrent(Generic[State]):
                 np.atleast_1d(lengths) if axes.unbatched else lengths, steps, size
             )
         return x, Batch(steps, size, lengths), axes
+
+    def _starts(self, resets: Any, batch: Batch, axes: Axes) -> np.ndarray | None:
+        """Of each direction whether a state starts from zero at a step, (D, T, N); None if none."""
+        if resets is None:
+            return None
+        steps, size = batch.shape
+        given = checks.mask("resets", resets, axes.shape(steps, size, 1)[:-1])
+        begins = axes.inner(given[..., None])[..., 0].copy()
+        if batch.ragged:
+            begins[np.arange(steps)[:, None] >= batch.lengths] = False
+        if not begins.any():
+            return None
+        starts = np.zeros((self._options.directions, steps, size), bool)
+        for direction, own in enumerate(starts):
+            if self._options.reads_from_end(direction):
+                own[:-1] = begins[1:]
+            else:
+                own[...] = begins
+        return starts
 
     def _check_out(self, out: Any, like: np.ndarray) -> None:
         if not isinstance(out, np.ndarray) or (

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from cylstm.family import Trainable
 from cylstm.options import RNNOptions, checked_rnn
-from cylstm.trainable import Trainable
 
 
 class RNN(Trainable[np.ndarray]):

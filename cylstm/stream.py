@@ -44,7 +44,9 @@ class Stream:
         has_c = lstm._network.has_c
         self._c = np.zeros((*shape, lstm.hidden_size), lstm.dtype) if has_c else None
 
-    def step(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    def step(
+        self, x: np.ndarray, out: np.ndarray | None = None, *, resets: Any = None
+    ) -> np.ndarray:
         """Advance by one step, or by several.
 
         Parameters
@@ -52,6 +54,8 @@ class Stream:
         x : array, (N, I), or (I,) if N is 1; several steps (T, N, I), (N, T, I) with `batch_first`
         out : array, optional
             Where to write y.
+        resets : array of bool, (N,), or () for an x of (I,); (T, N) or (N, T) of several steps
+            Which sequences start from zero, each at which step.
 
         Returns
         -------
@@ -61,14 +65,15 @@ class Stream:
         Raises
         ------
         ValueError, TypeError
-            If x or `out` is of the wrong rank, shape or dtype; the state is as before.
+            If x, `out` or `resets` is of the wrong rank, shape or dtype; the state is as before.
         RuntimeError
             If another thread uses the stream now, or did when this process was forked.
         """
         lstm = self._lstm
-        fast = lstm._network.step(x, out, self._h, self._c, self._workspace)
-        if fast is not None:
-            return fast
+        if resets is None:
+            fast = lstm._network.step(x, out, self._h, self._c, self._workspace)
+            if fast is not None:
+                return fast
         x, axes = checks.is_array("x", x), Axes(lstm.batch_first)
         single = x.ndim == 1 and self.batch_size == 1
         if single or x.ndim == 2:
@@ -79,12 +84,16 @@ class Stream:
             shape = axes.shape("T", self.batch_size, lstm.input_size)
             x = axes.inner(checks.array("x", x, lstm.dtype, shape))
             batch = Batch(len(x), self.batch_size)
+        if batch is self._step and resets is not None:
+            axes = Axes(False)
+            resets = checks.mask("resets", resets, () if single else shape[:1]).reshape(1, -1)
+        starts = lstm._starts(resets, batch, axes)
         y = axes.empty(len(x), self.batch_size, lstm._width, lstm.dtype)
         given = y[0, 0] if single else y[0] if batch is self._step else axes.outer(y)
         if out is not None:
             lstm._check_out(out, given)
         with self._alone():
-            lstm._run(batch, x, y, self._h, self._c)
+            lstm._run(batch, x, y, self._h, self._c, starts)
         if out is None:
             return given
         out[...] = given

@@ -45,3 +45,8 @@ class Tape:
     axes: Axes
     parts: Parts
     layers: list[TapeOfLayer]
+    starts: np.ndarray | None  # (D, S): whether a state started from zero at a row
+
+    def starts_of(self, rows: slice) -> np.ndarray | None:
+        """Of the rows of a part."""
+        return None if self.starts is None else np.ascontiguousarray(self.starts[:, rows])

@@ -66,7 +66,7 @@ def test_gradients_are_those_of_differences(rng, kind, options, lengths):
 @pytest.mark.parametrize("isa", kernels.ISAS)
 @pytest.mark.parametrize("hidden", [4, 37, 80])
 def test_on_each_isa(rng, monkeypatch, isa, dtype, kind, options, hidden):
-    monkeypatch.setattr("cylstm.trainable.Cell", partial(Cell, isa=isa))
+    monkeypatch.setattr("cylstm.family.Cell", partial(Cell, isa=isa))
     case = random_case(rng, 4, 3, [4, 0, 3], kind, **{"hidden_size": hidden} | options, dtype=dtype)
     assert_close(case.lstm(*case.inputs), case.expected())
     exact = case.astype("float64")
@@ -79,7 +79,7 @@ def test_wide_layers_beside_blas(rng, monkeypatch, dtype, kind, inputs):
     config = {"input_size": inputs, "hidden_size": 128, "num_layers": 2, "bidirectional": True}
     case = random_case(rng, 3, 4, [3, 1, 2, 3], kind, dtype=dtype, **config)
     found = case.lstm(*case.inputs), case.gradients()
-    monkeypatch.setattr("cylstm.trainable.Cell", partial(Cell, product="blas"))
+    monkeypatch.setattr("cylstm.family.Cell", partial(Cell, product="blas"))
     exact = case.astype("float64")
     assert_close(found[0], exact.lstm(*exact.inputs), 5e-6)
     assert_gradients_close(found[1], exact.gradients(), GRADIENTS_OF_DTYPE[dtype])

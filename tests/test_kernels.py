@@ -113,7 +113,7 @@ def test_a_number_does_not_depend_on_its_place(rng, isa, dtype, size):
 @pytest.fixture(params=_kernels.ISAS)
 def on_isa(monkeypatch, request):
     """LSTMs made in the test compute on this instruction set."""
-    monkeypatch.setattr("cylstm.trainable.Cell", partial(Cell, isa=request.param))
+    monkeypatch.setattr("cylstm.family.Cell", partial(Cell, isa=request.param))
 
 
 @pytest.mark.usefixtures("on_isa")
@@ -132,7 +132,7 @@ def test_wide_layers_on_each_isa(rng, monkeypatch, dtype, inputs):
     config = {"input_size": inputs, "hidden_size": 128, "num_layers": 2, "bidirectional": True}
     case = random_case(rng, 3, 4, [3, 1, 2, 3], dtype=dtype, **config)
     gradients = case.gradients()
-    monkeypatch.setattr("cylstm.trainable.Cell", partial(Cell, product="blas"))
+    monkeypatch.setattr("cylstm.family.Cell", partial(Cell, product="blas"))
     expected = case.astype("float64").gradients()
     assert_gradients_close(gradients, expected, GRADIENTS_OF_DTYPE[dtype])
 
@@ -141,7 +141,7 @@ def test_wide_layers_on_each_isa(rng, monkeypatch, dtype, inputs):
 def test_gradients_agree_between_isas(rng, monkeypatch, options):
     found = []
     for isa in _kernels.ISAS:
-        monkeypatch.setattr("cylstm.trainable.Cell", partial(Cell, isa=isa))
+        monkeypatch.setattr("cylstm.family.Cell", partial(Cell, isa=isa))
         same = np.random.default_rng(7)
         found.append(random_case(same, 4, 3, hidden_size=37, **options).gradients())
     for gradients in found[1:]:

@@ -25,6 +25,8 @@ cdef struct passing:
     const char *h_0                 # [N, R]
     const char *c_0                 # [N, H]; h_0 where there is no c
     const char *grad_y              # [S, R]
+    const char *starts              # [S]: whether a row's state started from zero; NULL for none
+    const char *zeros               # such a state
     Py_ssize_t y_row, grad_y_row
     step_tape tape                  # of the first row
     char *grad_h                    # [N, R], of h_n; in the end of h_0

@@ -118,6 +118,7 @@ cdef int add_block(passing *p, dict grads, Py_ssize_t rows, int threads, arena *
         const void **z
         const void **out
         char *apart
+        char *zeros
     p.z_row = row_width(p.sums.sums * p.hidden, size) * size
     p.z = take(memory, rows * p.z_row)
     z = pointers(p.z + p.sums.common_sum * p.hidden * size, p.z_row, rows, memory)
@@ -138,6 +139,10 @@ cdef int add_block(passing *p, dict grads, Py_ssize_t rows, int threads, arena *
     if "bias" in grads or p.grad_peephole != NULL:  # both are summed at once
         p.grad_sums = take(memory, p.sums.sums * p.hidden * size)
         memset(p.grad_sums, 0, p.sums.sums * p.hidden * size)
+    if p.starts != NULL:
+        zeros = take(memory, max(p.hidden, p.outputs) * size)
+        memset(zeros, 0, max(p.hidden, p.outputs) * size)
+        p.zeros = zeros
     if not p.sums.has_c:
         p.grad_c = take(memory, p.batch * p.hidden * size)
         memset(p.grad_c, 0, p.batch * p.hidden * size)
@@ -296,7 +301,7 @@ cdef void run_portion(const passing *p, portion *t, int member, int team) noexce
     """The block's steps; of the tiles of hidden units, and of outputs, a member's share."""
     cdef:
         const packed_matrix *w = &p.weight_hr if p.projected else &p.weight_hh
-        Py_ssize_t position, n, row, carried, tiles = w.tiles
+        Py_ssize_t position, n, row, carried, done, until, tiles = w.tiles
         Py_ssize_t width = columns_of(p.kernel, w) // tiles
         Py_ssize_t tile = member * tiles // team, end = (member + 1) * tiles // team
         Py_ssize_t begin = tile * width, units = min(end * width, p.hidden)
@@ -314,15 +319,50 @@ cdef void run_portion(const passing *p, portion *t, int member, int team) noexce
             p.kernel.multiply(&p.weight_hr, n, p.out + row * p.outputs * p.itemsize,
                               p.outputs * t.shares, t.dh_cell, t.dh_cell_width, tile, end,
                               position % 2, False)
-        if begin < units:
-            carried = share_of(carried_at(p, position), t.share, t.shares)
-            cell_rows(p, t, position, 0, carried, begin, units)
-            cell_rows(p, t, position, carried, n, begin, units)
+        carried = share_of(carried_at(p, position), t.share, t.shares)
+        done = 0
+        while begin < units and done < n:
+            until = alike_until(p, p.row + row, t.shares, done, carried, n)
+            cell_rows(p, t, position, done, until, begin, units)
+            done = until
         wait_for_team(&t.meeting, team)
         p.kernel.multiply(&p.weight_hh, n, z_of_h + row * p.z_row, z_row, t.dh, t.dh_width, out,
                           out_end, position % 2, False)
+        if p.starts != NULL:
+            end_gradients(p, t, p.row + row, n, begin, units, out, out_end)
         if p.projected:  # else a member's outputs are its own units
             wait_for_team(&t.meeting, team)
+
+
+cdef inline bint starts_from_zero(const passing *p, Py_ssize_t row) noexcept nogil:
+    return p.starts != NULL and p.starts[row]
+
+
+cdef Py_ssize_t alike_until(const passing *p, Py_ssize_t row, Py_ssize_t stride, Py_ssize_t first,
+                            Py_ssize_t carried, Py_ssize_t n) noexcept nogil:
+    """How far rows come to their step's state in the same way as the first: carried, as `carried`
+    are, or begun, or from zero. Row j is row + j * stride of all."""
+    cdef Py_ssize_t until = first + 1, most = carried if first < carried else n
+    if p.starts == NULL:
+        return most
+    while until < most and p.starts[row + until * stride] == p.starts[row + first * stride]:
+        until += 1
+    return until
+
+
+cdef void end_gradients(const passing *p, const portion *t, Py_ssize_t row, Py_ssize_t n,
+                        Py_ssize_t begin, Py_ssize_t end, Py_ssize_t out,
+                        Py_ssize_t out_end) noexcept nogil:
+    """None goes on to before a start from zero: a member's share, of units and tiles of outputs."""
+    cdef:
+        Py_ssize_t j, at, size = p.itemsize
+        Py_ssize_t tile = columns_of(p.kernel, &p.weight_hh) // p.weight_hh.tiles * size
+    for j in range(n):
+        if p.starts[row + j * t.shares]:
+            at = (t.share + j * t.shares) * p.hidden
+            memset(t.dh + j * t.dh_width * size + out * tile, 0, (out_end - out) * tile)
+            if begin < end:
+                memset(p.grad_c + (at + begin) * size, 0, (end - begin) * size)
 
 
 cdef void add_outputs(const passing *p, portion *t, Py_ssize_t row, Py_ssize_t n) noexcept nogil:
@@ -339,7 +379,7 @@ cdef void cell_rows(const passing *p, const portion *t, Py_ssize_t position, Py_
                     Py_ssize_t last, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     """The cell backward for a portion's rows [first, last) of a step and units [begin, end).
 
-    Either all of them were running at the step before, or all begin.
+    They are alike: all of them were running at the step before, or begin, or start from zero.
     """
     cdef:
         Py_ssize_t at = t.share + first * t.shares, row = row_at(p, position) + at
@@ -348,9 +388,9 @@ cdef void cell_rows(const passing *p, const portion *t, Py_ssize_t position, Py_
         const char *c_prev = p.c_0 + at * p.hidden * p.itemsize
         step_tape tape = tape_at(p, row)
         step_gradients grad
-    if first >= last:
-        return
-    if first < share_of(carried_at(p, position), t.share, t.shares):
+    if starts_from_zero(p, row):
+        c_prev, c_prev_row = p.zeros, 0
+    elif first < share_of(carried_at(p, position), t.share, t.shares):
         c_prev = <const char *> tape_at(p, row_at(p, position - 1) + at).c
         c_prev_row = tape.c_row * t.shares
     grad.h = (t.dh_cell if p.projected else t.dh) + first * width * p.itemsize
@@ -378,10 +418,13 @@ cdef void prepare_sums(const passing *p) noexcept nogil:
         p.weights[0].b[j] = p.x + (p.row + j) * p.inputs * p.itemsize
     for position in range(p.first, p.last):
         at, carried = row_at(p, position) - p.row, carried_at(p, position)
-        for j in range(carried):
-            p.weights[1].b[at + j] = p.y + (row_at(p, position - 1) + j) * p.y_row
-        for j in range(carried, size_at(p, position)):
-            p.weights[1].b[at + j] = p.h_0 + j * size
+        for j in range(size_at(p, position)):
+            if starts_from_zero(p, p.row + at + j):
+                p.weights[1].b[at + j] = p.zeros
+            elif j < carried:
+                p.weights[1].b[at + j] = p.y + (row_at(p, position - 1) + j) * p.y_row
+            else:
+                p.weights[1].b[at + j] = p.h_0 + j * size
     if p.projected:
         p.kernel.cell_output(p.equations, p.block.rows, &tape, p.cell_outputs)
 
@@ -413,24 +456,31 @@ cdef void add_sums(const passing *p, Py_ssize_t member, Py_ssize_t team,
 
 cdef void add_units(const passing *p, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     """The gradients of bias and peepholes, for units [begin, end)."""
-    cdef Py_ssize_t position, carried
+    cdef Py_ssize_t position, carried, done, until, n
     cdef step_tape tape = tape_at(p, p.row)
     if p.grad_peephole == NULL:
         p.functions.sum_gradients(p.equations, p.block.rows, &tape, NULL, 0, p.z,
                                   p.z_row // p.itemsize, p.grad_sums, NULL, begin, end)
         return
     for position in range(p.first, p.last):
-        carried = carried_at(p, position)
-        if carried > 0:
-            add_step_units(p, row_at(p, position), carried,
-                           <const char *> tape_at(p, row_at(p, position - 1)).c, begin, end)
-        add_step_units(p, row_at(p, position) + carried, size_at(p, position) - carried,
-                       p.c_0 + carried * p.hidden * p.itemsize, begin, end)
+        carried, n, done = carried_at(p, position), size_at(p, position), 0
+        while done < n:
+            until = alike_until(p, row_at(p, position), 1, done, carried, n)
+            add_step_units(p, position, done, until, begin, end)
+            done = until
 
 
-cdef void add_step_units(const passing *p, Py_ssize_t row, Py_ssize_t n, const char *c_prev,
+cdef void add_step_units(const passing *p, Py_ssize_t position, Py_ssize_t first, Py_ssize_t last,
                          Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
-    cdef step_tape tape = tape_at(p, row)
-    p.functions.sum_gradients(p.equations, n, &tape, c_prev, p.hidden,
+    """For rows [first, last) of a step, which are alike."""
+    cdef:
+        Py_ssize_t row = row_at(p, position) + first, c_prev_row = p.hidden, n = last - first
+        const char *c_prev = p.c_0 + first * p.hidden * p.itemsize
+        step_tape tape = tape_at(p, row)
+    if starts_from_zero(p, row):
+        c_prev, c_prev_row = p.zeros, 0
+    elif first < carried_at(p, position):
+        c_prev = <const char *> tape_at(p, row_at(p, position - 1) + first).c
+    p.functions.sum_gradients(p.equations, n, &tape, c_prev, c_prev_row,
                               p.z + (row - p.row) * p.z_row, p.z_row // p.itemsize, p.grad_sums,
                               p.grad_peephole, begin, end)

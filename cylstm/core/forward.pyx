@@ -16,7 +16,7 @@ Where there is a tape it keeps the gates, c and its output activation, of each s
 in this file.
 """
 
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from cylstm.core.kernels cimport packed_step, step_tape
 from cylstm.core.plan cimport ROWS_ALIKE, copy_rows, rows_between, tape_from, task, work
@@ -153,6 +153,33 @@ cdef void change_running(const task *t, Py_ssize_t running, Py_ssize_t n,
             copy_rows(count, t.hidden * size, c_padded, c_row, c, t.c_row)
 
 
+cdef inline const char *starts_at(const task *t, Py_ssize_t step) noexcept nogil:
+    return t.starts + (t.begins[step] if t.begins != NULL else step * t.starts_step)
+
+
+cdef bint any_starts(const task *t, Py_ssize_t step, Py_ssize_t n) noexcept nogil:
+    """Whether a running row's state starts from zero at this step."""
+    cdef Py_ssize_t j
+    cdef const char *starts
+    if t.starts == NULL:
+        return False
+    starts = starts_at(t, step)
+    for j in range(n):
+        if starts[t.order[j]]:
+            return True
+    return False
+
+
+cdef void start_from_zero(const task *t, Py_ssize_t step, Py_ssize_t n, char *v_now) noexcept nogil:
+    cdef Py_ssize_t j, size = t.itemsize
+    cdef const char *starts = starts_at(t, step)
+    for j in range(n):
+        if starts[t.order[j]]:
+            memset(v_now + (j * t.v_width + t.h_at) * size, 0, t.outputs * size)
+            if t.c != NULL:
+                memset(t.c_now + j * t.c_width * size, 0, t.hidden * size)
+
+
 cdef void run_tasks(work *w) noexcept nogil:
     """All tasks, by threads that take one each, or that all work on each in turn."""
     cdef Py_ssize_t j
@@ -212,6 +239,10 @@ cdef void run_task(task *t, int member, int team) noexcept nogil:
                     change_running(t, running, n, v_now)
                 wait_for_team(&t.meeting, team)
                 running = n
+            if any_starts(t, step, n):
+                if member == 0:
+                    start_from_zero(t, step, n, v_now)
+                wait_for_team(&t.meeting, team)
             y = t.y + (t.begins[step] * t.y_row if t.begins != NULL else step * t.y_step)
             if t.converts:
                 convert_h(t, n, v_now, mine)

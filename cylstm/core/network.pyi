@@ -12,15 +12,18 @@ State = tuple[ndarray, ndarray | None]
 class Network:
     has_c: bool
     def __init__(self, layers: list[list[Cell]], batch_first: bool, store: Parameters) -> None: ...
-    def run(self, x: ndarray, y: ndarray, h: ndarray, c: ndarray | None, batch: Batch) -> None: ...
+    def run(
+        self, x: ndarray, y: ndarray, h: ndarray, c: ndarray | None, batch: Batch,
+        starts: ndarray | None = None,
+    ) -> None: ...  # fmt: skip
     def forward(
         self, layer: int, x: ndarray, y: ndarray, h: Any, c: Any, batch: Batch,
-        tapes: list[ndarray | None],
+        tapes: list[ndarray | None], starts: ndarray | None = None,
     ) -> None: ...  # fmt: skip
     def backward(
         self, layer: int, direction: int, first: int, x: ndarray, y: ndarray, tape: ndarray,
         h_0: ndarray, c_0: ndarray | None, batch: Batch, grad_y: ndarray, grad_h: ndarray,
-        grad_c: ndarray | None, grad_x: ndarray,
+        grad_c: ndarray | None, grad_x: ndarray, starts: ndarray | None = None,
     ) -> dict[str, ndarray]: ...  # fmt: skip
     def zero_state(self, rows: int, rank: int = 3) -> State: ...
     def is_input(self, x: Any) -> bool: ...

@@ -51,7 +51,7 @@ cdef class Network:
         self.states = len(layers) * self.directions
         self.has_c = r.sums.has_c
 
-    def run(self, x, y, h, c, batch):
+    def run(self, x, y, h, c, batch, starts=None):
         """Any batch, in any layout whose rows are contiguous.
 
         Parameters
@@ -62,6 +62,8 @@ cdef class Network:
         h, c : array, (L D, N, R) and (L D, N, H), C-contiguous
             The state in the order of `batch`: the initial one going in, the last coming out.
         batch : Batch
+        starts : array of bool, (D, T, N), optional
+            Whether, in the order in which a direction reads, a state starts from zero at a step.
         """
         cdef layout lies = full_batch(batch.steps, batch.rows)
         check_batch(batch)
@@ -71,10 +73,16 @@ cdef class Network:
         sizes, order = (batch.sizes, batch.order) if batch.ragged else (None, None)
         lies.sizes = <const Py_ssize_t *> first_of(sizes)
         lies.order = <const Py_ssize_t *> first_of(order)
+        if starts is not None:
+            lies.starts_each = len(starts[0]) * lies.rows
+            if len(starts[0]) < lies.steps:
+                raise ValueError("starts: expected as many steps as x has")
+            check_array(starts, cnp.NPY_BOOL, self.directions * lies.starts_each)
+            lies.starts = first_of(starts)
         run_layers(self, None, &lies, first_of(x), x.strides[0], x.strides[1],
                    first_of(y), y.strides[0], y.strides[1], first_of(h), first_of(c))
 
-    def forward(self, Py_ssize_t layer, x, y, h, c, batch, tapes):
+    def forward(self, Py_ssize_t layer, x, y, h, c, batch, tapes, starts=None):
         """One layer with a tape, over packed rows: x (S, D' R), y (S, D R).
 
         Parameters
@@ -83,6 +91,8 @@ cdef class Network:
             Of the layer's directions; as in `run`.
         tapes : list of array
             Each direction's to write, from `Cell.new_tape`. A direction without is not run.
+        starts : array of bool, (D, S), optional
+            As of `run`, of these rows.
         """
         cdef layout lies = full_batch(batch.steps, batch.rows)
         cdef Py_ssize_t d, rows, width = self.outputs * self.itemsize
@@ -100,6 +110,9 @@ cdef class Network:
         sizes, offsets = (batch.sizes, batch.offsets) if batch.ragged else (None, None)
         lies.sizes = <const Py_ssize_t *> first_of(sizes)
         lies.begins = <const Py_ssize_t *> first_of(offsets)
+        if starts is not None:
+            check_array(starts, cnp.NPY_BOOL, self.directions * rows)
+            lies.starts, lies.starts_each = first_of(starts), rows
         if lies.steps < 1 or lies.rows < 1:
             return
         memset(&empty, 0, sizeof(arena))
@@ -113,6 +126,8 @@ cdef class Network:
                     continue
                 r = self.layers[layer][d]
                 w.tape = tape_of(r, tapes[d], rows)
+                if lies.starts != NULL:
+                    w.starts = lies.starts + d * lies.starts_each
                 add_tasks(&w, r, weights[d], &lies, first_of(x), lies.rows * x.strides[0],
                           x.strides[0], first_of(y) + d * width, lies.rows * y.strides[0],
                           y.strides[0], first_of(h[d]), first_of(None if c is None else c[d]))
@@ -122,7 +137,7 @@ cdef class Network:
             arena_return(&memory, &empty)
 
     def backward(self, Py_ssize_t layer, Py_ssize_t direction, Py_ssize_t first, x, y, tape, h_0,
-                 c_0, batch, grad_y, grad_h, grad_c, grad_x):
+                 c_0, batch, grad_y, grad_h, grad_c, grad_x, starts=None):
         """The backward pass of a layer and direction, over some steps' rows from `first` on.
 
         Parameters
@@ -137,6 +152,8 @@ cdef class Network:
             Of these rows.
         grad_h, grad_c : array, (L D, N, R) and (L D, N, H)
             Of all layers and directions: of h_n and c_n going in, of h_0 and c_0 coming out.
+        starts : array of bool, (S,), optional
+            As `forward` was given for these rows and this direction.
 
         Returns
         -------
@@ -173,6 +190,9 @@ cdef class Network:
         p.grad_h = first_of(grad_h) + k * lies.rows * self.outputs * size
         if self.has_c:
             p.grad_c = first_of(grad_c) + k * lies.rows * self.hidden * size
+        if starts is not None:
+            check_array(starts, cnp.NPY_BOOL, rows)
+            p.starts = first_of(starts)
         p.tape = tape_of(r, tape, rows)
         run_backward(&p, r, packed(self.version, r, True), &lies, grads)
         return grads
@@ -383,6 +403,8 @@ cdef int run_layers_in(arena *memory, Network net, const layout *b, const char *
         for d in range(net.directions):
             r = net.layers[layer][d]
             k = layer * net.directions + d
+            if b.starts != NULL:
+                w.starts = b.starts + d * b.starts_each
             add_tasks(&w, r, weights[k], b, x, x_step, x_row, to + d * width, to_step, to_row,
                       h + k * h_size, c + k * c_size if c != NULL else NULL)
         x, x_step, x_row = to, to_step, to_row

@@ -32,12 +32,13 @@ cdef struct task:
     const Py_ssize_t *offsets        # their sums
     const Py_ssize_t *order          # place in the caller's batch of each row
     const Py_ssize_t *begins         # row of x and y where a step begins; NULL: at equal distances
+    const char *starts               # [T, N]: whether a state starts from zero at a step; or NULL
     const char *x                    # [T, N, I]
     char *y                          # [T, N, R]
     step_tape tape                   # of the first of all rows; NULL gates for none
     char *h                          # [n, R], the state: initial, in the end last
     char *c                          # [n, H]; NULL where the state is h alone
-    Py_ssize_t x_step, x_row, y_step, y_row, h_row, c_row
+    Py_ssize_t x_step, x_row, y_step, y_row, h_row, c_row, starts_step
     char *x_block                    # workspace: gathered rows of x, converted, and
     char *z_block                    # their pre-activations, of a block of steps;
     char *v_now                      # the running rows' h_{t-1}, after x_t where fused,
@@ -64,6 +65,8 @@ cdef struct layout:
     const Py_ssize_t *order
     const Py_ssize_t *begins  # of each step, in packed rows; NULL where at equal distances
     bint down                 # whether the first step sweeps the weights from their end
+    const char *starts        # of each direction; NULL for none: [T, N] in the caller's order, or of
+    Py_ssize_t starts_each    # packed rows; so many bytes
 
 
 cdef inline layout full_batch(Py_ssize_t steps, Py_ssize_t rows) noexcept:
@@ -77,6 +80,7 @@ cdef inline layout full_batch(Py_ssize_t steps, Py_ssize_t rows) noexcept:
 cdef struct work:
     arena *memory
     step_tape tape            # for the next tasks; NULL gates for none
+    const char *starts        # for them; NULL for none
     Py_ssize_t shares, count
     double total              # multiply-adds of a layer
     int threads

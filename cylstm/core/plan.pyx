@@ -118,6 +118,7 @@ cdef int add_tasks(work *w, Cell r, Packed weights, const layout *b, const char 
         t.inputs, t.hidden, t.outputs = r.inputs, r.hidden, r.outputs
         t.steps, t.rows, t.most = b.steps, b.rows, share_of(b.rows, share, w.shares)
         t.begins, t.tape, t.down = b.begins, w.tape, b.down
+        t.starts, t.starts_step = w.starts, b.rows
         t.order = w.order + first
         first += t.most
         if b.sizes != NULL:

@@ -15,6 +15,7 @@ import numpy as np
 
 from cylstm import checks
 from cylstm.core.access import reading
+from cylstm.family import Trainable
 from cylstm.gru import GRU
 from cylstm.io.safetensors import write_model
 from cylstm.layers.base import Array, Layer, changing
@@ -30,7 +31,6 @@ from cylstm.quantized import QuantizedLSTM, quantized_from_file
 from cylstm.recurrent import Recurrent
 from cylstm.rnn import RNN
 from cylstm.stream import Stream
-from cylstm.trainable import Trainable
 
 
 class Sequential(Layer):
@@ -414,14 +414,14 @@ class _OutputOf(Layer):
 
 _SAVED = {
     "LSTM": LSTM,
-    "GRU": GRU,
-    "RNN": RNN,
     "QuantizedLSTM": QuantizedLSTM,
     "Linear": Linear,
     "QuantizedLinear": QuantizedLinear,
     "Last": Last,
     "Embedding": Embedding,
     "Dropout": Dropout,
+    "GRU": GRU,
+    "RNN": RNN,
 }
 
 
