@@ -173,6 +173,29 @@ class Trainable(Recurrent[State], Generic[State]):
                 given.update(self._of_pair(ending, ih, hh))
         self._store.assign(self._store.checked_all(given, "state_dict"))
 
+    def to_torch(self) -> dict[str, Any]:
+        """Return the parameters as the state dict of a ``torch.nn.LSTM``, ``GRU`` or ``RNN``.
+
+        Returns
+        -------
+        dict of str to tensor
+            To be given to ``load_state_dict`` of a module of the same arguments; arrays where
+            PyTorch is not installed. ``bias_hh`` is zero where there is one bias here.
+
+        Raises
+        ------
+        ValueError
+            If there are options that PyTorch's lacks.
+
+        Examples
+        --------
+        >>> list(cylstm.LSTM(3, 2).to_torch())
+        ['weight_ih_l0', 'weight_hh_l0', 'bias_ih_l0', 'bias_hh_l0']
+        """
+        from cylstm.formats.torch import state_for_torch
+
+        return state_for_torch(self)
+
     # Files, pickles, text
 
     def save(self, path: str | os.PathLike[str]) -> None:

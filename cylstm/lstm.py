@@ -158,29 +158,6 @@ class LSTM(Trainable[tuple[np.ndarray, np.ndarray]]):
 
     # Other frameworks
 
-    def to_torch(self) -> dict[str, Any]:
-        """Return the parameters as the state dict of a ``torch.nn.LSTM``.
-
-        Returns
-        -------
-        dict of str to tensor
-            To be given to ``load_state_dict`` of an ``nn.LSTM`` of the same arguments; arrays where
-            PyTorch is not installed. ``bias_hh`` is zero, since there is one bias here.
-
-        Raises
-        ------
-        ValueError
-            If there are options that PyTorch's LSTM lacks.
-
-        Examples
-        --------
-        >>> list(cylstm.LSTM(3, 2).to_torch())
-        ['weight_ih_l0', 'weight_hh_l0', 'bias_ih_l0', 'bias_hh_l0']
-        """
-        from cylstm.formats.torch import state_for_torch
-
-        return state_for_torch(self)
-
     def to_onnx(self, path: str | os.PathLike[str], *, state: bool = False) -> None:
         """Write an ONNX model, of one node for each layer; it needs the onnx package.
 

@@ -322,6 +322,56 @@ def test_torch_computes_the_same(rng, kind, options, dtype):
 
 
 @TORCH
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.parametrize("saved", ["module", "state", "script"])
+def test_files_of_torch(rng, tmp_path, kind, options, saved):
+    torch, module = of_torch(kind, options, "float32")
+    given = {}
+    if saved == "script":
+        torch.jit.script(module).save(tmp_path / "m.pt")
+    elif saved == "module":
+        torch.save(module, tmp_path / "m.pt")
+    else:
+        torch.save({"net": module.state_dict()}, tmp_path / "m.pt")
+        given["batch_first"] = module.batch_first
+        if kind == "RNN":
+            with pytest.raises(ValueError, match="nonlinearity: a state dict does not say"):
+                cylstm.from_torch(tmp_path / "m.pt", **given)
+            given["nonlinearity"] = module.nonlinearity
+    own = cylstm.from_torch(tmp_path / "m.pt", **given)
+    assert type(own) is getattr(cylstm, kind)
+    x = rng.standard_normal((6, 4, 3)).astype(np.float32)
+    y, h_n = module(torch.from_numpy(x))
+    assert_close(own(x), (y.detach().numpy(), h_n.detach().numpy()))
+    assert_same_bits(cylstm.from_torch(module)(x), own(x))
+
+
+@kinds
+def test_modules_of_torch_beside_others(kind):
+    torch = pytest.importorskip("torch")
+    model = torch.nn.ModuleDict(
+        {"lstm": torch.nn.LSTM(3, 4), "other": getattr(torch.nn, kind)(2, 5)}
+    )
+    assert type(cylstm.from_torch(model)) is cylstm.LSTM
+    other = cylstm.from_torch(model, "other")
+    assert (type(other).__name__, other.hidden_size) == (kind, 5)
+    cell = cylstm.from_torch(getattr(torch.nn, f"{kind}Cell")(3, 4))
+    assert (type(cell).__name__, cell.hidden_size) == (kind, 4)
+
+
+@kinds
+def test_what_torch_lacks(kind):
+    network = getattr(cylstm, kind)(3, 4, clip=1.0)
+    with pytest.raises(ValueError, match=f"clip: expected an? {kind} as PyTorch has it"):
+        network.to_torch()
+    with pytest.raises(ValueError, match="forget_bias: expected 0"):
+        cylstm.from_torch(
+            getattr(cylstm, kind)(3, 4).to_torch(), forget_bias=1, batch_first=True,
+            nonlinearity="tanh",
+        )  # fmt: skip
+
+
+@TORCH
 def test_torch_takes_the_state_dict(rng, kind, options):
     torch, module = of_torch(kind, options, "float32")
     own = random_lstm(rng, kind, input_size=3, hidden_size=5, **options)

@@ -487,7 +487,7 @@ def test_memory_is_bounded_by_the_file(tmp_path):
 
 
 def test_no_lstm_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="expected an LSTM, found none"):
+    with pytest.raises(ValueError, match="expected an LSTM, GRU or RNN, found none"):
         cylstm.from_torch({"weight": np.ones(2)})
     (tmp_path / "text").write_text("no model")
     with pytest.raises(ValueError, match="expected a zip archive or a pickle"):

@@ -207,13 +207,6 @@ def test_the_error_says_what_the_folder_is(name, said, tmp_path):
         cylstm.from_torch(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["GRU", "RNN"])
-def test_other_recurrent_layers_are_named(kind):
-    torch = pytest.importorskip("torch")
-    with pytest.raises(ValueError, match=f"{kind} 'a'.*LSTMs alone"):
-        cylstm.from_torch({"a": getattr(torch.nn, kind)(3, 4).state_dict()})
-
-
 def test_weights_whose_content_is_not_read_are_refused(tmp_path):
     state = arrays() | {"bias_ih_l0": Colour.RED}
     (tmp_path / "m").write_bytes(pickle.dumps(state))

@@ -1,4 +1,4 @@
-"""LSTMs that PyTorch made, without PyTorch.
+"""LSTMs, GRUs and RNNs that PyTorch made, without PyTorch.
 
 What a file holds: `cylstm.formats.torch_files`; what its names mean:
 `cylstm.formats.torch_names`. The names and shapes: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html
@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from cylstm.formats.parts import Cell, assemble
+from cylstm.family import Trainable
+from cylstm.formats.parts import Cell, assemble, gru_cell
 from cylstm.formats.torch_files import PLAIN, SAID, Contents, contents, contents_of_bytes
 from cylstm.formats.torch_names import Named, find, others
 from cylstm.formats.torch_tensors import packed_parts
 from cylstm.io.files import is_path, pick
-from cylstm.lstm import LSTM
 from cylstm.options import STANDARD
 
 __all__ = ["from_torch", "state_for_torch"]
@@ -36,8 +36,11 @@ def from_torch(
     *,
     batch_first: bool | None = None,
     forget_bias: float = 0.0,
-) -> LSTM:
+    nonlinearity: str | None = None,
+) -> Any:
     """Make an LSTM of a PyTorch one. PyTorch need not be installed, and nothing in a file is run.
+
+    Where there is no LSTM, or `prefix` names another, a GRU or an RNN is made in the same way.
 
     Parameters
     ----------
@@ -56,12 +59,15 @@ def from_torch(
     forget_bias : float, default 0
         Added to the forget gates' biases: 1 for weights of TensorFlow 1's cells, which add it
         whenever they run.
+    nonlinearity : {"tanh", "relu"}, optional
+        Of an RNN; by default what the module says of itself. A state dict does not say, and is
+        refused without.
 
     Returns
     -------
-    LSTM
+    LSTM, GRU or RNN
         Of the layers, directions, projection and bias that the names and shapes tell: float64 if
-        the weights are, else float32. PyTorch's two biases are summed. Weights that the module
+        the weights are, else float32. PyTorch's two biases are summed where the equations have one. Weights that the module
         computes (pruned, normalised, with dropout) are those that it uses in evaluation.
 
     Raises
@@ -94,10 +100,10 @@ def from_torch(
     with _open(source) as found:
         own = _choose(found, prefix)
         said = found.said(own.prefix)
-        lstm = _make(found, own, said, batch_first, forget_bias)
+        lstm = _make(found, own, said, batch_first, forget_bias, nonlinearity)
     if batch_first is None and "batch_first" not in said and not own.is_cell:
         warnings.warn(
-            "batch_first: a state dict does not say whether the LSTM takes (N, T, I): it was read "
+            f"batch_first: a state dict does not say whether the {own.kind} takes (N, T, I): it was read "
             "as batch_first=False, which takes (T, N, I); give batch_first=True or False",
             UserWarning,
             stacklevel=2,
@@ -105,14 +111,18 @@ def from_torch(
     return lstm
 
 
-def state_for_torch(lstm: LSTM) -> dict[str, Any]:
+def state_for_torch(lstm: Trainable[Any]) -> dict[str, Any]:
     """Return what `LSTM.to_torch` does."""
-    lacking = ("reverse", "peephole", "coupled", "clip")
-    changed = [name for name in lacking if lstm.config[name]]
-    if lstm._options.activations != STANDARD:
+    lacking, kind = ("reverse", "peephole", "coupled", "clip"), lstm._options.kind
+    changed = [name for name in lacking if lstm.config.get(name)]
+    standard = STANDARD if kind == "LSTM" else STANDARD[:2]
+    if lstm.config.get("activations", standard) != standard:
         changed.append("activations")
+    if lstm.config.get("nonlinearity", "tanh") not in ("tanh", "relu"):
+        changed.append("nonlinearity")
     if changed:
-        raise ValueError(f"{', '.join(changed)}: expected an LSTM as PyTorch has it, got {lstm}")
+        one = "a GRU" if kind == "GRU" else f"an {kind}"
+        raise ValueError(f"{', '.join(changed)}: expected {one} as PyTorch has it, got {lstm}")
     state = lstm.state_dict(torch=True)
     try:
         import torch
@@ -203,31 +213,29 @@ def _computed(modules: Mapping[str, Any], name: str, weight: str) -> Any:
 def _choose(found: Contents, prefix: str | None) -> Named:
     """Return the LSTM that `prefix` names, whose every tensor is understood."""
     recurrent = find(found.tensors)
-    lstms = [name for name, own in recurrent.items() if own.kind == "LSTM"]
+    lstms = [name for name, own in recurrent.items() if own.kind]
     if not lstms:
-        raise ValueError(_none_found(found, recurrent))
+        raise ValueError(_none_found(found))
     if prefix is not None:
         prefix = prefix.rstrip(".")
         ends = [name for name in lstms if name.endswith(f".{prefix}")]
         if prefix not in lstms and prefix and len(ends) == 1:
             prefix = ends[0]
+    if prefix is None:  # of an LSTM, if there is one
+        lstms = [name for name in lstms if recurrent[name].kind == "LSTM"] or lstms
     own = recurrent[pick("prefix", prefix, lstms)]
     if unknown := others(found.tensors, own):
         raise ValueError(
-            f"{own.prefix or 'state dict'}: expected the tensors of an LSTM alone, got also "
+            f"{own.prefix or 'state dict'}: expected the tensors of an {own.kind} alone, got also "
             f"{_listed(unknown)}; what they do to it is not known"
         )
     return own
 
 
-def _none_found(found: Contents, recurrent: Mapping[str, Named]) -> str:
+def _none_found(found: Contents) -> str:
     """Return a message that tells what there is."""
-    message = "expected an LSTM, found none"
-    kinds = [f"{own.kind} {name!r}" for name, own in recurrent.items() if own.kind]
-    if kinds:
-        listed = ", ".join(kinds[:_MOST_LISTED])
-        message += f"; there is {listed[:500]}, and cylstm reads LSTMs alone"
-    elif found.tensors:
+    message = "expected an LSTM, GRU or RNN, found none"
+    if found.tensors:
         message += f"; there is {_listed(list(found.tensors))}"
     else:
         message += ", nor any tensor"
@@ -245,7 +253,8 @@ def _make(
     said: Mapping[str, Any],
     batch_first: bool | None,
     forget_bias: float,
-) -> LSTM:
+    nonlinearity: str | None,
+) -> Any:
     """Make an LSTM of its tensors and of what its module says of itself, which must agree."""
     own = named.resolve(found.computed)
     if named.packed:
@@ -255,15 +264,18 @@ def _make(
         layers += 1
     bidirectional = "weight_ih_l0_reverse" in own
     cells = [
-        _cell(own, f"_l{layer}{direction}")
+        _cell(own, f"_l{layer}{direction}", named.kind)
         for layer in range(layers)
         for direction in ("", "_reverse")[: 1 + bidirectional]
     ]
     if own:
         raise ValueError(f"state dict: expected {layers} layers, got also {short(sorted(own))}")
+    options = {} if named.kind != "RNN" else {"nonlinearity": _nonlinearity(said, nonlinearity)}
     lstm = assemble(
         cells,
         forget_bias,
+        named.kind,
+        **options,
         batch_first=said.get("batch_first", False) if batch_first is None else batch_first,
         bidirectional=bidirectional,
         dropout=said.get("dropout", 0.0),
@@ -272,14 +284,33 @@ def _make(
     return lstm
 
 
-def _check_agrees(prefix: str, lstm: LSTM, said: Mapping[str, Any], forget_bias: float) -> None:
+def _nonlinearity(said: Mapping[str, Any], given: str | None) -> str:
+    """Of an RNN: what it says of itself, in one of two ways, or what was given."""
+    told = said.get("nonlinearity", str(said.get("mode", "")).removeprefix("RNN_").lower() or None)
+    if given not in (None, "tanh", "relu"):
+        raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {given!r}")
+    if told is None and given is None:
+        raise ValueError(
+            "nonlinearity: a state dict does not say whether the RNN's is tanh or relu; give "
+            "nonlinearity='tanh' or 'relu'"
+        )
+    if told is not None and (told not in ("tanh", "relu") or given not in (None, told)):
+        raise ValueError(f"nonlinearity: expected {given or 'tanh or relu'}, got {short(told)}")
+    return told or given or ""
+
+
+def _check_agrees(
+    prefix: str, lstm: Trainable[Any], said: Mapping[str, Any], forget_bias: float
+) -> None:
     """Check what a module says of itself against its weights."""
-    config = lstm.config | {"mode": "LSTM"}
+    kind = lstm._options.kind
+    mode = f"RNN_{str(lstm.config['nonlinearity']).upper()}" if kind == "RNN" else kind
+    config = {"proj_size": 0, **lstm.config, "mode": mode}
     for name, value in said.items():
         free = name == "batch_first" or (name == "bias" and forget_bias)
-        if not free and config[name] != value:
+        if not free and name in config and config[name] != value:
             raise ValueError(
-                f"{prefix or 'LSTM'}: expected {name}={config[name]!r} as the weights tell, got "
+                f"{prefix or kind}: expected {name}={config[name]!r} as the weights tell, got "
                 f"{name}={short(value)} from the module that holds them"
             )
 
@@ -308,7 +339,7 @@ def _by_layers(own: Mapping[str, np.ndarray], said: Mapping[str, Any]) -> dict[s
     return named
 
 
-def _cell(own: dict[str, np.ndarray], ending: str) -> Cell:
+def _cell(own: dict[str, np.ndarray], ending: str, kind: str) -> Cell:
     """Take the arrays of one direction of one layer out of `own`."""
     for name in ("weight_ih", "weight_hh"):
         if name + ending not in own:
@@ -317,6 +348,10 @@ def _cell(own: dict[str, np.ndarray], ending: str) -> Cell:
     given = [bias for bias in biases if bias is not None]
     if given and given[0].shape != given[-1].shape:
         raise ValueError(f"bias_hh{ending}: expected shape {given[0].shape}, got {given[1].shape}")
+    if kind == "GRU":
+        if len(given) == 1:
+            raise ValueError(f"bias_ih{ending}, bias_hh{ending}: expected both or none, got one")
+        return gru_cell(own.pop("weight_ih" + ending), own.pop("weight_hh" + ending), *biases)
     return Cell(
         own.pop("weight_ih" + ending),
         own.pop("weight_hh" + ending),

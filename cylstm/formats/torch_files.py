@@ -40,7 +40,7 @@ _HEAD = 4096  # bytes of an archived file that tell what it is
 _LOADED = "torch.storage _load_from_bytes"  # how a tensor stands in a pickle of Python's own
 SAID = {  # what a module says of itself that its weights do not, or that they must agree with
     *("mode", "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout"),
-    *("bidirectional", "proj_size"),
+    *("bidirectional", "proj_size", "nonlinearity"),
 }
 PLAIN = (bool, int, float, str)  # classes of a user's own may have modules of these names
 

@@ -1,6 +1,7 @@
 """What the code in a TorchScript file says of an LSTM: it is searched as text, and never run.
 
-A scripted module's class lists its constants; a traced one has the call of ``torch.lstm`` alone.
+A scripted module's class lists its constants; a traced one has the call of ``torch.lstm``, ``gru``,
+``rnn_tanh`` or ``rnn_relu`` alone.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ _CONSTANT = re.compile(rf"  ({'|'.join(_NAMES)}) : Final\[(?:bool|int|float)\] =
 # Its last arguments: has_biases, num_layers, dropout, train, bidirectional, batch_first. The call
 # for packed sequences has no batch_first.
 _CALL = re.compile(
-    r".* = torch\.lstm\(.*, (True|False), (\d{1,9}), ([0-9.e+-]{1,40}), \w+, (True|False), "
-    r"(True|False)\)"
+    r".* = torch\.(lstm|gru|rnn_tanh|rnn_relu)\(.*, (True|False), (\d{1,9}), ([0-9.e+-]{1,40}), "
+    r"\w+, (True|False), (True|False)\)"
 )
 _LONGEST_LINE = 10_000
 _CALLED = ("bias", "num_layers", "dropout", "bidirectional", "batch_first")
@@ -44,8 +45,11 @@ def options(kind: str, code: Callable[[str], str | None]) -> dict[str, Any]:
         if (constant := _CONSTANT.fullmatch(line)) is not None:
             told.setdefault(constant[1], set()).add(_value(constant[2]))
         elif (call := _CALL.fullmatch(line)) is not None:
-            for option, value in zip(_CALLED, call.groups(), strict=True):
+            function, *values = call.groups()
+            for option, value in zip(_CALLED, values, strict=True):
                 told.setdefault(option, set()).add(_value(value))
+            if function != "lstm":
+                told.setdefault("mode", set()).add(function.upper())
     return {option: values.pop() for option, values in told.items() if len(values) == 1}
 
 
