@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 import cylstm
 from cylstm.core import kernels
 from cylstm.core.cell import Cell
+from cylstm.layers import Embedding, Linear, Sequential
+from cylstm.train import SGD, Adam, Batch, cross_entropy_loss, evaluate, fit
 from reference import (
     KinkCrossed,
     assert_close,
@@ -276,6 +278,72 @@ def test_wrong_arguments(kind, given, message):
         getattr(cylstm, kind)(**{"input_size": 3, "hidden_size": 4} | given)
 
 
+# Models and training
+
+
+@kinds
+def test_in_a_model(rng, tmp_path, kind):
+    cls = getattr(cylstm, kind)
+    model = Sequential(Embedding(5, 3, seed=0), cls(3, 8, seed=0), Linear(8, 5, seed=0))
+    words = rng.integers(0, 5, (7, 2))
+    expected = model(words)
+    model.save(tmp_path / "m.safetensors")
+    assert_same_bits(cylstm.load(tmp_path / "m.safetensors")(words), expected)
+    stream = model.stream(2)
+    assert_same_bits(np.stack([stream.step(step) for step in words]), expected)
+    _, state = model.run(words[:3])
+    assert_same_bits(model.run(words[3:], state)[0], expected[3:])
+
+
+@kinds
+def test_it_learns(tmp_path, kind):
+    """To say the number before the last; on, from a checkpoint, to the same bits."""
+    rng = np.random.default_rng(0)
+    words = rng.integers(0, 4, (12, 64))
+    target = np.roll(words, 1, axis=0)
+    target[0] = -100  # not counted
+
+    def trained(epochs, checkpoint=None):
+        cls = getattr(cylstm, kind)
+        model = Sequential(Embedding(4, 8, seed=0), cls(8, 24, seed=1), Linear(24, 4, seed=2))
+        optimizer = Adam(model, lr=0.02)
+        history = fit(
+            model, (words, target), cross_entropy_loss, optimizer, epochs=epochs, seed=0,
+            checkpoint=checkpoint,
+        )  # fmt: skip
+        return model, history
+
+    model, history = trained(25)
+    assert history.loss[-1] < 0.05 < 1 < history.loss[0]
+    trained(10, tmp_path / "run")
+    again, _ = trained(25, tmp_path / "run")
+    assert_same_bits(again.state_dict(), model.state_dict())
+
+
+def test_training_with_resets(rng):
+    """Two sequences in a row train as two beside each other."""
+    x = rng.standard_normal((10, 6, 3)).astype(np.float32)
+    target = rng.integers(0, 4, (10, 6))
+    resets = np.zeros((10, 6), bool)
+    resets[4] = True
+    lengths = np.array([4] * 6 + [6] * 6)
+    apart = np.zeros((6, 12, 3), np.float32), np.full((6, 12), -1)
+    for whole, both in zip((x, target), apart, strict=True):
+        both[:4, :6], both[:, 6:] = whole[:4], whole[4:]
+    found = []
+    for batch in (Batch(x, target, resets=resets), Batch(*apart, lengths)):
+        model = Sequential(
+            cylstm.LSTM(3, 8, seed=0), cylstm.GRU(8, 8, seed=0), Linear(8, 4, seed=0)
+        )
+        fit(model, [batch], cross_entropy_loss, SGD(model, lr=0.1), epochs=3)
+        found.append(model.state_dict())
+        assert np.isfinite(evaluate(model, [batch], cross_entropy_loss))
+    for name, array in found[0].items():
+        np.testing.assert_allclose(array, found[1][name], atol=1e-6)
+    with pytest.raises(ValueError, match="resets: expected none"):
+        evaluate(Linear(3, 4), [Batch(x, target, resets=resets)], cross_entropy_loss)
+
+
 # PyTorch
 
 
@@ -383,3 +451,110 @@ def test_torch_takes_the_state_dict(rng, kind, options):
     again = getattr(cylstm, kind)(3, 5, **options)
     again.load_state_dict(own.state_dict(torch=True))
     assert_same_bits(again(x), own(x))
+
+
+# ONNX
+
+
+def onnx_model(rng, kind, inputs=3, hidden=5, direction="forward", **attributes):
+    """A model of one node, and what runs it."""
+    onnx = pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    gates, directions = {"GRU": 3, "RNN": 1}[kind], 2 if direction == "bidirectional" else 1
+    shapes = {
+        "W": (gates * hidden, inputs),
+        "R": (gates * hidden, hidden),
+        "B": (2 * gates * hidden,),
+    }
+    arrays = {
+        name: rng.standard_normal((directions, *shape)).astype(np.float32) / 2
+        for name, shape in shapes.items()
+    }
+    node = onnx.helper.make_node(
+        kind, ["X", "W", "R", "B"], ["Y", "Y_h"], name="rec", hidden_size=hidden,
+        direction=direction, **attributes,
+    )  # fmt: skip
+    real = onnx.TensorProto.FLOAT
+    given = [onnx.helper.make_tensor_value_info("X", real, ["T", "N", inputs])]
+    made = [
+        onnx.helper.make_tensor_value_info("Y", real, ["T", directions, "N", hidden]),
+        onnx.helper.make_tensor_value_info("Y_h", real, [directions, "N", hidden]),
+    ]
+    tensors = [onnx.numpy_helper.from_array(a, name) for name, a in arrays.items()]
+    graph = onnx.helper.make_graph([node], "g", given, made, tensors)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 14)])
+    model.ir_version = 8
+    session = runtime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return model, lambda x: session.run(None, {"X": x})
+
+
+ONNX = pytest.mark.parametrize(
+    ("kind", "attributes"),
+    [
+        ("GRU", {"linear_before_reset": 1}),
+        ("GRU", {"linear_before_reset": 1, "direction": "bidirectional", "clip": 0.7}),
+        ("GRU", {"linear_before_reset": 1, "direction": "reverse"}),
+        ("RNN", {}),
+        ("RNN", {"direction": "bidirectional", "activations": ["Relu", "Tanh"]}),
+        ("RNN", {"activations": ["Sigmoid"], "clip": 0.5}),
+    ],
+)
+
+
+@ONNX
+def test_nodes_of_onnx(rng, tmp_path, kind, attributes):
+    model, run = onnx_model(rng, kind, **attributes)
+    own = cylstm.from_onnx(model)
+    assert type(own).__name__ == kind
+    x = rng.standard_normal((6, 4, 3)).astype(np.float32)
+    y, y_h = run(x)
+    assert_close(own(x), (y.swapaxes(1, 2).reshape(6, 4, -1), y_h))
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    whole = cylstm.load(path)(x)
+    assert_close(whole, {"Y": y, "Y_h": y_h})
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["GRU", "RNN"])
+def test_layers_that_torch_exports(rng, tmp_path, kind):
+    pytest.importorskip("onnx")
+    torch = pytest.importorskip("torch")
+    module = getattr(torch.nn, kind)(3, 5, num_layers=2, bidirectional=True)
+    x = torch.from_numpy(rng.standard_normal((6, 4, 3)).astype(np.float32))
+    path = tmp_path / "m.onnx"
+    h = torch.from_numpy(rng.standard_normal((4, 4, 5)).astype(np.float32))
+    torch.onnx.export(module, (x, h), str(path), dynamo=False, opset_version=14)
+    own = cylstm.from_onnx(path)
+    assert (type(own).__name__, own.num_layers) == (kind, 2)
+    y, h_n = module(x, h)
+    assert_close(own(x.numpy(), h.numpy()), (y.detach().numpy(), h_n.detach().numpy()))
+
+
+def test_a_chain_of_onnx_streams(rng, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    model, run = onnx_model(rng, "GRU", linear_before_reset=1)
+    del model.graph.output[1]
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    x = rng.standard_normal((6, 4, 3)).astype(np.float32)
+    chain = cylstm.load(path)
+    assert_close(chain(x), run(x)[0])
+    stream = chain.stream(4)
+    assert_close(np.stack([stream.step(step) for step in x]), run(x)[0])
+    assert onnx.__version__
+
+
+def test_the_other_reset_of_onnx(rng, tmp_path):
+    """from_onnx refuses it; a whole model runs it by other means."""
+    pytest.importorskip("onnx")
+    model, run = onnx_model(rng, "GRU")
+    with pytest.raises(ValueError, match="linear_before_reset: expected 1"):
+        cylstm.from_onnx(model)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    x = rng.standard_normal((6, 4, 3)).astype(np.float32)
+    y, y_h = run(x)
+    assert_close(cylstm.load(path)(x), {"Y": y, "Y_h": y_h})

@@ -22,6 +22,7 @@ Attributes = dict[str, Any]
 _NAMES_OF_TYPES = {  # of AttributeProto.AttributeType; a name means the same in all operators here
     1: ("alpha", "beta", "clip", "ratio", "value_float"),
     2: ("allowzero", "axis", "end", "hidden_size", "input_forget", "is_test", "keepdims", "layout",
+        "linear_before_reset",
         "output_sequence", "saturate", "seed", "start", "to", "transA", "transB", "value_int"),
     3: ("direction", "round_mode"),
     4: ("value",),
@@ -30,7 +31,8 @@ _NAMES_OF_TYPES = {  # of AttributeProto.AttributeType; a name means the same in
     8: ("activations",),
 }  # fmt: skip
 _TYPES = {name: kind for kind, names in _NAMES_OF_TYPES.items() for name in names}
-_OF_LSTM = "activation_alpha activation_beta activations clip direction hidden_size input_forget"
+_OF_CELLS = "activation_alpha activation_beta activations clip direction hidden_size"
+_OF_LSTM = f"{_OF_CELLS} input_forget"
 _UNDERSTOOD = {  # attributes that the readers act on, or that change nothing they read
     "Cast": "round_mode saturate to",  # the first two are of types of 8 bits
     "Concat": "axis",
@@ -42,11 +44,13 @@ _UNDERSTOOD = {  # attributes that the readers act on, or that change nothing th
     "Elu": "alpha",
     "Flatten": "axis",
     "Gather": "axis",
+    "GRU": f"{_OF_CELLS} layout linear_before_reset output_sequence",
     "Gemm": "alpha beta transA transB",
     "HardSigmoid": "alpha beta",
     "LSTM": f"{_OF_LSTM} layout output_sequence",
     "LeakyRelu": "alpha",
     "LogSoftmax": "axis",
+    "RNN": f"{_OF_CELLS} layout output_sequence",
     "Reshape": "allowzero",
     "ReduceProd": "axes keepdims",
     "Shape": "end start",

@@ -1,4 +1,4 @@
-"""LSTMs in ONNX files, read with the onnx package, without a runtime.
+"""LSTMs, GRUs and RNNs in ONNX files, read with the onnx package, without a runtime.
 
 The operators: https://onnx.ai/onnx/operators/onnx__LSTM.html, and ``DynamicQuantizeLSTM`` of
 https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
@@ -12,16 +12,18 @@ from reprlib import repr as short
 from typing import Any
 
 from cylstm.formats.onnx_file import Graph, library, opened
-from cylstm.formats.onnx_lstm import Stack, stacks
+from cylstm.formats.onnx_lstm import AFTER, Stack, stacks
 from cylstm.formats.onnx_shapes import kind
 from cylstm.io.files import is_path, naming, pick
-from cylstm.lstm import LSTM
 
 __all__ = ["from_onnx"]
 
 
-def from_onnx(source: Any, node: str | None = None, *, forget_bias: float = 0.0) -> LSTM:
+def from_onnx(source: Any, node: str | None = None, *, forget_bias: float = 0.0) -> Any:
     """Make an LSTM of the LSTM nodes in an ONNX model, which the onnx package reads.
+
+    Where there is no LSTM, or `node` names another, a GRU or an RNN is made in the same way: a GRU
+    of ``linear_before_reset=1``, as PyTorch and Keras 2 write it.
 
     Nodes of which each feeds the next, as PyTorch exports layers, become one LSTM. Weights may be
     initialisers, external data in the model's folder, or computed from these by operators such as
@@ -38,7 +40,7 @@ def from_onnx(source: Any, node: str | None = None, *, forget_bias: float = 0.0)
 
     Returns
     -------
-    LSTM
+    LSTM, GRU or RNN
         With `batch_first` for ``layout=1``. ``initial_h``, ``initial_c`` and ``sequence_lens`` are
         arguments of its call; a warning tells of initial states that the file holds.
 
@@ -74,7 +76,9 @@ def from_onnx(source: Any, node: str | None = None, *, forget_bias: float = 0.0)
         graph = opened(source)
         found = {stack.name: stack for stack in stacks(graph)}
         if not found:
-            raise ValueError(f"expected an LSTM, found {_others(graph)}")
+            raise ValueError(f"expected an LSTM, GRU or RNN, found {_others(graph)}")
+        if node is None and any(stack.links[0].kind == "LSTM" for stack in found.values()):
+            found = {name: one for name, one in found.items() if one.links[0].kind == "LSTM"}
         if node is None and len(found) > 1:
             found = _different(found)
         for stack in list(found.values()):
@@ -84,7 +88,8 @@ def from_onnx(source: Any, node: str | None = None, *, forget_bias: float = 0.0)
         lstm, states = stack.lstm(forget_bias), stack.states()
     if any(state is not None and state.any() for state in states):
         warnings.warn(
-            f"{stack.name}: the model holds its initial state, an LSTM does not: give it to calls",
+            f"{stack.name}: the model holds its initial state, which {lstm._options.kind} does "
+            "not: give it to calls",
             stacklevel=2,
         )
     return lstm
@@ -94,7 +99,9 @@ def _others(graph: Graph) -> str:
     """Say which recurrent nodes there are, where none is an LSTM that can be read."""
     nodes = (node for inner in graph.graphs() for node in inner.nodes)
     kinds = {kind(node) for node in nodes if node.op_type in ("LSTM", "GRU", "RNN")}
-    return f"{short(sorted(kinds))}, and cylstm reads ONNX's LSTM" if kinds else "none"
+    if kinds == {"GRU"}:
+        return f"GRU, but linear_before_reset: {AFTER}"
+    return f"{short(sorted(kinds))}, and cylstm reads ONNX's" if kinds else "none"
 
 
 def _different(found: dict[str, Stack]) -> dict[str, Stack]:

@@ -17,7 +17,6 @@ from cylstm.formats.onnx_lstm import Stack, acts, outputs_of, stacks
 from cylstm.formats.onnx_shapes import kind
 from cylstm.io.files import naming, real
 from cylstm.layers import Layer, Linear
-from cylstm.lstm import LSTM
 
 __all__ = ["chain", "load_onnx"]
 
@@ -55,11 +54,11 @@ def chain(graph: Graph) -> Chain:
 
 
 class Recurrent(Scoring):
-    """LSTM nodes of which each feeds the next, as one; its output is one of theirs.
+    """LSTM, GRU or RNN nodes of which each feeds the next, as one; its output is one of theirs.
 
     Parameters
     ----------
-    lstm : LSTM
+    lstm : LSTM, GRU or RNN
     output : {"Y", "Y_h", "Y_c"}
         Which: Y (T, D, N, H) of the last node, Y_h or Y_c (D, N, H); with `batch_first` Y is
         (N, T, D, H) and the others are (N, D, H).
@@ -71,7 +70,7 @@ class Recurrent(Scoring):
     """
 
     def __init__(
-        self, lstm: LSTM, output: str, whole: bool, lengths: Any = None, state: Any = None
+        self, lstm: Any, output: str, whole: bool, lengths: Any = None, state: Any = None
     ) -> None:
         self.lstm, self.output, self.whole = lstm, output, whole
         self.lengths, self.state = lengths, state
@@ -83,10 +82,10 @@ class Recurrent(Scoring):
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return the output."""
-        y, h_n, c_n = outputs_of(self.lstm, x, self.lengths, *(self.state or ()))
+        found = outputs_of(self.lstm, x, self.lengths, *(self.state or ()))
         if self.output == "Y":
-            return y
-        last = h_n if self.output == "Y_h" else c_n
+            return found[0]
+        last = found[_OUTPUTS.index(self.output)]
         own = slice(None) if self.whole else slice(-2 if self.lstm.bidirectional else -1, None)
         return last[:, own] if self.lstm.batch_first else last[own]
 
@@ -121,9 +120,9 @@ class _Steps(Advancing):
 
     def __init__(self, layer: Recurrent, batch_size: int) -> None:
         self._layer = layer
-        super().__init__(
-            layer.lstm, batch_size, layer.state and tuple(map(self._turned, layer.state))
-        )
+        parts = layer.state and tuple(map(self._turned, layer.state))
+        has_c = layer.lstm._network.has_c
+        super().__init__(layer.lstm, batch_size, parts[0] if parts and not has_c else parts)
 
     def _turned(self, state: np.ndarray) -> np.ndarray:
         """Put the batch first, or back, where the node has it there."""
@@ -133,7 +132,9 @@ class _Steps(Advancing):
         y = self.stream.step(x)
         if self._layer.output == "Y":
             return np.expand_dims(y, 2 if self._layer.lstm.batch_first else 1), mask
-        state = self.stream.state[_OUTPUTS.index(self._layer.output) - 1]
+        state = self.stream.state
+        if isinstance(state, tuple):
+            state = state[_OUTPUTS.index(self._layer.output) - 1]
         return self._turned(state if self._layer.whole else state[-1:]), mask
 
 
@@ -175,7 +176,9 @@ def _layer(graph: Graph, node: Any, name: str, found: Mapping[int, Stack]) -> tu
         output = _OUTPUTS[list(node.output).index(name)]
         return _recurrent(graph, stack, output, False), stack.links[0].given(0)
     if kind(node) not in _SCORED:
-        raise ValueError(f"expected one of LSTM, {', '.join(_SCORED)}, got {short(kind(node))}")
+        raise ValueError(
+            f"expected one of LSTM, GRU, RNN, {', '.join(_SCORED)}, got {short(kind(node))}"
+        )
     if acts(graph, node):
         raise ValueError("expected a Dropout that passes all on, got one in training")
     constants = [graph.constant(given) if given else None for given in node.input]
@@ -192,24 +195,23 @@ def _recurrent(graph: Graph, stack: Stack, output: str, whole: bool) -> Recurren
     return Recurrent(lstm, output, whole, lengths, _state(graph, stack, lstm))
 
 
-def _state(graph: Graph, stack: Stack, lstm: LSTM) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the stored (h_0, c_0) of all nodes, or None where all are zero."""
+def _state(graph: Graph, stack: Stack, lstm: Any) -> tuple[np.ndarray, ...] | None:
+    """Return the stored (h_0, c_0) of all nodes, or (h_0,), or None where all are zero."""
     given = [
         [None if _is_zero(graph, link.given(k), 0) else link.constant(k, "the initial state")
          for link in stack.links]
-        for k in (5, 6)
+        for k in ((5, 6) if lstm._network.has_c else (5,))
     ]  # fmt: skip
     known = next((array for part in given for array in part if array is not None), None)
     if known is None:
         return None
     zero = np.zeros(known.shape, known.dtype)
-    h_0, c_0 = (
+    return tuple(
         np.concatenate(
             [zero if array is None else array for array in part], 1 if lstm.batch_first else 0
         ).astype(lstm.dtype)
         for part in given
     )
-    return h_0, c_0
 
 
 def _is_zero(graph: Graph, name: str, depth: int) -> bool:

@@ -1,4 +1,4 @@
-"""The LSTM nodes of an ONNX graph, and those of them of which each feeds the next."""
+"""The LSTM, GRU and RNN nodes of an ONNX graph, and those of which each feeds the next."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ import numpy as np
 from cylstm.formats.fold import attributes
 from cylstm.formats.onnx_file import Graph
 from cylstm.formats.onnx_shapes import kind
-from cylstm.formats.parts import Cell, assemble, gates
+from cylstm.formats.parts import GRU_ORDER, Cell, assemble, gates, gru_cell
 from cylstm.io.files import real
-from cylstm.lstm import LSTM
 
-__all__ = ["Link", "Stack", "acts", "is_lstm", "outputs_of", "stacks"]
+__all__ = ["AFTER", "Link", "Stack", "acts", "is_lstm", "outputs_of", "stacks"]
 
 _QUANTISED = "com.microsoft.DynamicQuantizeLSTM"
-_INPUTS = {"LSTM": 8, _QUANTISED: 12}
+_INPUTS = {"LSTM": 8, _QUANTISED: 12, "GRU": 6, "RNN": 6}
 _ORDER = "iofg"  # of the gates' rows, and of the peepholes without g
+_ORDER_OF_GRU = "zrn"
+_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+_DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
 _ACTIVATIONS = {"sigmoid": 0, "tanh": 0, "relu": 0, "hardsigmoid": 2}  # how many numbers each takes
 _PASSED = ("Identity", "Dropout")
 
 
 @dataclass
 class Link:
-    """An LSTM node."""
+    """An LSTM node, or a GRU or RNN."""
 
     graph: Graph
     node: Any
@@ -35,12 +37,22 @@ class Link:
 
     def __post_init__(self) -> None:
         self.attributes = attributes(self.node, self.graph.array)
-        most = _INPUTS[kind(self.node)]
-        for what, names, count in (("in", self.node.input, most), ("out", self.node.output, 3)):
+        most, outputs = _INPUTS[kind(self.node)], 3 if self.kind == "LSTM" else 2
+        for what, names, count in (
+            ("in", self.node.input, most),
+            ("out", self.node.output, outputs),
+        ):
             if len(names) > count:
                 raise ValueError(
                     f"expected at most {count} {what}puts of an LSTM, got {len(names)}"
+                    if self.kind == "LSTM"
+                    else f"expected at most {count} {what}puts of {self.kind}, got {len(names)}"
                 )
+
+    @property
+    def kind(self) -> str:
+        """LSTM, GRU or RNN."""
+        return "LSTM" if kind(self.node) == _QUANTISED else kind(self.node)
 
     @property
     def name(self) -> str:
@@ -76,20 +88,29 @@ class Link:
         for name in ("input_forget", "layout"):
             if given.get(name, 0) not in (0, 1):
                 raise ValueError(f"{name}: expected 0 or 1, got {given[name]}")
-        triples = _activations(given, 2 if direction == "bidirectional" else 1)
-        return {
+        found = _activations(given, self.kind, 2 if direction == "bidirectional" else 1)
+        options = {
             "batch_first": bool(given.get("layout", 0)),
             "bidirectional": direction == "bidirectional",
             "reverse": direction == "reverse",
-            "coupled": bool(given.get("input_forget", 0)),
             "clip": given.get("clip"),
-            "activations": triples[0] if triples[0] == triples[-1] else triples,
         }
+        if self.kind == "LSTM":
+            options["coupled"] = bool(given.get("input_forget", 0))
+        if self.kind == "GRU" and given.get("linear_before_reset", 0) != 1:
+            raise ValueError(f"linear_before_reset: {AFTER}")
+        if self.kind == "RNN":
+            found = tuple(one for (one,) in found)
+        options["nonlinearity" if self.kind == "RNN" else "activations"] = (
+            found[0] if found[0] == found[-1] else found
+        )
+        return options
 
     def cells(self) -> list[Cell]:
         """Return the weights of each direction."""
         w, r = self._weights(1, "W", 8), self._weights(2, "R", 10)
-        b, p = (self.constant(k, name) for k, name in ((3, "B"), (7, "P")))
+        b = self.constant(3, "B")
+        p = self.constant(7, "P") if self.kind == "LSTM" else None
         directions = 2 if self.options()["bidirectional"] else 1
         for name, array, rank in (("W", w, 3), ("R", r, 3), ("B", b, 2), ("P", p, 2)):
             if array is not None and (array.ndim != rank or len(array) != directions):
@@ -97,6 +118,11 @@ class Link:
         if r.shape[2] != self.attributes.get("hidden_size", r.shape[2]):
             raise ValueError(f"R: expected hidden_size units, got shape {r.shape}")
         self._check_states(directions, r.shape[2])
+        if self.kind != "LSTM":
+            return [
+                _other_cell(self.kind, w[d], r[d], None if b is None else b[d])
+                for d in range(directions)
+            ]
         return [
             Cell(
                 gates(real("W", w[d]), _ORDER),
@@ -128,7 +154,7 @@ class Link:
         array = self.constant(index, name)
         if array is None:
             raise ValueError(f"{name}: expected weights, got none")
-        if kind(self.node) == "LSTM":
+        if kind(self.node) != _QUANTISED:
             return array
         factor, zero = self.constant(scale, f"{name}_scale"), self.constant(scale + 1, "zero point")
         if factor is None or array.ndim != 3:
@@ -145,8 +171,8 @@ class Link:
         while name in graph.producers and graph.uses[name] == 1:
             if name in links:
                 link = links[name]
-                one = link.options() == self.options() and _joins(link, self, folded)
-                return name if one else None
+                one = link.kind == self.kind and link.options() == self.options()
+                return name if one and _joins(link, self, folded) else None
             node = graph.producers[name]
             if kind(node) not in (*_PASSED, "Transpose", "Reshape", "Squeeze"):
                 return None
@@ -158,19 +184,39 @@ class Link:
         return None
 
 
+AFTER = "expected 1, since r acts on W_h h here, got 0, where it acts on h: a product more a step"
+
+
 def is_lstm(node: Any) -> bool:
-    """Tell whether a node is an LSTM."""
+    """Tell whether a node is an LSTM, or a GRU or RNN that cylstm has."""
+    if kind(node) == "GRU":
+        return any(a.name == "linear_before_reset" and a.i == 1 for a in node.attribute)
     return kind(node) in _INPUTS
 
 
+def _other_cell(of: str, w: np.ndarray, r: np.ndarray, b: np.ndarray | None) -> Cell:
+    """Bring a direction of a GRU or an RNN into cylstm's order; b is its two biases."""
+    rows = _GATES[of] * r.shape[1]
+    biases = None if b is None else np.split(real("B", b), 2) if b.shape == (2 * rows,) else ()
+    if biases == ():
+        raise ValueError(f"B: expected two biases of {rows} numbers, got shape {b.shape}")
+    if of == "RNN":
+        return Cell(real("W", w), real("R", r), None if biases is None else np.sum(biases, axis=0))
+    arrays = [real("W", w), real("R", r), *(biases or ())]
+    own = [gates(array, _ORDER_OF_GRU, GRU_ORDER) for array in arrays]
+    return gru_cell(own[0], own[1], *(own[2:] or (None, None)))
+
+
 def outputs_of(
-    lstm: LSTM, x: np.ndarray, lengths: Any = None, h_0: Any = None, c_0: Any = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    lstm: Any, x: np.ndarray, lengths: Any = None, h_0: Any = None, c_0: Any = None
+) -> tuple[np.ndarray, ...]:
     """Return Y, Y_h and Y_c of one or more nodes that this LSTM stands for, with ONNX's axes.
+
+    Of a GRU or an RNN Y and Y_h.
 
     Parameters
     ----------
-    lstm : LSTM
+    lstm : LSTM, GRU or RNN
     x : ndarray, (T, N, I)
     lengths : ndarray, (N,), optional
     h_0, c_0 : ndarray, (D, N, H), optional
@@ -182,19 +228,23 @@ def outputs_of(
     h_n, c_n : ndarray, (D, N, H)
         With `batch_first`, ONNX's ``layout=1``, N comes first in all.
     """
-    state = None
-    if h_0 is not None or c_0 is not None:
+    state: Any = None
+    has_c = lstm._network.has_c
+    if not has_c and h_0 is not None:
+        state = np.asarray(h_0.swapaxes(0, 1) if lstm.batch_first else h_0, lstm.dtype)
+    elif h_0 is not None or c_0 is not None:
         zero = np.zeros_like(c_0 if h_0 is None else h_0)
         given = (zero if part is None else part for part in (h_0, c_0))
         state = tuple(
             np.asarray(part.swapaxes(0, 1) if lstm.batch_first else part, lstm.dtype)
             for part in given
         )
-    y, (h_n, c_n) = lstm(np.asarray(x, lstm.dtype), state, lengths)
+    y, after = lstm(np.asarray(x, lstm.dtype), state, lengths)
+    ends = after if has_c else (after,)
     y = y.reshape(*y.shape[:2], 2 if lstm.bidirectional else 1, lstm.hidden_size)
     if lstm.batch_first:
-        return y, h_n.swapaxes(0, 1), c_n.swapaxes(0, 1)
-    return y.swapaxes(1, 2), h_n, c_n
+        return y, *(part.swapaxes(0, 1) for part in ends)
+    return y.swapaxes(1, 2), *ends
 
 
 def acts(graph: Graph, node: Any) -> bool:
@@ -250,12 +300,13 @@ def _bias(b: np.ndarray) -> np.ndarray:
     return gates(np.sum(np.split(b, 2), axis=0), _ORDER)
 
 
-def _activations(given: dict[str, Any], directions: int) -> tuple[Any, ...]:
-    """Return the triple of each direction; the numbers are used up in the order of the names."""
-    names = given.get("activations") or ["Sigmoid", "Tanh", "Tanh"] * directions
+def _activations(given: dict[str, Any], of: str, directions: int) -> tuple[Any, ...]:
+    """Return those of each direction; the numbers are used up in the order of the names."""
+    each = len(_DEFAULTS[of])
+    names = given.get("activations") or _DEFAULTS[of] * directions
     slopes, offsets = (list(given.get(f"activation_{name}", [])) for name in ("alpha", "beta"))
-    if len(names) != 3 * directions:
-        raise ValueError(f"activations: expected {3 * directions}, got {short(names)}")
+    if len(names) != each * directions:
+        raise ValueError(f"activations: expected {each * directions}, got {short(names)}")
     found: list[Any] = []
     for name in names:
         plain = str(name).lower()
@@ -274,7 +325,7 @@ def _activations(given: dict[str, Any], directions: int) -> tuple[Any, ...]:
             f"activation_alpha, activation_beta: expected one for each HardSigmoid, got "
             f"{short(slopes + offsets)} more"
         )
-    return tuple(tuple(found[k : k + 3]) for k in range(0, len(found), 3))
+    return tuple(tuple(found[k : k + each]) for k in range(0, len(found), each))
 
 
 @dataclass
@@ -293,13 +344,14 @@ class Stack:
         """That of the first."""
         return self.links[0].name
 
-    def lstm(self, forget_bias: float = 0.0) -> LSTM:
-        """Make one LSTM of them."""
+    def lstm(self, forget_bias: float = 0.0) -> Any:
+        """Make one LSTM of them, or a GRU or RNN."""
         try:
             cells = [cell for link in self.links for cell in link.cells()]
             taken = sum(cell.nbytes for cell in cells)
             self.links[0].graph.budget.take(self.name, taken)  # many nodes may share weights
-            return assemble(cells, forget_bias, **self.links[0].options())
+            first = self.links[0]
+            return assemble(cells, forget_bias, first.kind, **first.options())
         except (TypeError, ValueError) as error:
             raise ValueError(f"node {self.name!r}: {error}") from error
 
@@ -308,7 +360,7 @@ class Stack:
         return [
             link.graph.constant(link.given(k)) if link.given(k) else None
             for link in self.links
-            for k in (5, 6)
+            for k in ((5, 6) if link.kind == "LSTM" else (5,))
         ]
 
 

@@ -184,7 +184,8 @@ class _Rewritten:
         if is_lstm(node):
             link = Link(self.graph, node)
             made.op_type, made.domain = "Recurrent", _DOMAIN
-            made.input.extend([link.given(k) for k in (0, 4, 5, 6)])
+            made.input.extend([link.given(k) for k in (0, 4, 5)])
+            made.input.append(link.given(6) if link.kind == "LSTM" else "")
             made.attribute.append(onnx.helper.make_attribute("index", len(self.lstms)))
             self.lstms.append(Stack([link]).lstm())
         else:

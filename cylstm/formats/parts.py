@@ -21,7 +21,7 @@ GRU_ORDER = "rzn"
 
 @dataclass
 class Cell:
-    """One direction of one layer, in cylstm's shapes and order of gates: of an LSTM 4, of a GRU 3."""
+    """One direction of one layer, in cylstm's shapes and order of gates: an LSTM's are four."""
 
     weight_ih: np.ndarray  # (4H, I)
     weight_hh: np.ndarray  # (4H, R)

@@ -42,7 +42,8 @@ class Layer(ABC):
     ----------
     takes : frozenset of str
         What `forward` and the call take beside `x`, by name: ``state`` (that sequences begin in),
-        ``lengths`` (N,) of ragged sequences, and, in `forward` alone, ``rng``, the
+        ``lengths`` (N,) of ragged sequences, ``resets`` (T, N) of bool, where new sequences begin
+        within rows, and, in `forward` alone, ``rng``, the
         ``numpy.random.Generator`` of what is random, and ``segment``, as of `cylstm.LSTM.forward`.
         By default nothing.
     keeps_time : bool

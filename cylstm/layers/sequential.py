@@ -147,7 +147,7 @@ class Sequential(Layer):
         return Sequential(*made)
 
     def run(
-        self, x: Array, state: list[Any] | None = None, lengths: Any = None
+        self, x: Array, state: list[Any] | None = None, lengths: Any = None, resets: Any = None
     ) -> tuple[Array, list[Any]]:
         """Return the output, and the state after the last step; the layers keep nothing.
 
@@ -161,13 +161,16 @@ class Sequential(Layer):
             What an earlier run over the same sequences returned, to go on from there.
         lengths : array of int, (N,), optional
             Each sequence's own length, for the layers up to one that does not keep time.
+        resets : array of bool, (T, N) or (N, T), optional
+            Where new sequences begin within rows, for the same layers; see `cylstm.LSTM`.
         """
         states = []
         with reading(self._stores):
             for layer, own in zip(self._layers, self._states(state), strict=True):
-                x, after = layer.run(x, **taken(layer, state=own, lengths=lengths))
+                given = taken(layer, state=own, lengths=lengths, **_resets(layer, resets))
+                x, after = layer.run(x, **given)
                 states.append(after)
-                lengths = lengths if layer.keeps_time else None
+                lengths, resets = (lengths, resets) if layer.keeps_time else (None, None)
         return x, states
 
     def forward(
@@ -177,12 +180,13 @@ class Sequential(Layer):
         lengths: Any = None,
         rng: np.random.Generator | None = None,
         segment: int | None = None,
+        resets: Any = None,
     ) -> tuple[Array, list[Any]]:
         """Return the output, and a tape: those of the layers.
 
         Parameters
         ----------
-        x, state, lengths
+        x, state, lengths, resets
             As for `run`; a state from `state_after` does as well.
         rng : numpy.random.Generator, optional
             Source of dropout; each layer's own by default.
@@ -192,10 +196,11 @@ class Sequential(Layer):
         tapes = []
         with reading(self._stores):
             for layer, own in zip(self._layers, self._states(state), strict=True):
-                given = taken(layer, state=own, lengths=lengths, rng=rng, segment=segment)
+                more = _resets(layer, resets)
+                given = taken(layer, state=own, lengths=lengths, rng=rng, segment=segment, **more)
                 x, tape = layer.forward(x, **given)
                 tapes.append(tape)
-                lengths = lengths if layer.keeps_time else None
+                lengths, resets = (lengths, resets) if layer.keeps_time else (None, None)
         return x, tapes
 
     def state_after(self, tape: list[Any]) -> list[Any]:
@@ -382,19 +387,21 @@ class _OutputOf(Layer):
         self.lstm = lstm
         self.batch_first = lstm.batch_first
         random = {"rng"} if lstm.dropout else set()
-        self.takes = frozenset({"state", "lengths", "segment"} | random)  # type: ignore[misc]
+        self.takes = frozenset({"state", "lengths", "segment", "resets"} | random)  # type: ignore[misc]
 
     @property
     def config(self) -> dict[str, Any]:
         return self.lstm.config
 
-    def run(self, x: Array, state: Any = None, lengths: Any = None) -> tuple[Array, Any]:
-        return self.lstm(x, state, lengths)
+    def run(
+        self, x: Array, state: Any = None, lengths: Any = None, resets: Any = None
+    ) -> tuple[Array, Any]:
+        return self.lstm(x, state, lengths, resets=resets)
 
     def forward(
-        self, x: Array, state: Any = None, lengths: Any = None, rng: Any = None, segment: Any = None
+        self, x: Array, state: Any = None, lengths: Any = None, **given: Any
     ) -> tuple[Array, Any]:
-        y, after, tape = self.lstm.forward(x, state, lengths, rng=rng, segment=segment)
+        y, after, tape = self.lstm.forward(x, state, lengths, **given)
         return y, (tape, after)
 
     def state_after(self, tape: Any) -> Any:
@@ -437,6 +444,15 @@ def as_layer(model: Layer | Recurrent[Any], name: str = "model") -> Layer:
 def taken(layer: Layer, **given: Any) -> dict[str, Any]:
     """Return what the layer takes of what is given."""
     return {name: value for name, value in given.items() if name in layer.takes}
+
+
+def _resets(layer: Layer, resets: Any) -> dict[str, Any]:
+    """As an argument, if there are any: a layer of a user's own need not take them."""
+    if resets is None or layer.steps_alone:
+        return {}
+    if "resets" not in layer.takes and layer.keeps_time:
+        raise ValueError(f"resets: expected none for a layer that takes none, {short(layer)}")
+    return {"resets": resets}
 
 
 def _load_layers(

@@ -50,12 +50,15 @@ class Batch(NamedTuple):
     follows : bool, default False
         Whether each sequence goes on where the one at its place in the batch before ended: then
         the model begins in the state in which it was left.
+    resets : ndarray of bool, (T, N) or (N, T), optional
+        Where a new sequence begins within a row, as `cylstm.LSTM` takes it.
     """
 
     x: AnyArray
     target: AnyArray
     lengths: AnyArray | None = None
     follows: bool = False
+    resets: AnyArray | None = None
 
 
 class Source(ABC):

@@ -54,7 +54,7 @@ def mean_loss(model: Layer, data: Any, loss: Loss, name: str = "data") -> float:
     for given in epoch_of(data, np.random.default_rng(0)):
         batch = as_batch(given, name)
         before = state if batch.follows else None
-        prediction, state = model.run(batch.x, **taken(model, state=before, lengths=batch.lengths))
+        prediction, state = model.run(batch.x, **_of_batch(model, batch, before))
         mask = _mask(model, batch)
         value, _ = _loss_of(loss, prediction, batch, mask)
         mean.add(value, _count(batch.target, mask))
@@ -200,10 +200,8 @@ class Run:
     ) -> tuple[float, dict[str, Gradient], Any]:
         """The loss, the parameters' gradients and the state after the batch."""
         needs_rng = "rng" in self.model.takes
-        given = taken(
+        given = _of_batch(self.model, batch, before) | taken(
             self.model,
-            state=before,
-            lengths=batch.lengths,
             rng=self._rng(1 + self.batch) if needs_rng else None,
             segment=self.segment,
         )
@@ -363,6 +361,14 @@ class Run:
                     f"checkpoint: {os.fspath(self.checkpoint)} is of a run with another {name}: "
                     f"expected {expected!r}, got {short(got)}; delete the file to begin anew"
                 )
+
+
+def _of_batch(model: Layer, batch: Batch, before: Any) -> dict[str, Any]:
+    """Return what a batch has beside x, as far as the model takes it."""
+    if batch.resets is not None and "resets" not in model.takes:
+        raise ValueError(f"resets: expected none for a model that takes none, {short(model)}")
+    given = taken(model, state=before, lengths=batch.lengths)
+    return given if batch.resets is None else given | {"resets": batch.resets}
 
 
 def _mask(model: Layer, batch: Batch) -> Array | None:
