@@ -582,7 +582,7 @@ def test_bad_arguments(arguments, error, message):
 
 
 def test_neither_an_lstm_nor_a_layer():
-    with pytest.raises(TypeError, match="model: expected a Layer or an LSTM, got 3"):
+    with pytest.raises(TypeError, match="model: expected a Layer or an LSTM, GRU or RNN, got 3"):
         evaluate(3, [], mse_loss)
     with pytest.raises(ValueError, match="data: expected at least one batch, got none"):
         evaluate(Linear(1, 1), [], mse_loss)

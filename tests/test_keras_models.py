@@ -42,6 +42,13 @@ CHAINS = {
     "cell": lambda: [inner.RNN(inner.LSTMCell(3), return_sequences=True), inner.Dense(2)],
     "cells": lambda: [inner.RNN([inner.LSTMCell(3), inner.LSTMCell(3)], return_sequences=True)],
     "cells of different units": lambda: [inner.RNN([inner.LSTMCell(3), inner.LSTMCell(2)])],
+    "gru": lambda: [inner.GRU(3, return_sequences=True), inner.Dense(2)],
+    "gru bare": lambda: [inner.GRU(3, use_bias=False, activation="relu", go_backwards=True)],
+    "gru both": lambda: [inner.Bidirectional(inner.GRU(3), merge_mode="sum"), inner.Dense(2)],
+    "gru masked": lambda: [inner.Masking(0.25), inner.GRU(3, return_sequences=True)],
+    "rnn": lambda: [inner.SimpleRNN(3, return_sequences=True), inner.Dense(2)],
+    "rnn masked": lambda: [inner.Masking(0.25), inner.SimpleRNN(3, activation="sigmoid")],
+    "rnn both": lambda: [inner.Bidirectional(inner.SimpleRNN(3, return_sequences=True))],
     "nested": lambda: [keras.Sequential([lstm(), keras.Sequential([lstm(2)])]), inner.Dense(2)],
     "functional within": lambda: [lstm(), functional((STEPS, 3)), inner.Dense(2)],
 }  # fmt: skip
@@ -54,7 +61,7 @@ def functional(shape):
 
 STREAM = {
     "layer norm", "unscaled", "cell", "cells", "cells of different units", "nested",
-    "functional within",
+    "functional within", "gru", "gru masked", "rnn", "rnn masked",
 }  # fmt: skip
 
 
@@ -225,11 +232,59 @@ def test_initial_states_are_refused(tmp_path):
             cylstm.load(save(model, tmp_path, file))
 
 
-@pytest.mark.parametrize("layer", ["GRU", "SimpleRNN"])
-def test_what_is_not_there_yet_is_named(layer, tmp_path):
-    model = keras.Sequential([inner.Input((STEPS, 4)), getattr(inner, layer)(3, name="own")])
-    with pytest.raises(ValueError, match=rf"'own': .*'{layer}', which cylstm has no layer for yet"):
+@pytest.mark.parametrize("cell", ["GRUCell", "SimpleRNNCell"])
+def test_what_is_not_there_yet_is_named(cell, tmp_path):
+    own = inner.RNN(getattr(inner, cell)(3), name="own")
+    model = keras.Sequential([inner.Input((STEPS, 4)), own])
+    with pytest.raises(ValueError, match=rf"'own': .*'{cell}', which cylstm has no layer for yet"):
         cylstm.load(save(model, tmp_path, "model.keras"))
+
+
+@pytest.mark.parametrize("file", FORMATS)
+@pytest.mark.parametrize("layer", ["GRU", "SimpleRNN"])
+def test_other_layers_alone(layer, file, tmp_path, rng):
+    both = inner.Bidirectional(getattr(inner, layer)(3, return_sequences=True))
+    for own in (getattr(inner, layer)(3, return_sequences=True), both):
+        model = keras.Sequential([inner.Input((STEPS, FEATURES)), own])
+        randomise(model, rng)
+        config = {"config": model.to_json()} if file.endswith("weights.h5") else {}
+        network = cylstm.from_keras(save(model, tmp_path, file), **config)
+        assert type(network).__name__ == layer.removeprefix("Simple")
+        x = rng.standard_normal((3, STEPS, FEATURES)).astype(np.float32)
+        np.testing.assert_allclose(network(x)[0], model.predict(x, verbose=0), atol=1e-5)
+        np.testing.assert_array_equal(cylstm.from_keras(model)(x)[0], network(x)[0])
+
+
+def test_a_gru_that_resets_before_is_refused(tmp_path):
+    own = inner.GRU(3, reset_after=False, name="own")
+    model = keras.Sequential([inner.Input((STEPS, 4)), own])
+    with pytest.raises(ValueError, match="reset_after: expected True"):
+        cylstm.from_keras(model)
+    with pytest.raises(ValueError, match=r"'own'.*reset_after: expected True"):
+        cylstm.load(save(model, tmp_path, "model.keras"))
+
+
+def test_a_gru_of_cudnn(rng):
+    """As Keras 2 loads one into a GRU: kernels transposed within each gate, two biases in a row."""
+    own = inner.GRU(3, return_sequences=True)
+    model = keras.Sequential([inner.Input((STEPS, FEATURES)), own])
+    randomise(model, rng)
+    kernel, recurrent, bias = own.get_weights()
+
+    class CuDNNGRU:
+        name = "own"
+
+        def get_config(self):
+            return {"units": 3, "return_sequences": True}
+
+        def get_weights(self):
+            gates = [gate.T.reshape(gate.shape) for gate in np.split(kernel, 3, axis=1)]
+            turned = [gate.T for gate in np.split(recurrent, 3, axis=1)]
+            return [np.hstack(gates), np.hstack(turned), bias.ravel()]
+
+    x = rng.standard_normal((3, STEPS, FEATURES)).astype(np.float32)
+    network = cylstm.from_keras(CuDNNGRU())
+    np.testing.assert_allclose(network(x)[0], model.predict(x, verbose=0), atol=1e-5)
 
 
 def test_an_unknown_option_is_refused(tmp_path):

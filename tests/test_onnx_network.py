@@ -139,27 +139,44 @@ def test_layers_in_a_branch_are_one_lstm():
     assert cylstm.from_onnx(model).num_layers == 2
 
 
-@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
-@pytest.mark.parametrize(("kind", "gates"), [("GRU", 3), ("RNN", 1)])
-def test_other_recurrent_nodes_run(runtime, rng, kind, gates, direction):
-    count = 1 + (direction == "bidirectional")
+def other_node(rng, kind, direction, **about):
+    """A GRU or RNN, and its tensors."""
+    count, gates = 1 + (direction == "bidirectional"), {"GRU": 3, "RNN": 1}[kind]
     shapes = {"W": (count, gates * 2, 3), "R": (count, gates * 2, 2), "B": (count, gates * 4),
               "h": (count, 4, 2)}  # fmt: skip
     tensors = {n: rng.standard_normal(shape).astype(np.float32) for n, shape in shapes.items()}
-    about = {"linear_before_reset": 1} if kind == "GRU" else {}
     node = helper.make_node(kind, ["x", "W", "R", "B", "", "h"], ["y", "h_n"], hidden_size=2,
                             direction=direction, **about)  # fmt: skip
+    return node, tensors
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize(("kind", "about"), [("GRU", {"linear_before_reset": 1}), ("RNN", {})])
+def test_other_recurrent_nodes_run(runtime, rng, kind, about, direction):
+    node, tensors = other_node(rng, kind, direction, **about)
+    outputs = {"y": 4, "h_n": 3}
+    x = rng.standard_normal((5, 4, 3)).astype(np.float32)
+    assert_same(model_of([node], tensors, {"x": 3}, outputs), runtime, {"x": x})
+    node.attribute.append(helper.make_attribute("clip", 0.5))
+    assert_same(model_of([node], tensors, {"x": 3}, outputs), runtime, {"x": x})
+    node.input[4] = "lens"
+    model = with_lengths(model_of([node], tensors, {"x": 3}, outputs))
+    assert_same(model, runtime, {"x": x, "lens": np.array([5, 2, 1, 4], np.int32)})
+
+
+def test_a_gru_that_resets_before_runs_by_other_means(runtime, rng):
+    node, tensors = other_node(rng, "GRU", "forward")
     outputs = {"y": 4, "h_n": 3}
     model = model_of([node], tensors, {"x": 3}, outputs)
     assert_same(model, runtime, {"x": rng.standard_normal((5, 4, 3)).astype(np.float32)})
-    with pytest.raises(ValueError, match=rf"found \['{kind}'\], and cylstm reads ONNX's LSTM"):
+    with pytest.raises(ValueError, match="linear_before_reset: expected 1"):
         cylstm.from_onnx(model)
     node.attribute.append(helper.make_attribute("clip", 1.0))
-    with pytest.raises(ValueError, match=f"{kind}: expected none with clip"):
+    with pytest.raises(ValueError, match="GRU: expected none with clip"):
         network(opened(model_of([node], tensors, {"x": 3}, outputs)))
     del node.attribute[-1]
     node.input[4] = "lens"
-    with pytest.raises(ValueError, match=f"{kind}: expected none with sequence_lens"):
+    with pytest.raises(ValueError, match="GRU: expected none with sequence_lens"):
         network(opened(with_lengths(model_of([node], tensors, {"x": 3}, outputs))))
 
 

@@ -20,10 +20,10 @@ from cylstm.formats.fold import reshape
 from cylstm.formats.onnx_inputs import as_declared
 
 if TYPE_CHECKING:
+    from cylstm.family import Trainable
     from cylstm.formats.chain import Mask
-    from cylstm.lstm import LSTM
 
-__all__ = ["Advancing", "Axes", "ChainStream", "after_function", "axes_of_output"]
+__all__ = ["Advancing", "Axes", "ChainStream", "after_function", "axes_of_output", "parts_of"]
 
 
 @dataclass(frozen=True)
@@ -132,13 +132,13 @@ class Advancing(ABC):
 
     Parameters
     ----------
-    lstm : LSTM
+    lstm : LSTM, GRU or RNN
     batch_size : int
-    state : (h_0, c_0), optional
+    state : (h_0, c_0) or (h_0,), optional
         With which sequences begin, (L, N, R) and (L, N, H); zero by default.
     """
 
-    def __init__(self, lstm: LSTM, batch_size: int, state: Any = None) -> None:
+    def __init__(self, lstm: Trainable[Any], batch_size: int, state: Any = None) -> None:
         self.stream = lstm.stream(batch_size)
         self._begin = state
         self.reset()
@@ -153,7 +153,7 @@ class Advancing(ABC):
         if self._begin is not None:
             chosen = slice(None) if rows is None else rows
             state = self.stream.state
-            for own, first in zip(state, self._begin, strict=True):
+            for own, first in zip(parts_of(state), self._begin, strict=True):
                 own[:, chosen] = first[:, chosen]
             self.stream.state = state
 
@@ -162,6 +162,11 @@ class Advancing(ABC):
         vars(other).update(vars(self))
         other.stream = copy.copy(self.stream)
         return other
+
+
+def parts_of(state: Any) -> tuple[np.ndarray, ...]:
+    """Return h and c of an LSTM's state, h of another's."""
+    return state if isinstance(state, tuple) else (state,)
 
 
 def _first_that_fit(layers: Sequence[Any]) -> list[Axes]:

@@ -1,4 +1,4 @@
-"""LSTMs and whole models that Keras made, of version 1, 2 or 3, without Keras.
+"""LSTMs, GRUs, RNNs and whole models that Keras made, of version 1, 2 or 3, without Keras.
 
 What is read: ``.keras`` archives, ``.weights.h5`` and a configuration, and the legacy ``.h5`` of a
 model or of its weights. All keep the arrays in HDF5, which h5py reads.
@@ -12,7 +12,7 @@ from typing import Any
 from cylstm.formats.chain import Chain
 from cylstm.formats.keras_config import MODELS, Arrays, Entry
 from cylstm.formats.keras_files import in_memory, opened_model
-from cylstm.formats.keras_lstm import is_lstm, lstm_of
+from cylstm.formats.keras_lstm import is_lstm, kind_of, lstm_of
 from cylstm.formats.keras_model import Graph, model_of
 from cylstm.io.files import is_path, pick
 from cylstm.lstm import LSTM
@@ -26,8 +26,11 @@ def from_keras(
     *,
     config: Any = None,
     forget_bias: float = 0.0,
-) -> LSTM:
+) -> Any:
     """Make an LSTM of a Keras one. Keras need not be installed; a file needs h5py.
+
+    Where there is no LSTM, or `layer` names another, a GRU (of ``reset_after=True``) or a SimpleRNN
+    is made in the same way.
 
     Parameters
     ----------
@@ -45,7 +48,7 @@ def from_keras(
 
     Returns
     -------
-    LSTM
+    LSTM, GRU or RNN
         With `batch_first`, as Keras. Its y holds all steps, in the order of the input, those of a
         layer that goes backwards too; of a Bidirectional it holds both halves side by side, first
         the one that reads forwards, whatever the ``merge_mode``. A mask is given as `lengths`.
@@ -85,9 +88,11 @@ def from_keras(
     return _pick(in_memory(source), layer, forget_bias)
 
 
-def _pick(model: Entry, layer: str | None, forget_bias: float) -> LSTM:
-    """Make the LSTM of that name."""
+def _pick(model: Entry, layer: str | None, forget_bias: float) -> Any:
+    """Make the LSTM, or another, of that name."""
     found = {name: entry for name, entry in _all(model, "") if is_lstm(entry)}
+    if layer is None:  # of an LSTM, if there is one
+        found = {name: one for name, one in found.items() if kind_of(one) == "LSTM"} or found
     return lstm_of(found[pick("layer", layer, found)], forget_bias)
 
 

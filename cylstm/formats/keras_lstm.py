@@ -1,4 +1,4 @@
-"""The LSTM of a layer of Keras 1, 2 or 3.
+"""The LSTM, GRU or RNN of a layer of Keras 1, 2 or 3.
 
 Of Keras 1's LSTM: ``keras/layers/recurrent.py`` of Keras 1.2.
 """
@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from cylstm.formats.keras_config import Arrays, Entry, check_keys, described, flag, text
-from cylstm.formats.parts import Cell, assemble, gates
-from cylstm.lstm import LSTM
+from cylstm.formats.parts import GRU_ORDER, Cell, assemble, gates, gru_cell
 
 __all__ = [
     "Half",
@@ -23,20 +22,23 @@ __all__ = [
     "halves_of",
     "hard_sigmoid",
     "is_lstm",
+    "kind_of",
     "lstm_of",
     "lstms_of",
 ]
 
-_LAYERS = ("LSTM", "CuDNNLSTM")
+_LAYERS = {  # and what they become
+    "LSTM": "LSTM", "CuDNNLSTM": "LSTM", "GRU": "GRU", "CuDNNGRU": "GRU", "SimpleRNN": "RNN",
+}  # fmt: skip
 _OF_CELLS = (
     *("units", "output_dim", "use_bias", "activation", "recurrent_activation"),
-    "inner_activation",
+    *("inner_activation", "reset_after"),
 )
 _OF_LAYERS = (
     *("return_sequences", "return_state", "go_backwards", "stateful", "time_major"),
     *("zero_output_for_mask", "cell"),
 )
-_NOT_YET = ("GRU", "GRUCell", "CuDNNGRU", "SimpleRNN", "SimpleRNNCell")
+_NOT_YET = ("GRUCell", "SimpleRNNCell")
 
 
 def got(kind: Any) -> str:
@@ -51,6 +53,7 @@ class Half:
     options: dict[str, Any]
     cells: list[dict[str, Any]]
     parts: list[str]  # where the cells' arrays lie
+    kind: str = "LSTM"
 
     @property
     def backwards(self) -> bool:
@@ -71,7 +74,12 @@ def is_lstm(entry: Entry) -> bool:
         return False
 
 
-def lstm_of(entry: Entry, forget_bias: float = 0.0) -> LSTM:
+def kind_of(entry: Entry) -> str:
+    """Return what such a layer becomes: an LSTM, a GRU or an RNN."""
+    return halves_of(entry)[0].kind
+
+
+def lstm_of(entry: Entry, forget_bias: float = 0.0) -> Any:
     """Make the LSTM of a layer, or of the two that a Bidirectional wraps."""
     lstms = lstms_of(entry, forget_bias)
     if len(lstms) > 1:
@@ -82,14 +90,17 @@ def lstm_of(entry: Entry, forget_bias: float = 0.0) -> LSTM:
     return lstms[0]
 
 
-def lstms_of(entry: Entry, forget_bias: float = 0.0) -> list[LSTM]:
+def lstms_of(entry: Entry, forget_bias: float = 0.0) -> list[Any]:
     """Make the LSTM of a layer; or several that feed each other, of cells that differ."""
     halves = halves_of(entry)
     sides = ["forward_layer/", "backward_layer/"] if len(halves) == 2 else [""]
     parts = [side + part for side, half in zip(sides, halves, strict=True) for part in half.parts]
     configs = [config for half in halves for config in half.cells]
-    cells = [_cell(*pair) for pair in zip(entry.weights(parts), configs, strict=True)]
-    triples = [_activations(config, entry.major) for config in configs]
+    kind = halves[0].kind
+    if {half.kind for half in halves} != {kind}:
+        raise ValueError(f"{entry.name}: expected halves of one kind")
+    cells = [_MADE[kind](*pair) for pair in zip(entry.weights(parts), configs, strict=True)]
+    triples = [_activations(config, entry.major, kind) for config in configs]
     options = {
         "batch_first": not flag(halves[0].options, "time_major"),
         "bidirectional": len(halves) == 2,
@@ -100,9 +111,9 @@ def lstms_of(entry: Entry, forget_bias: float = 0.0) -> list[LSTM]:
         if halves[0].backwards:  # the half that reads forwards comes first
             cells, triples = cells[::-1], triples[::-1]
         both = triples[0] if triples[0] == triples[1] else tuple(triples)
-        return [assemble(cells, forget_bias, activations=both, **options)]
+        return [assemble(cells, forget_bias, kind, **{_NAMED[kind]: both}, **options)]
     if len(kinds) == 1:
-        return [assemble(cells, forget_bias, activations=triples[0], **options)]
+        return [assemble(cells, forget_bias, kind, **{_NAMED[kind]: triples[0]}, **options)]
     if options["reverse"]:
         raise ValueError("go_backwards: expected False for cells that differ, got True")
     return [
@@ -119,7 +130,7 @@ def halves_of(entry: Entry) -> list[Half]:
     forward = _half(*described(entry.config.get("layer"), "layer"))
     if entry.config.get("backward_layer") is None:
         flipped = forward.options | {"go_backwards": not forward.backwards}
-        backward = Half(flipped, forward.cells, forward.parts)
+        backward = Half(flipped, forward.cells, forward.parts, forward.kind)
     else:
         backward = _half(*described(entry.config["backward_layer"], "backward_layer"))
     if forward.backwards == backward.backwards:
@@ -141,9 +152,14 @@ def _half(kind: str, config: dict[str, Any]) -> Half:
         alone = config["cell"].get("class_name") == "LSTMCell"
         return Half(config, cells, ["cell"] if alone else stacked)
     if kind not in _LAYERS:
-        raise ValueError(f"layer: expected an LSTM, got {got(kind)}")
+        raise ValueError(f"layer: expected an LSTM, GRU or SimpleRNN, got {got(kind)}")
     check_keys(config, _OF_CELLS + _OF_LAYERS)
-    return Half(config, [config], ["cell"])
+    if kind == "GRU" and not flag(config, "reset_after"):
+        raise ValueError(
+            "reset_after: expected True, since r acts on W_h h here, got False, where it acts on "
+            "h: a product more a step"
+        )
+    return Half(config, [config], ["cell"], _LAYERS[kind])
 
 
 def _cells_of(config: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -187,13 +203,54 @@ def _cell(arrays: Arrays, config: Mapping[str, Any]) -> Cell:
     return Cell(kernel.T, recurrent.T, *bias)  # the gates' order, i f c o, is ours
 
 
-def _activations(config: Mapping[str, Any], major: int) -> tuple[Any, Any, Any]:
-    """Return (gates, candidate, output)."""
+def _gru(arrays: Arrays, config: Mapping[str, Any]) -> Cell:
+    """Bring the arrays of a GRU into ours."""
+    kernel, recurrent, bias, units = _of_three(arrays, config, 3)
+    if bias is not None and bias.shape == (6 * units,):  # CuDNNGRU's, as CuDNNLSTM's
+        inputs = [gate.reshape(units, -1) for gate in np.split(kernel, 3, axis=1)]
+        own = [np.concatenate(inputs), np.concatenate(np.split(recurrent, 3, axis=1))]
+    elif bias is None or bias.shape == (2, 3 * units):
+        own = [kernel.T, recurrent.T]
+    else:
+        raise ValueError(f"expected a bias of shape {(2, 3 * units)}, got {bias.shape}")
+    biases = [] if bias is None else list(bias.reshape(2, -1))
+    first, second, *rest = (gates(array, "zrn", GRU_ORDER) for array in (*own, *biases))
+    return gru_cell(first, second, *(rest or (None, None)))
+
+
+def _rnn(arrays: Arrays, config: Mapping[str, Any]) -> Cell:
+    """Bring the arrays of a SimpleRNN into ours."""
+    kernel, recurrent, bias, _ = _of_three(arrays, config, 1)
+    return Cell(kernel.T, recurrent.T, bias)
+
+
+def _of_three(
+    arrays: Arrays, config: Mapping[str, Any], each: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, int]:
+    """Return kernel, recurrent kernel, bias and units of a layer with so many gates."""
+    if len(arrays) != 2 + flag(config, "use_bias", True):
+        raise ValueError(f"expected a kernel, a recurrent kernel and a bias, got {len(arrays)}")
+    kernel, recurrent, *bias = arrays
+    units = config.get("units", config.get("output_dim"))
+    if kernel.ndim != 2 or recurrent.shape != (units, each * len(recurrent)):
+        raise ValueError(
+            f"expected the kernels of {short(units)} units, got {kernel.shape}, {recurrent.shape}"
+        )
+    return kernel, recurrent, bias[0] if bias else None, len(recurrent)
+
+
+_MADE = {"LSTM": _cell, "GRU": _gru, "RNN": _rnn}
+_NAMED = {"LSTM": "activations", "GRU": "activations", "RNN": "nonlinearity"}
+
+
+def _activations(config: Mapping[str, Any], major: int, kind: str) -> Any:
+    """Return (gates, candidate, output); without the output of a GRU, the candidate of an RNN."""
     name = "inner_activation" if "inner_activation" in config else "recurrent_activation"
     gate = activation_name(config.get(name, "sigmoid"), name)
     cell = activation_name(config.get("activation", "tanh"))
     meant = {"hard_sigmoid": hard_sigmoid(major)}
-    return meant.get(gate, gate), meant.get(cell, cell), meant.get(cell, cell)
+    gate, cell = meant.get(gate, gate), meant.get(cell, cell)
+    return {"LSTM": (gate, cell, cell), "GRU": (gate, cell), "RNN": cell}[kind]
 
 
 def activation_name(value: Any, name: str = "activation") -> str:

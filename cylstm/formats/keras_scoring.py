@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from cylstm.family import Trainable
 from cylstm.formats.chain import Apply, Mask, Scoring
-from cylstm.formats.chain_stream import Advancing, Axes, axes_of_output
-from cylstm.lstm import LSTM
+from cylstm.formats.chain_stream import Advancing, Axes, axes_of_output, parts_of
 
 __all__ = [
     "GlobalAverage",
@@ -25,11 +25,11 @@ __all__ = [
 
 
 class Recurrent(Scoring):
-    """An LSTM, in one or both directions, with what Keras makes of masks.
+    """An LSTM, GRU or RNN, in one or both directions, with what Keras makes of masks.
 
     Parameters
     ----------
-    lstm : LSTM
+    lstm : LSTM, GRU or RNN
         With `batch_first`.
     sequences : bool
         Whether all steps are returned, not only the last.
@@ -43,7 +43,12 @@ class Recurrent(Scoring):
     """
 
     def __init__(
-        self, lstm: LSTM, sequences: bool, backwards: bool, merge_mode: str, zero_output: bool
+        self,
+        lstm: Trainable[Any],
+        sequences: bool,
+        backwards: bool,
+        merge_mode: str,
+        zero_output: bool,
     ) -> None:
         self.lstm = lstm
         self.sequences = sequences
@@ -81,9 +86,11 @@ class Recurrent(Scoring):
 
     def _run(self, x: np.ndarray, **given: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Return each direction's outputs, and its last one."""
-        y, (h_n, _) = self.lstm(x, **given)
+        y, state = self.lstm(x, **given)
         directions = 1 + self.lstm.bidirectional
-        return np.split(y, directions, axis=2), list(h_n[-directions:])  # of the last layer
+        return np.split(y, directions, axis=2), list(
+            parts_of(state)[0][-directions:]
+        )  # of the last layer
 
     def _run_masked(
         self, x: np.ndarray, mask: np.ndarray
@@ -138,7 +145,7 @@ class _Steps(Advancing):
 
     def reset(self, rows: Any = None) -> None:
         super().reset(rows)
-        self._last = self.stream.state[0][-1]  # the output before a first step: zero
+        self._last = parts_of(self.stream.state)[0][-1]  # the output before a first step: zero
 
     def __call__(self, x: np.ndarray, mask: Mask) -> tuple[np.ndarray, Mask]:
         x = np.asarray(x[:, 0], self._layer.lstm.dtype)
@@ -149,10 +156,11 @@ class _Steps(Advancing):
     def _masked(self, x: np.ndarray, mask: np.ndarray) -> np.ndarray:
         before = self.stream.state
         y = self.stream.step(x)
-        self.stream.state = tuple(
+        kept = tuple(
             np.where(mask[None], after, own)
-            for after, own in zip(self.stream.state, before, strict=True)
+            for after, own in zip(parts_of(self.stream.state), parts_of(before), strict=True)
         )
+        self.stream.state = kept if isinstance(before, tuple) else kept[0]
         filled = np.zeros((), y.dtype) if self._layer.zero_output else self._last
         return np.where(mask, y, filled)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cylstm.formats.chain import Apply, Chain, Embedding, Scoring, activation, log_softmax, softmax
-from cylstm.formats.chain_stream import Advancing, Axes, axes_of_output
+from cylstm.formats.chain_stream import Advancing, Axes, axes_of_output, parts_of
 from cylstm.formats.fold import attributes, axes_of, flat, reshape, slices
 from cylstm.formats.onnx_file import Graph, opened
 from cylstm.formats.onnx_inputs import as_declared, declared
@@ -120,9 +120,9 @@ class _Steps(Advancing):
 
     def __init__(self, layer: Recurrent, batch_size: int) -> None:
         self._layer = layer
-        parts = layer.state and tuple(map(self._turned, layer.state))
-        has_c = layer.lstm._network.has_c
-        super().__init__(layer.lstm, batch_size, parts[0] if parts and not has_c else parts)
+        super().__init__(
+            layer.lstm, batch_size, layer.state and tuple(map(self._turned, layer.state))
+        )
 
     def _turned(self, state: np.ndarray) -> np.ndarray:
         """Put the batch first, or back, where the node has it there."""
@@ -132,9 +132,7 @@ class _Steps(Advancing):
         y = self.stream.step(x)
         if self._layer.output == "Y":
             return np.expand_dims(y, 2 if self._layer.lstm.batch_first else 1), mask
-        state = self.stream.state
-        if isinstance(state, tuple):
-            state = state[_OUTPUTS.index(self._layer.output) - 1]
+        state = parts_of(self.stream.state)[_OUTPUTS.index(self._layer.output) - 1]
         return self._turned(state if self._layer.whole else state[-1:]), mask
 
 

@@ -104,8 +104,8 @@ def from_torch(
         lstm = _make(found, own, said, batch_first, forget_bias, nonlinearity)
     if batch_first is None and "batch_first" not in said and not own.is_cell:
         warnings.warn(
-            f"batch_first: a state dict does not say whether the {own.kind} takes (N, T, I): it was "
-            "read as batch_first=False, which takes (T, N, I); give batch_first=True or False",
+            f"batch_first: a state dict does not say whether the {own.kind} takes (N, T, I): it "
+            "was read as batch_first=False, which takes (T, N, I); give batch_first=True or False",
             UserWarning,
             stacklevel=2,
         )
