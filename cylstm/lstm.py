@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -155,55 +154,3 @@ class LSTM(Trainable[tuple[np.ndarray, np.ndarray]]):
         from cylstm.quantized import QuantizedLSTM
 
         return QuantizedLSTM(self, weights)
-
-    # Other frameworks
-
-    def to_onnx(self, path: str | os.PathLike[str], *, state: bool = False) -> None:
-        """Write an ONNX model, of one node for each layer; it needs the onnx package.
-
-        Parameters
-        ----------
-        path : path-like
-            The file; one that is there is replaced, whole or not at all.
-        state : bool, default False
-            Whether the model takes the initial state too, as ``h_0`` and ``c_0``.
-
-        Raises
-        ------
-        ValueError
-            If there is a projection, which ONNX lacks.
-        ModuleNotFoundError
-            If onnx is not installed.
-
-        Notes
-        -----
-        The model's input is ``x``, its outputs are ``y``, ``h_n`` and ``c_n``, in the shapes of a
-        call; the numbers of steps and of sequences are free.
-        """
-        from cylstm.formats.onnx_write import write_onnx
-
-        write_onnx(self, path, state)
-
-    def to_keras_weights(self) -> list[np.ndarray]:
-        """Return the parameters as ``set_weights`` of Keras takes them.
-
-        Returns
-        -------
-        list of array
-            For each layer and direction a kernel (I, 4H), a recurrent kernel (H, 4H) and, with
-            `bias`, a bias (4H,): of one layer those of Keras's ``LSTM``, or ``Bidirectional``; of
-            several those of a model that stacks such layers.
-
-        Raises
-        ------
-        ValueError
-            If there are options that Keras's LSTM lacks.
-
-        Examples
-        --------
-        >>> [array.shape for array in cylstm.LSTM(3, 2).to_keras_weights()]
-        [(3, 8), (2, 8), (8,)]
-        """
-        from cylstm.formats.keras import weights_for_keras
-
-        return weights_for_keras(self)

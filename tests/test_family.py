@@ -558,3 +558,50 @@ def test_the_other_reset_of_onnx(rng, tmp_path):
     x = rng.standard_normal((6, 4, 3)).astype(np.float32)
     y, y_h = run(x)
     assert_close(cylstm.load(path)(x), {"Y": y, "Y_h": y_h})
+
+
+@members
+@pytest.mark.parametrize("state", [False, True])
+def test_written_as_onnx(rng, tmp_path, kind, options, state):
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    own = random_lstm(rng, kind, input_size=3, hidden_size=5, **options)
+    path = tmp_path / "m.onnx"
+    own.to_onnx(path, state=state)
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    x = rng.standard_normal((6, 4, 3)).astype(np.float32)
+    rows, size = own.num_layers * own._options.directions, 6 if own.batch_first else 4
+    h = rng.standard_normal((rows, size, 5)).astype(np.float32) if state else None
+    y, h_n = session.run(None, {"x": x} | ({"h_0": h} if state else {}))
+    assert_close(own(x, h), (y, h_n))
+    if own.batch_first is False:
+        again = cylstm.from_onnx(path)
+        assert_same_bits(again(x, h), own(x, h))
+
+
+@kinds
+def test_weights_for_keras_and_back(rng, kind):
+    for options in ({}, {"bidirectional": True}, {"bias": False}):
+        own = random_lstm(rng, kind, input_size=3, hidden_size=5, batch_first=True, **options)
+
+        class Layer:
+            name = "own"
+
+            def get_config(self):
+                config = {"units": 5, "use_bias": own.bias}  # noqa: B023
+                keras = "SimpleRNN" if kind == "RNN" else kind
+                if kind == "GRU":
+                    config["reset_after"] = True
+                inner = {"class_name": keras, "config": config}
+                return {"layer": inner} if own.bidirectional else config  # noqa: B023
+
+            def get_weights(self):
+                return own.to_keras_weights()  # noqa: B023
+
+        Layer.__name__ = "Bidirectional" if own.bidirectional else (
+            "SimpleRNN" if kind == "RNN" else kind
+        )  # fmt: skip
+        x = rng.standard_normal((4, 6, 3)).astype(np.float32)
+        assert_same_bits(cylstm.from_keras(Layer())(x), own(x))
+    with pytest.raises(ValueError, match=f"clip: expected an? {kind} as Keras has it"):
+        getattr(cylstm, kind)(3, 4, clip=1.0).to_keras_weights()

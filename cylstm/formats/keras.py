@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
+from cylstm.family import Trainable
 from cylstm.formats.chain import Chain
 from cylstm.formats.keras_config import MODELS, Arrays, Entry
 from cylstm.formats.keras_files import in_memory, opened_model
 from cylstm.formats.keras_lstm import is_lstm, kind_of, lstm_of
 from cylstm.formats.keras_model import Graph, model_of
+from cylstm.formats.parts import GRU_ORDER, ordered
 from cylstm.io.files import is_path, pick
-from cylstm.lstm import LSTM
 
 __all__ = ["from_keras", "load_keras", "weights_for_keras"]
 
@@ -110,14 +113,26 @@ def load_keras(path: Any, config: Any = None) -> Chain | Graph:
         return model_of(model)
 
 
-def weights_for_keras(lstm: LSTM) -> Arrays:
+def weights_for_keras(lstm: Trainable[Any]) -> Arrays:
     """Return what `LSTM.to_keras_weights` does."""
-    missing = [name for name in ("proj_size", "peephole", "coupled", "clip") if lstm.config[name]]
+    lacking, kind = ("proj_size", "peephole", "coupled", "clip"), lstm._options.kind
+    missing = [name for name in lacking if lstm.config.get(name)]
     if missing:
-        raise ValueError(f"{', '.join(missing)}: expected an LSTM as Keras has it, got {lstm}")
+        one = "a GRU" if kind == "GRU" else f"an {kind}"
+        raise ValueError(f"{', '.join(missing)}: expected {one} as Keras has it, got {lstm}")
     arrays = []
     for ending in lstm._options.endings:
-        arrays += [getattr(lstm, f"weight_ih{ending}").T.copy()]
-        arrays += [getattr(lstm, f"weight_hh{ending}").T.copy()]
-        arrays += [getattr(lstm, f"bias{ending}").copy()] if lstm.bias else []
+        own = {
+            name: getattr(lstm, name + ending)
+            for name in ("weight_ih", "weight_hh", "bias", "bias_hn")
+            if hasattr(lstm, name + ending)
+        }
+        if kind == "GRU":
+            last = own.pop("bias_hn", None)
+            own = {name: ordered(array, "zrn", GRU_ORDER) for name, array in own.items()}
+            if last is not None:
+                own["bias"] = np.stack([own["bias"], np.zeros_like(own["bias"])])
+                own["bias"][1, 2 * len(last) :] = last
+        for name, array in own.items():
+            arrays.append(array.T.copy() if "weight" in name else array.copy())
     return arrays

@@ -1,4 +1,4 @@
-"""LSTMs written as ONNX files, with the onnx package."""
+"""LSTMs, GRUs and RNNs written as ONNX files, with the onnx package."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ from typing import Any
 import numpy as np
 
 from cylstm.formats.onnx_file import library
-from cylstm.formats.parts import ordered
+from cylstm.formats.parts import GRU_ORDER, ORDER, ordered
 from cylstm.io.writing import replacing
-from cylstm.lstm import LSTM
 from cylstm.options import STANDARD
 
 __all__ = ["write_onnx"]
 
 _ORDER = "iofg"  # of the gates' rows, and of the peepholes without g
+_KINDS = {  # ONNX's order of gates, ours, and the activations that a node has without saying so
+    "LSTM": (_ORDER, ORDER, STANDARD),
+    "GRU": ("zrn", GRU_ORDER, STANDARD[:2]),
+    "RNN": ("n", "n", STANDARD[1:2]),
+}
 _NAMES = {"sigmoid": "Sigmoid", "tanh": "Tanh", "relu": "Relu", "hard_sigmoid": "HardSigmoid"}
 _OPSET, _IR_VERSION = 14, 8  # of 2021, which every runtime in use reads
 
 
-def write_onnx(lstm: LSTM, path: Any, state: bool) -> None:
+def write_onnx(lstm: Any, path: Any, state: bool) -> None:
     """Do what `LSTM.to_onnx` does."""
     onnx = library()
-    if lstm.proj_size:
+    if lstm._options.output_size != lstm.hidden_size:
         raise ValueError(f"proj_size: expected 0, since ONNX has no projection, got {lstm}")
     writer = _Writer(onnx, lstm)
     x = writer.add("Transpose", ["x"], perm=[1, 0, 2]) if lstm.batch_first else "x"
@@ -34,7 +38,7 @@ def write_onnx(lstm: LSTM, path: Any, state: bool) -> None:
         x = writer.side_by_side(y)
     writer.add("Transpose" if lstm.batch_first else "Identity", [x], ["y"],
                **({"perm": [1, 0, 2]} if lstm.batch_first else {}))  # fmt: skip
-    for name, parts in zip(("h_n", "c_n"), zip(*ends, strict=True), strict=True):
+    for name, parts in zip(writer.ends("n"), zip(*ends, strict=True), strict=True):
         writer.add("Concat", parts, [name], axis=0)
     model = writer.model(state)
     onnx.checker.check_model(model, full_check=True)
@@ -45,8 +49,9 @@ def write_onnx(lstm: LSTM, path: Any, state: bool) -> None:
 class _Writer:
     """The nodes and the weights of a model, as they are made."""
 
-    def __init__(self, onnx: Any, lstm: LSTM) -> None:
+    def __init__(self, onnx: Any, lstm: Any) -> None:
         self.onnx, self.lstm = onnx, lstm
+        self.of = lstm._options.kind
         self.directions = 2 if lstm.bidirectional else 1
         self.kind = onnx.helper.np_dtype_to_tensor_dtype(lstm.dtype)
         self.nodes: list[Any] = []
@@ -66,27 +71,35 @@ class _Writer:
         self.tensors.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
-    def layer(self, layer: int, x: str, state: bool) -> tuple[str, str, str]:
-        """Add a layer, and return the names of Y, Y_h and Y_c."""
-        lstm, count = self.lstm, self.directions
+    def ends(self, at: str) -> list[str]:
+        """Return the names of the state's parts."""
+        return [f"h_{at}", f"c_{at}"][: 2 if self.of == "LSTM" else 1]
+
+    def layer(self, layer: int, x: str, state: bool) -> list[str]:
+        """Add a layer, and return the names of Y, Y_h and, of an LSTM, Y_c."""
+        lstm, count, (order, own_order, _) = self.lstm, self.directions, _KINDS[self.of]
         endings = [f"_l{layer}", f"_l{layer}_reverse"][:count]
 
         def stacked(name: str, order: str) -> np.ndarray:
             own = (getattr(lstm, name + ending) for ending in endings)
-            return np.stack([ordered(array, order) for array in own])
+            return np.stack([ordered(array, order, own_order) for array in own])
 
-        inputs = [x, *(self.tensor(f"{name}_l{layer}", stacked(weight, _ORDER))
+        inputs = [x, *(self.tensor(f"{name}_l{layer}", stacked(weight, order))
                        for name, weight in (("W", "weight_ih"), ("R", "weight_hh")))]  # fmt: skip
         bias = ""
         if lstm.bias:
-            first = stacked("bias", _ORDER)
-            bias = self.tensor(f"B_l{layer}", np.concatenate([first, np.zeros_like(first)], 1))
-        inputs += [bias, "", *(self.part(name, layer) if state else "" for name in ("h_0", "c_0"))]
-        if lstm.peephole:
+            first = stacked("bias", order)
+            second = np.zeros_like(first)
+            if self.of == "GRU":
+                own = [getattr(lstm, "bias_hn" + ending) for ending in endings]
+                second[:, 2 * lstm.hidden_size :] = own
+            bias = self.tensor(f"B_l{layer}", np.concatenate([first, second], 1))
+        inputs += [bias, "", *(self.part(name, layer) if state else "" for name in self.ends("0"))]
+        if self.of == "LSTM" and lstm.peephole:
             inputs.append(self.tensor(f"P_l{layer}", stacked("weight_p", _ORDER[:3])))
-        names = [f"{name}_l{layer}" for name in ("Y", "Y_h", "Y_c")]
-        self.add("LSTM", inputs, names, **self.attributes())
-        return names[0], names[1], names[2]
+        names = [f"{name}_l{layer}" for name in ("Y", "Y_h", "Y_c")[: 1 + len(self.ends("n"))]]
+        self.add(self.of, inputs, names, **self.attributes())
+        return names
 
     def attributes(self) -> dict[str, Any]:
         """Return those of each LSTM node."""
@@ -96,19 +109,25 @@ class _Writer:
             "direction": next((name for name, on in flags.items() if on), "forward"),
             "hidden_size": lstm.hidden_size,
         }
-        used = [a for d in range(self.directions) for a in lstm._options.activations_of(d)]
-        if any(name != standard for (name, *_), standard in zip(used, STANDARD * 2, strict=False)):
+        standard = _KINDS[self.of][2]
+        used = [
+            activation
+            for d in range(self.directions)
+            for activation in lstm._options.activations_of(d)[: len(standard)]
+        ]
+        if any(name != usual for (name, *_), usual in zip(used, standard * 2, strict=False)):
             given["activations"] = [_NAMES[name] for name, _, _ in used]
             numbers = [(slope, offset) for name, slope, offset in used if name == "hard_sigmoid"]
             if numbers:
                 given["activation_alpha"], given["activation_beta"] = map(
                     list, zip(*numbers, strict=True)
                 )
-        return given | {
-            name: value
-            for name, value in (("clip", lstm.clip), ("input_forget", int(lstm.coupled)))
-            if value
+        more = {
+            "clip": lstm.clip,
+            "input_forget": int(lstm.config.get("coupled", False)),
+            "linear_before_reset": int(self.of == "GRU"),
         }
+        return given | {name: value for name, value in more.items() if value}
 
     def part(self, name: str, layer: int) -> str:
         """Return a layer's part of the initial state."""
@@ -136,9 +155,9 @@ class _Writer:
         def values(*names: str) -> list[Any]:
             return [helper.make_tensor_value_info(n, self.kind, wide[n]) for n in names]
 
-        given = values("x", *(("h_0", "c_0") if state else ()))
+        given = values("x", *(self.ends("0") if state else ()))
         graph = helper.make_graph(
-            self.nodes, "lstm", given, values("y", "h_n", "c_n"), self.tensors
+            self.nodes, self.of.lower(), given, values("y", *self.ends("n")), self.tensors
         )
         opset = [helper.make_opsetid("", _OPSET)]
         return helper.make_model(

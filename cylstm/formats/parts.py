@@ -13,7 +13,7 @@ from cylstm.gru import GRU
 from cylstm.lstm import LSTM
 from cylstm.rnn import RNN
 
-__all__ = ["GRU_ORDER", "Cell", "assemble", "gates", "gru_cell", "ordered"]
+__all__ = ["GRU_ORDER", "ORDER", "Cell", "assemble", "gates", "gru_cell", "ordered"]
 
 ORDER = "ifgo"  # of the gates' rows, everywhere in cylstm; of a GRU's
 GRU_ORDER = "rzn"
@@ -137,7 +137,7 @@ def gru_cell(
     return Cell(weight_ih, weight_hh, bias, bias_hn=bias_hh[common:])
 
 
-def ordered(array: np.ndarray, order: str) -> np.ndarray:
+def ordered(array: np.ndarray, order: str, own_order: str = ORDER) -> np.ndarray:
     """Put rows of gates, which stand in cylstm's order, in another; the inverse of `gates`.
 
     Examples
@@ -145,6 +145,6 @@ def ordered(array: np.ndarray, order: str) -> np.ndarray:
     >>> ordered(np.array([0, 2, 3, 1]), "iofg")
     array([0, 1, 2, 3])
     """
-    own = [gate for gate in ORDER if gate in order]
+    own = [gate for gate in own_order if gate in order]
     parts = dict(zip(own, np.split(array, len(own)), strict=True))
     return np.concatenate([parts[gate] for gate in order])
