@@ -99,6 +99,12 @@ class QuantizedLSTM(Recurrent[tuple[np.ndarray, np.ndarray]]):
             f"backward: {self.weights} weights do not train; train the LSTM, then quantize it"
         )
 
+    def trace(self, *given: Any, **named: Any) -> NoReturn:
+        """Refuse: the gates are not kept where weights of few bits are multiplied."""
+        raise TypeError(
+            f"trace: {self.weights} weights keep no gates; trace the LSTM, or dequantize()"
+        )
+
     @property
     def num_parameters(self) -> int:
         """How many numbers the LSTM's parameters hold, scales not counted."""
