@@ -18,6 +18,7 @@ from cylstm.core.access import reading
 from cylstm.family import Trainable
 from cylstm.gru import GRU
 from cylstm.io.safetensors import write_model
+from cylstm.layers.attention import Attention
 from cylstm.layers.base import Array, Layer, changing
 from cylstm.layers.dropout import Dropout
 from cylstm.layers.embedding import Embedding
@@ -429,6 +430,7 @@ _SAVED = {
     "Dropout": Dropout,
     "GRU": GRU,
     "RNN": RNN,
+    "Attention": Attention,
 }
 
 

@@ -9,7 +9,16 @@ Every layer and model has one protocol (`Layer`): ``forward`` returns the output
     optimizer.step(model.backward(tape, gradient)[1])
 """
 
-from cylstm.layers import Dropout, Embedding, Last, Layer, Linear, RowGradient, Sequential
+from cylstm.layers import (
+    Attention,
+    Dropout,
+    Embedding,
+    Last,
+    Layer,
+    Linear,
+    RowGradient,
+    Sequential,
+)
 from cylstm.train.batches import Arrays, Batch, Buckets, Source, Streams, windows
 from cylstm.train.gradients import clip_grad_norm, clip_grad_value
 from cylstm.train.history import History
@@ -23,6 +32,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Arrays",
+    "Attention",
     "Batch",
     "Buckets",
     "Cosine",
