@@ -15,6 +15,7 @@ BELOW = {
     "layers": {"", "core", "io"},
     "formats": {"", "core", "io", "layers"},
     "train": {"", "core", "io", "layers"},
+    "insight": {"", "core", "io", "layers", "train"},
 }
 DOORS = {"cylstm", "cylstm.opening"}  # they lead to all kinds of files
 MOST_LINES = 540  # with docstrings
