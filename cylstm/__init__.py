@@ -13,8 +13,8 @@ from cylstm.stream import Stream
 __all__ = [
     "GRU",
     "LSTM",
-    "QuantizedLSTM",
     "RNN",
+    "QuantizedLSTM",
     "Stream",
     "compare",
     "from_keras",

@@ -1,10 +1,10 @@
 """Why the cell state and the forget bias matter: two problems of long memory, and the gradients.
 
 Adding: a sequence of random numbers, two of them marked; what is their sum? Copying: a few symbols,
-then a silence, then the symbols are to be repeated. Both are learnt at growing lags by an LSTM and
-by a plain tanh RNN (in NumPy, below) of the same size, and by LSTMs whose forget gates begin with a
-bias of 0, 1 and 2. The pictures also show how much of the gradient of the last step's output comes
-through to the steps before.
+then a silence, then the symbols are to be repeated. Both are learnt at growing lags by an LSTM, a
+GRU and a plain tanh RNN of the same size, and by LSTMs whose forget gates begin with a bias of 0, 1
+and 2. The pictures also show how much of the gradient of the last step's output comes through to
+the steps before.
 
 S. Hochreiter and J. Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997;
 M. Arjovsky, A. Shah and Y. Bengio, "Unitary evolution recurrent neural networks", ICML 2016;
@@ -28,14 +28,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from report import claim, parse_arguments, print_table
 
-from cylstm import LSTM, load
+from cylstm import GRU, LSTM, RNN, load
 from cylstm.train import (
     Adam,
     Batch,
     Cosine,
     Embedding,
     Last,
-    Layer,
     Linear,
     Sequential,
     cross_entropy_loss,
@@ -53,57 +52,6 @@ BIASES = 0.0, 1.0, 2.0
 REACH = 150  # steps over which gradients are followed
 
 
-class TanhRNN(Layer):
-    """The network before the LSTM: ``h_t = tanh(W x_t + U h_{t-1} + b)``, x (T, N, I)."""
-
-    def __init__(self, input_size, hidden_size, seed):
-        rng = np.random.default_rng(seed)
-        limit = math.sqrt(6 / (input_size + hidden_size))
-        self._parameters = {
-            "W": rng.uniform(-limit, limit, (hidden_size, input_size)).astype(np.float32),
-            "U": np.linalg.qr(rng.normal(size=(hidden_size,) * 2))[0].astype(np.float32),
-            "b": np.zeros(hidden_size, np.float32),
-        }
-
-    config = None  # it is not saved
-
-    def forward(self, x):
-        h = np.zeros((len(x) + 1, x.shape[1], len(self._parameters["b"])), x.dtype)
-        drive = x @ self._parameters["W"].T + self._parameters["b"]
-        for t in range(len(x)):
-            h[t + 1] = np.tanh(drive[t] + h[t] @ self._parameters["U"].T)
-        return h[1:], (x, h)
-
-    def backward(self, tape, grad_y):
-        x, h = tape
-        grad_z, grad_h = np.empty_like(grad_y), np.zeros_like(h[0])
-        for t in reversed(range(len(x))):
-            grad_z[t] = (grad_y[t] + grad_h) * (1 - h[t + 1] ** 2)
-            grad_h = grad_z[t] @ self._parameters["U"]
-        grads = {
-            "W": np.einsum("tnh,tni->hi", grad_z, x, optimize=True),
-            "U": np.einsum("tnh,tnk->hk", grad_z, h[:-1], optimize=True),
-            "b": grad_z.sum((0, 1)),
-        }
-        return grad_z @ self._parameters["W"], grads
-
-    def named_parameters(self):
-        return iter(self._parameters.items())
-
-    def edit(self):
-        return Lent(self._parameters)
-
-
-class Lent(dict):
-    """Parameters that may be written to at any time."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-
 def build_adder(cell):
     return Sequential(cell, Last(), Linear(HIDDEN, 1, seed=1))
 
@@ -112,8 +60,18 @@ def build_copier(cell):
     return Sequential(Embedding(SYMBOLS + 2, 8, seed=1), cell, Linear(HIDDEN, SYMBOLS + 2, seed=1))
 
 
+def biased_gru(size):
+    """A GRU whose update gate keeps as much at first as the LSTM's forget gate does."""
+    gru = GRU(size, HIDDEN, seed=2)
+    with gru.edit() as parameters:
+        parameters["bias_l0"][HIDDEN : 2 * HIDDEN] = 1
+    return gru
+
+
 CELLS = {
-    "tanh RNN": lambda size: TanhRNN(size, HIDDEN, seed=2),
+    "tanh RNN": lambda size: RNN(size, HIDDEN, seed=2),
+    "GRU": lambda size: GRU(size, HIDDEN, seed=2),
+    "GRU, update bias 1": biased_gru,
     "LSTM": lambda size: LSTM(size, HIDDEN, seed=2),
 }
 
@@ -197,13 +155,19 @@ def draw(lags, adders, copiers, lags_copied, curves, flows, path):
         for name, values in errors.items():
             axis.plot(over, values, "o-", label=name)
         axis.axhline(1, color="0.6", linestyle=":", label="no memory")
-        axis.set(title=title, xlabel="lag", ylabel="error / that of no memory", ylim=(0, None))
+        axis.set(title=title, xlabel="lag", ylabel="error / that of no memory", ylim=(0, 1.6))
     for bias, curve in curves.items():
         axes[1, 0].plot(np.arange(1, 11) * 10, curve, label=f"forget bias {bias:g}")
-    axes[1, 0].set(title=f"Adding at lag {lags[-1]}", xlabel="% of the training", ylabel="error")
+    axes[1, 0].set(
+        title=f"Adding at lag {lags[-1]}",
+        xlabel="% of the training",
+        ylabel="error / that of no memory",
+    )
     for name, flow in flows.items():
         axes[1, 1].semilogy(np.maximum(flow, 1e-30), label=name)
-    axes[1, 1].set(title="Before training", xlabel="steps back", ylabel="gradient's norm")
+    axes[1, 1].set(
+        title="The gradient before training", xlabel="steps back", ylabel="norm, 1 at the last step"
+    )
     for axis in axes.flat:
         axis.legend(frameon=False)
     figure.savefig(path, dpi=120)
@@ -223,7 +187,7 @@ def main():
         math.log(SYMBOLS),
     )  # fmt: skip
     curves = learn_with_biases(lags[-1], arguments.steps)
-    flows = {"tanh RNN": gradients_back(CELLS["tanh RNN"](2))} | {
+    flows = {name: gradients_back(CELLS[name](2)) for name in CELLS if name != "LSTM"} | {
         f"LSTM, forget bias {bias:g}": gradients_back(LSTM(2, HIDDEN, forget_bias=bias, seed=2))
         for bias in BIASES
     }

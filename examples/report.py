@@ -14,8 +14,8 @@ def parse_arguments(doc, **options):
     parser.add_argument("--quick", action="store_true", help="little of everything: a test run")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for model and pictures")
     arguments = parser.parse_args()
-    for name in options:
-        if getattr(arguments, name) < 1:
+    for name, (default, _) in options.items():
+        if not isinstance(default, str) and getattr(arguments, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
     arguments.out.mkdir(parents=True, exist_ok=True)
     return arguments

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import cylstm
+import cylstm.insight
 import cylstm.train
 
 MODULES = [
@@ -49,6 +50,34 @@ def test_public_names_are_documented(name):
 @pytest.mark.parametrize("name", cylstm.train.__all__)
 def test_names_of_train_are_documented(name):
     assert inspect.getdoc(getattr(cylstm.train, name))
+
+
+@pytest.mark.parametrize("name", cylstm.insight.__all__)
+def test_names_of_insight_are_documented(name):
+    assert inspect.getdoc(getattr(cylstm.insight, name))
+
+
+def test_insight_as_the_page_shows_it(tmp_path, monkeypatch, rng):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    lstm = cylstm.LSTM(3, 48, num_layers=2, seed=0)
+    names = {
+        "model": lstm,
+        "lstm": lstm,
+        "x": rng.normal(size=(20, 2, 3)).astype("f4"),
+        "target": np.zeros((20, 2, 48), "f4"),
+        "lengths": [20, 20],
+        "text": 20 * "a",
+    }
+    text = (Path(__file__).parents[1] / "docs/insight.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert len(blocks) == 8
+    for block in blocks:
+        exec(block, names)
+    assert len(names["findings"]) > 5
+    assert (tmp_path / "insight.html").exists()
+    for name in re.findall(r"\((insight/[a-z_]+\.png)\)", text):
+        assert (Path(__file__).parents[1] / "docs" / name).exists()
 
 
 @pytest.mark.parametrize(("page", "mark"), [("README.md", "fit("), ("docs/training.md", "train.")])

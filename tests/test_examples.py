@@ -49,8 +49,30 @@ def test_an_example(tmp_path, example, claims, model, layers, picture):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+CELLS = ["in_a_string", "in_a_docstring", "in_a_comment", "place_in_the_line", "indentation"]
+PICTURES = ["gates", "saturation", "gradients", "memory", "saliency"]
+
+
+@pytest.mark.parametrize(
+    ("example", "claims", "files"),
+    [
+        ("insight_pictures.py", 2, ["insight.html", *(f"{name}.png" for name in PICTURES)]),
+        ("cells.py", 1, ["cells.png", "cells_saturation.png", *(f"{name}.png" for name in CELLS)]),
+        ("dates.py", 2, ["attention.png", "dates.safetensors"]),
+        ("grid_lstm.py", 1, []),
+    ],
+)
+def test_a_look_inside(tmp_path, example, claims, files):
+    done = run(example, "--quick", folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("\nok ") == claims
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
+    for path in tmp_path.glob("*.png"):
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
 def test_every_example_is_run():
-    tested = test_an_example.pytestmark[0].args[1]
+    tested = test_an_example.pytestmark[0].args[1] + test_a_look_inside.pytestmark[0].args[1]
     programs = [path.name for path in EXAMPLES.glob("*.py") if "__main__" in path.read_text()]
     assert sorted(programs) == sorted(example for example, *_ in tested)
 
@@ -130,18 +152,56 @@ def test_too_long_an_ngram_is_refused(ngram):
         ngram.NGram(np.zeros(9, int), 5, 10_000)
 
 
-def test_the_tanh_rnn_has_the_right_gradients(ngram, rng):
-    """The network that the LSTM is compared with is no straw man."""
-    cell = importlib.import_module("long_memory").TanhRNN(2, 3, seed=0)
-    for name, parameter in cell.named_parameters():
-        cell._parameters[name] = rng.normal(size=parameter.shape)
-    x, grad_y = rng.normal(size=(5, 4, 2)), rng.normal(size=(5, 4, 3))
-    _, tape = cell.forward(x)
-    grad_x, grads = cell.backward(tape, grad_y)
+def test_the_grid_lstm_has_the_right_gradients(ngram, rng):
+    grid = importlib.import_module("grid_lstm").GridLSTM(3, 2, dtype="float64")
+    x, grad_y = rng.normal(size=(4, 2, 3)), rng.normal(size=(4, 2, 3))
+    _, tape = grid.forward(x)
+    grad_x, grads = grid.backward(tape, grad_y)
 
     def loss():
-        return np.sum(grad_y * cell.forward(x)[0])
+        return np.sum(grad_y * grid.forward(x)[0])
 
     assert_gradient(grad_x, central_differences(loss, x))
-    for name, parameter in cell.named_parameters():
-        assert_gradient(grads[name], central_differences(loss, parameter))
+    state = grid.cells.state_dict()
+
+    def loss_of_parameters():
+        grid.cells.load_state_dict(state)
+        return loss()
+
+    assert grads.keys() == state.keys()
+    for name in ("0.weight_hh_l0", "1.weight_ih_l0", "2.weight_ih_l0", "3.bias_l0"):
+        assert_gradient(grads[name], central_differences(loss_of_parameters, state[name]))
+
+
+def test_the_translator_has_the_right_gradients(ngram, rng):
+    dates = importlib.import_module("dates")
+    model, batch = dates.Translator(), next(dates.batches(0))
+    with model.edit() as parameters:
+        parameters["4.weight_v"][...] *= 3
+    logits, tape = model.forward(batch.x, batch.lengths)
+    grad = rng.normal(size=logits.shape).astype("f4")
+    _, grads = model.backward(tape, grad)
+    way = {name: rng.normal(size=p.shape).astype("f4") for name, p in model.named_parameters()}
+    dense = {name: getattr(g, "dense", lambda g=g: g)() for name, g in grads.items()}
+    expected = sum(np.vdot(dense[name].astype(float), way[name]) for name in way)
+    values = []
+    for step in (1e-3, -1e-3):
+        with model.edit() as parameters:
+            for name, array in way.items():
+                parameters[name] = parameters[name] + np.float32(step) * array
+        values.append(np.vdot(model.forward(batch.x, batch.lengths)[0].astype(float), grad))
+        with model.edit() as parameters:
+            for name, array in way.items():
+                parameters[name] = parameters[name] - np.float32(step) * array
+    assert (values[0] - values[1]) / 2e-3 == pytest.approx(expected, rel=1e-2)
+
+
+def test_what_is_true_of_a_character(ngram):
+    cells = importlib.import_module("cells")
+    text = 'a = "b" # c\n    """d"""'
+    found = cells.properties_of(text)
+    assert [text[i] for i in np.flatnonzero(found["in a string"])] == ['"', "b"]
+    assert "".join(text[i] for i in np.flatnonzero(found["in a comment"])) == "# c"
+    assert "".join(text[i] for i in np.flatnonzero(found["in a docstring"])) == '"""d""'
+    assert found["place in the line"].tolist() == [*range(1, 12), 0, *range(1, 12)]
+    assert found["indentation"][11:].tolist() == [0, 1, 2, 3, 4, *[4] * 7]
