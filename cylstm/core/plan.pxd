@@ -65,8 +65,8 @@ cdef struct layout:
     const Py_ssize_t *order
     const Py_ssize_t *begins  # of each step, in packed rows; NULL where at equal distances
     bint down                 # whether the first step sweeps the weights from their end
-    const char *starts        # of each direction; NULL for none: [T, N] in the caller's order, or of
-    Py_ssize_t starts_each    # packed rows; so many bytes
+    const char *starts        # of each direction: [T, N] as the caller has them, or of packed rows;
+    Py_ssize_t starts_each    # NULL for none. So many bytes
 
 
 cdef inline layout full_batch(Py_ssize_t steps, Py_ssize_t rows) noexcept:

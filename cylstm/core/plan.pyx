@@ -102,7 +102,7 @@ cdef int chain_layers(Py_ssize_t layers, Py_ssize_t directions, const layout *b,
 cdef int add_tasks(work *w, Cell r, Packed weights, const layout *b, const char *x,
                    Py_ssize_t x_step, Py_ssize_t x_row, char *y, Py_ssize_t y_step,
                    Py_ssize_t y_row, char *h, char *c) except -1:
-    """The tasks of one layer and direction; h, c are its [rows, R] and [rows, H], c NULL if none."""
+    """The tasks of one layer and direction; h, c are its [rows, R] and [rows, H], or c is NULL."""
     cdef Py_ssize_t share, first = 0
     cdef task *t
     for share in range(w.shares):
