@@ -14,7 +14,9 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "QuantizedGRU",
     "QuantizedLSTM",
+    "QuantizedRNN",
     "Stream",
     "compare",
     "from_keras",
@@ -27,7 +29,9 @@ __all__ = [
 ]
 
 _LATER = {  # imported when they are first used: most programs need none, or one
+    "QuantizedGRU": "cylstm.quantized",
     "QuantizedLSTM": "cylstm.quantized",
+    "QuantizedRNN": "cylstm.quantized",
     "compare": "cylstm.comparing",
     "from_keras": "cylstm.formats.keras",
     "from_onnx": "cylstm.formats.onnx",

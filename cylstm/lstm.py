@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from cylstm.family import Trainable
 from cylstm.options import STANDARD, Options, checked_options
-
-if TYPE_CHECKING:
-    from cylstm.quantized import QuantizedLSTM
 
 
 class LSTM(Trainable[tuple[np.ndarray, np.ndarray]]):
@@ -128,29 +125,3 @@ class LSTM(Trainable[tuple[np.ndarray, np.ndarray]]):
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "seed")}
         self._make(seed, given)
-
-    def quantize(self, weights: str = "int8") -> QuantizedLSTM:
-        """Return a copy with weights of fewer bits, for inference: smaller, and faster.
-
-        Parameters
-        ----------
-        weights : {"int8", "bfloat16"}
-
-        Returns
-        -------
-        QuantizedLSTM
-            Called, streamed and saved as this LSTM.
-
-        Raises
-        ------
-        ValueError
-            If the LSTM is of float64, or a weight is not finite.
-
-        Examples
-        --------
-        >>> cylstm.LSTM(3, 8, seed=0).quantize("int8").weight_ih_l0.dtype
-        dtype('int8')
-        """
-        from cylstm.quantized import QuantizedLSTM
-
-        return QuantizedLSTM(self, weights)

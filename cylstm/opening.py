@@ -110,10 +110,10 @@ def _tensors(path: Any, given: dict[str, Any]) -> LSTM | Layer:
     kind, config = safetensors.check_model(path, metadata)
     if kind in _OWN:
         return _OWN[kind]._from_file(path, config, tensors)
-    if kind == "QuantizedLSTM":
+    if kind.startswith("Quantized"):
         from cylstm.quantized import quantized_from_file
 
-        return quantized_from_file(path, config, tensors)
+        return quantized_from_file(path, kind, config, tensors)
     from cylstm.layers import Sequential
 
     return Sequential._from_file(path, config, tensors)

@@ -1,4 +1,4 @@
-"""LSTMs of int8 or bfloat16 weights, for inference."""
+"""LSTMs, GRUs and RNNs of int8 or bfloat16 weights, for inference."""
 
 from __future__ import annotations
 
@@ -6,21 +6,141 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
 from cylstm import quantization
 from cylstm.core.cell import Cell
 from cylstm.core.network import Network
+from cylstm.family import Trainable
+from cylstm.gru import GRU
 from cylstm.io.safetensors import write_model
 from cylstm.lstm import LSTM
-from cylstm.options import Options, checked_options
+from cylstm.options import Shared
 from cylstm.quantization import SCALE, Fixed
-from cylstm.recurrent import Recurrent
+from cylstm.recurrent import Recurrent, State
+from cylstm.rnn import RNN
 
 
-class QuantizedLSTM(Recurrent[tuple[np.ndarray, np.ndarray]]):
+class Quantized(Recurrent[State]):
+    """What quantized networks have in common."""
+
+    _of: ClassVar[type[Trainable[Any]]]
+
+    weights: str
+
+    def __init__(self, lstm: Trainable[Any], weights: str = "int8") -> None:
+        if not isinstance(lstm, self._of):
+            one = f"a{'' if self._of is GRU else 'n'} {self._of.__name__}"
+            raise TypeError(f"lstm: expected {one}, got {type(lstm).__name__}")
+        weights = quantization.checked_format(weights)
+        if lstm.dtype != np.float32:
+            raise ValueError(f"lstm: expected float32 to quantize, got {lstm.dtype}")
+        self._build(lstm._options, weights, quantization.rounded(weights, lstm.state_dict()))
+
+    def _build(self, options: Shared, weights: str, stored: Mapping[str, np.ndarray]) -> None:
+        self._options, self._rng = options, None
+        self._store = store = Fixed(stored)  # type: ignore[assignment]
+        more = {"dtype": np.dtype(options.dtype), "weights": weights}
+        self.__dict__.update(asdict(options), **more, **store.views)
+        self._layers = [[] for _ in range(options.num_layers)]
+        for ending, layer, direction in options.cells():
+            names = options.layer_shapes(layer)
+            own = {n + s: store.views.get(n + ending + s) for n in names for s in ("", SCALE)}
+            self._layers[layer].append(
+                Cell(
+                    {name: array for name, array in own.items() if array is not None},
+                    kind=options.kind,
+                    reverse=options.reads_from_end(direction),
+                    coupled=getattr(options, "coupled", False),
+                    clip=math.inf if options.clip is None else options.clip,
+                    activations=options.activations_of(direction),
+                )
+            )
+        self._network = Network(self._layers, options.batch_first, store)
+
+    def forward(self, *given: Any, **named: Any) -> NoReturn:
+        """Refuse: weights of few bits do not train."""
+        raise TypeError(
+            f"forward: {self.weights} weights do not train; train the {self._options.kind}, then "
+            "quantize it"
+        )
+
+    def backward(self, *given: Any, **named: Any) -> NoReturn:
+        """Refuse, as `forward` does."""
+        raise TypeError(
+            f"backward: {self.weights} weights do not train; train the {self._options.kind}, then "
+            "quantize it"
+        )
+
+    def trace(self, *given: Any, **named: Any) -> NoReturn:
+        """Refuse: the gates are not kept where weights of few bits are multiplied."""
+        raise TypeError(
+            f"trace: {self.weights} weights keep no gates; trace the LSTM, or dequantize()"
+        )
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers the network's parameters hold, scales not counted."""
+        return sum(a.size for name, a in self._store.views.items() if not name.endswith(SCALE))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The format of the weights, and the arguments that make the network."""
+        return {"weights": self.weights, **asdict(self._options)}
+
+    def named_parameters(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Iterate over the names and (read-only) parameters, in PyTorch's order."""
+        return iter(self._store.views.items())
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Copies of the parameters, by name."""
+        return {name: array.copy() for name, array in self._store.views.items()}
+
+    def dequantize(self) -> Any:
+        """Return a network of float32 whose weights are just those that these stand for.
+
+        Examples
+        --------
+        >>> lstm = cylstm.LSTM(3, 8, seed=0)
+        >>> again = lstm.quantize("int8").dequantize()
+        >>> bool(abs(again.weight_ih_l0 - lstm.weight_ih_l0).max() < 0.01)
+        True
+        """
+        return self._of._from_saved(asdict(self._options), quantization.widened(self._store.views))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the parameters and the configuration as a safetensors file, a quarter as large.
+
+        See Also
+        --------
+        cylstm.load
+        """
+        write_model(path, type(self).__name__, self.config, self.state_dict())
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_"):
+            raise AttributeError(f"{name}: a quantized {self._options.kind} does not change")
+        object.__setattr__(self, name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"config": self.config, "parameters": self.state_dict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        config = dict(state["config"])
+        weights = config.pop("weights")
+        self._build(self._of._checked(**config), weights, state["parameters"])
+
+    def __repr__(self) -> str:
+        changed = self._options.changed()
+        sizes = f"{changed.pop('input_size')}, {changed.pop('hidden_size')}"
+        given = {"weights": self.weights, **changed}
+        shown = [sizes, *(f"{n}={v!r}" for n, v in given.items())]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class QuantizedLSTM(Quantized[tuple[np.ndarray, np.ndarray]]):
     """An LSTM of int8 or bfloat16 weights, made by `LSTM.quantize`; it does not train.
 
     It is called, and streamed, as the LSTM that it was made from: x, y and the state are float32,
@@ -56,127 +176,47 @@ class QuantizedLSTM(Recurrent[tuple[np.ndarray, np.ndarray]]):
     QuantizedLSTM(3, 8, weights='int8')
     """
 
-    weights: str
+    _of = LSTM
 
-    def __init__(self, lstm: LSTM, weights: str = "int8") -> None:
-        if not isinstance(lstm, LSTM):
-            raise TypeError(f"lstm: expected an LSTM, got {type(lstm).__name__}")
-        weights = quantization.checked_format(weights)
-        if lstm.dtype != np.float32:
-            raise ValueError(f"lstm: expected float32 to quantize, got {lstm.dtype}")
-        self._build(lstm._options, weights, quantization.rounded(weights, lstm.state_dict()))
 
-    def _build(self, options: Options, weights: str, stored: Mapping[str, np.ndarray]) -> None:
-        self._options, self._rng = options, None
-        self._store = store = Fixed(stored)  # type: ignore[assignment]
-        more = {"dtype": np.dtype(options.dtype), "weights": weights}
-        self.__dict__.update(asdict(options), **more, **store.views)
-        self._layers = [[] for _ in range(options.num_layers)]
-        for ending, layer, direction in options.cells():
-            names = options.layer_shapes(layer)
-            own = {n + s: store.views.get(n + ending + s) for n in names for s in ("", SCALE)}
-            self._layers[layer].append(
-                Cell(
-                    {name: array for name, array in own.items() if array is not None},
-                    kind="LSTM",
-                    reverse=options.reads_from_end(direction),
-                    coupled=options.coupled,
-                    clip=math.inf if options.clip is None else options.clip,
-                    activations=options.activations_of(direction),
-                )
-            )
-        self._network = Network(self._layers, options.batch_first, store)
+class QuantizedGRU(Quantized[np.ndarray]):
+    """A GRU of int8 or bfloat16 weights, made by `GRU.quantize`: as `QuantizedLSTM` of an LSTM."""
 
-    def forward(self, *given: Any, **named: Any) -> NoReturn:
-        """Refuse: weights of few bits do not train."""
-        raise TypeError(
-            f"forward: {self.weights} weights do not train; train the LSTM, then quantize it"
-        )
+    _of = GRU
 
-    def backward(self, *given: Any, **named: Any) -> NoReturn:
-        """Refuse, as `forward` does."""
-        raise TypeError(
-            f"backward: {self.weights} weights do not train; train the LSTM, then quantize it"
-        )
 
-    def trace(self, *given: Any, **named: Any) -> NoReturn:
-        """Refuse: the gates are not kept where weights of few bits are multiplied."""
-        raise TypeError(
-            f"trace: {self.weights} weights keep no gates; trace the LSTM, or dequantize()"
-        )
+class QuantizedRNN(Quantized[np.ndarray]):
+    """An RNN of int8 or bfloat16 weights, made by `RNN.quantize`: as `QuantizedLSTM` of an LSTM."""
 
-    @property
-    def num_parameters(self) -> int:
-        """How many numbers the LSTM's parameters hold, scales not counted."""
-        return sum(a.size for name, a in self._store.views.items() if not name.endswith(SCALE))
+    _of = RNN
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """The format of the weights, and the arguments that make the LSTM."""
-        return {"weights": self.weights, **asdict(self._options)}
 
-    def named_parameters(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Iterate over the names and (read-only) parameters, in PyTorch's order."""
-        return iter(self._store.views.items())
+QUANTIZED: dict[str, type[Quantized[Any]]] = {
+    cls.__name__: cls for cls in (QuantizedLSTM, QuantizedGRU, QuantizedRNN)
+}
 
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """Copies of the parameters, by name."""
-        return {name: array.copy() for name, array in self._store.views.items()}
 
-    def dequantize(self) -> LSTM:
-        """Return an LSTM of float32 whose weights are just those that these stand for.
-
-        Examples
-        --------
-        >>> lstm = cylstm.LSTM(3, 8, seed=0)
-        >>> again = lstm.quantize("int8").dequantize()
-        >>> bool(abs(again.weight_ih_l0 - lstm.weight_ih_l0).max() < 0.01)
-        True
-        """
-        return LSTM._from_saved(asdict(self._options), quantization.widened(self._store.views))
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the parameters and the configuration as a safetensors file, a quarter as large.
-
-        See Also
-        --------
-        cylstm.load
-        """
-        write_model(path, "QuantizedLSTM", self.config, self.state_dict())
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not name.startswith("_"):
-            raise AttributeError(f"{name}: a quantized LSTM does not change")
-        object.__setattr__(self, name, value)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"config": self.config, "parameters": self.state_dict()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        config = dict(state["config"])
-        weights = config.pop("weights")
-        self._build(checked_options(**config), weights, state["parameters"])
-
-    def __repr__(self) -> str:
-        changed = self._options.changed()
-        sizes = f"{changed.pop('input_size')}, {changed.pop('hidden_size')}"
-        given = {"weights": self.weights, **changed}
-        return f"QuantizedLSTM({', '.join([sizes, *(f'{n}={v!r}' for n, v in given.items())])})"
+def quantize(network: Trainable[Any], weights: str) -> Any:
+    """Do what `LSTM.quantize` does."""
+    return QUANTIZED[f"Quantized{network._options.kind}"](network, weights)
 
 
 def quantized_from_file(
-    path: str | os.PathLike[str], config: dict[str, Any], tensors: Mapping[str, np.ndarray]
-) -> QuantizedLSTM:
-    """Make the quantized LSTM that a file's configuration and tensors describe."""
-    config = dict(config)
+    path: str | os.PathLike[str],
+    kind: str,
+    config: dict[str, Any],
+    tensors: Mapping[str, np.ndarray],
+) -> Quantized[Any]:
+    """Make the quantized network that a file's configuration and tensors describe."""
+    config, cls = dict(config), QUANTIZED[kind]
     try:
         weights = quantization.checked_format(config.pop("weights", None))
-        options = LSTM._options_from_file(config, len(tensors))
+        options = cls._of._options_from_file(config, len(tensors))
         if options.dtype != "float32":
             raise ValueError(f"dtype: expected float32, got {options.dtype}")
         stored = quantization.checked_tensors(weights, options.parameter_shapes(), tensors)
     except (TypeError, ValueError, MemoryError) as error:
         raise ValueError(f"{path}: {error}") from None
-    made = QuantizedLSTM.__new__(QuantizedLSTM)
+    made = cls.__new__(cls)
     made._build(options, weights, stored)
     return made

@@ -13,6 +13,7 @@ import cylstm
 from cylstm.core import kernels
 from cylstm.core.cell import Cell
 from cylstm.layers import Embedding, Linear, Sequential
+from cylstm.quantization import from_bfloat16, to_bfloat16
 from cylstm.train import SGD, Adam, Batch, cross_entropy_loss, evaluate, fit
 from reference import (
     KinkCrossed,
@@ -605,3 +606,90 @@ def test_weights_for_keras_and_back(rng, kind):
         assert_same_bits(cylstm.from_keras(Layer())(x), own(x))
     with pytest.raises(ValueError, match=f"clip: expected an? {kind} as Keras has it"):
         getattr(cylstm, kind)(3, 4, clip=1.0).to_keras_weights()
+
+
+# Weights of fewer bits
+
+
+def rounded_rows(weights, v):
+    """What a product takes of rows, as numbers."""
+    if weights == "bfloat16":
+        return from_bfloat16(to_bfloat16("v", np.asarray(v, np.float32))).astype(np.float64)
+    most = np.abs(v).max(axis=-1, keepdims=True).astype(np.float32)
+    inverse = np.divide(np.float32(127), most, where=most > 0, out=np.zeros_like(most))
+    return np.rint(np.asarray(v, np.float32) * inverse) * (most / np.float32(127)).astype(
+        np.float64
+    )
+
+
+def twin(network, weights, x, h):
+    """A layer of the dequantized weights, step by step, whose products take rounded rows."""
+    p = {name[:-3]: a.astype(np.float64) for name, a in network.dequantize().named_parameters()}
+    hidden, steps = network.hidden_size, []
+    for x_t in x:
+        of_x = rounded_rows(weights, x_t) @ p["weight_ih"].T + p["bias"]
+        of_h = rounded_rows(weights, h) @ p["weight_hh"].T
+        if "bias_hn" in p:
+            r, z = (
+                1 / (1 + np.exp(-(of_x + of_h)[:, k * hidden : (k + 1) * hidden])) for k in range(2)
+            )
+            n = np.tanh(of_x[:, 2 * hidden :] + r * (of_h[:, 2 * hidden :] + p["bias_hn"]))
+            h = (1 - z) * n + z * h
+        else:
+            h = np.tanh(of_x + of_h)
+        steps.append(h)
+    return np.stack(steps)
+
+
+@kinds
+@pytest.mark.parametrize("weights", ["int8", "bfloat16"])
+@pytest.mark.parametrize("isa", kernels.ISAS)
+@pytest.mark.parametrize(("inputs", "hidden", "batch"), [(3, 5, 1), (20, 37, 2), (33, 64, 7)])
+def test_weights_of_fewer_bits(rng, monkeypatch, kind, weights, isa, inputs, hidden, batch):
+    """Against the twin; a number that falls between two of few bits may go either way."""
+    monkeypatch.setattr("cylstm.quantized.Cell", partial(Cell, isa=isa))
+    network = random_lstm(rng, kind, input_size=inputs, hidden_size=hidden).quantize(weights)
+    assert type(network).__name__ == f"Quantized{kind}"
+    x = rng.standard_normal((6, batch, inputs)).astype(np.float32)
+    h = rng.standard_normal((1, batch, hidden)).astype(np.float32)
+    y, h_n = network(x, h)
+    assert np.abs(y - twin(network, weights, x, h[0])).max() < 0.02
+    assert np.abs(y[0] - twin(network, weights, x[:1], h[0])[0]).max() < 1e-5
+    np.testing.assert_array_equal(h_n[0], y[-1])
+
+
+@bits
+@kinds
+@pytest.mark.parametrize("weights", ["int8", "bfloat16"])
+def test_bits_of_fewer_bits(rng, tmp_path, kind, weights):
+    config = {"input_size": 20, "hidden_size": 80, "num_layers": 2, "bidirectional": True}
+    network = random_lstm(rng, kind, **config).quantize(weights)
+    x = rng.standard_normal((9, 5, 20)).astype(np.float32)
+    lengths = np.array([9, 0, 4, 7, 9])
+    cylstm.set_num_threads(1)
+    y, h_n = network(x, lengths=lengths)
+    for n, length in enumerate(lengths):
+        alone, last = network(np.ascontiguousarray(x[:length, n : n + 1]))
+        assert_same_bits((alone[:, 0], last[:, 0]), (y[:length, n], h_n[:, n]))
+    cylstm.set_num_threads(2)
+    assert_same_bits(network(x, lengths=lengths), (y, h_n))
+    network.save(tmp_path / "m.safetensors")
+    assert_same_bits(cylstm.load(tmp_path / "m.safetensors")(x), network(x))
+    assert_same_bits(pickle.loads(pickle.dumps(network))(x), network(x))
+    one_way = random_lstm(rng, kind, input_size=20, hidden_size=80).quantize(weights)
+    stream = one_way.stream(5)
+    assert_same_bits(np.stack([stream.step(step) for step in x]), one_way(x)[0])
+    with pytest.raises(TypeError, match=f"forward: {weights} weights do not train"):
+        network.forward(x)
+
+
+@kinds
+def test_a_model_of_fewer_bits(rng, tmp_path, kind):
+    cls = getattr(cylstm, kind)
+    model = Sequential(Embedding(5, 3, seed=0), cls(3, 8, seed=0), Linear(8, 5, seed=0))
+    small = model.quantize("int8")
+    words = rng.integers(0, 5, (7, 2))
+    assert type(small[1]).__name__ == f"Quantized{kind}"
+    assert np.abs(small(words) - model(words)).max() < 0.1
+    small.save(tmp_path / "m.safetensors")
+    assert_same_bits(cylstm.load(tmp_path / "m.safetensors")(words), small(words))

@@ -59,7 +59,8 @@ _ALIGNMENT = 8  # bytes; the data begins, and so every float64 stands, at a mult
 
 _FORMAT = "cylstm"
 _VERSION = "1"
-_KINDS = ("LSTM", "GRU", "RNN", "QuantizedLSTM", "Sequential")
+_QUANTIZED = ("QuantizedLSTM", "QuantizedGRU", "QuantizedRNN")
+_KINDS = ("LSTM", "GRU", "RNN", *_QUANTIZED, "Sequential")
 
 
 def begins(start: bytes) -> bool:
@@ -187,8 +188,8 @@ def write_model(
     ----------
     path : path-like
         The file; one that is there is replaced.
-    kind : {"LSTM", "GRU", "RNN", "QuantizedLSTM", "Sequential"}
-        What the model is.
+    kind : str
+        "LSTM", "GRU", "RNN", one of these after "Quantized", or "Sequential".
     config : mapping
         The arguments that build it, which JSON can hold. Tuples come back as lists.
     tensors : mapping of str to ndarray

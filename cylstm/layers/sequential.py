@@ -28,7 +28,7 @@ from cylstm.layers.linear import Linear
 from cylstm.layers.quantized import QuantizedLinear
 from cylstm.lstm import LSTM
 from cylstm.parameters import Lent, Parameters, checked
-from cylstm.quantized import QuantizedLSTM, quantized_from_file
+from cylstm.quantized import QUANTIZED, Quantized, quantized_from_file
 from cylstm.recurrent import Recurrent
 from cylstm.rnn import RNN
 from cylstm.stream import Stream
@@ -118,7 +118,7 @@ class Sequential(Layer):
         return said.pop() if said else None
 
     def quantize(self, weights: str = "int8") -> Sequential:
-        """Return a copy whose LSTMs and linear layers have weights of fewer bits, for inference.
+        """Return a copy for inference, whose recurrent and linear layers have smaller weights.
 
         Parameters
         ----------
@@ -135,15 +135,15 @@ class Sequential(Layer):
         >>> model.quantize("int8")[0]
         QuantizedLSTM(4, 8, weights='int8')
         """
-        made: list[Layer | LSTM] = []
+        made: list[Layer | Recurrent[Any]] = []
         for i, layer in enumerate(self):
-            if isinstance(layer, LSTM):
+            if isinstance(layer, Trainable):
                 made.append(_named(f"layers[{i}]", layer.quantize, weights))
             elif type(layer) is Linear:
                 made.append(_named(f"layers[{i}]", QuantizedLinear.of, layer, weights))
             else:
                 made.append(copy.deepcopy(layer))
-        if not any(isinstance(layer, (QuantizedLSTM, QuantizedLinear)) for layer in made):
+        if not any(isinstance(layer, (Quantized, QuantizedLinear)) for layer in made):
             raise ValueError("layers: expected an LSTM or a Linear to quantize")
         return Sequential(*made)
 
@@ -422,7 +422,7 @@ class _OutputOf(Layer):
 
 _SAVED = {
     "LSTM": LSTM,
-    "QuantizedLSTM": QuantizedLSTM,
+    **QUANTIZED,
     "Linear": Linear,
     "QuantizedLinear": QuantizedLinear,
     "Last": Last,
@@ -484,8 +484,8 @@ def _load_layer(where: str, described: Any, state: Mapping[str, Array]) -> Layer
         raise ValueError(f"{where}: expected one of {', '.join(_SAVED)}, got {short(kind)}")
     if not isinstance(config, dict):
         raise ValueError(f"{where}: expected a config by names, got {short(config)}")
-    if kind == "QuantizedLSTM":
-        return quantized_from_file(where, config, state)
+    if kind in QUANTIZED:
+        return quantized_from_file(where, kind, config, state)
     cls = _SAVED[kind]
     if issubclass(cls, Trainable):
         return cls._from_file(where, config, state)
