@@ -17,13 +17,16 @@ __all__ = [
     "QuantizedGRU",
     "QuantizedLSTM",
     "QuantizedRNN",
+    "Scorer",
     "Stream",
+    "StreamPool",
     "compare",
     "from_keras",
     "from_onnx",
     "from_torch",
     "get_num_threads",
     "load",
+    "score",
     "set_num_threads",
     "show_config",
 ]
@@ -36,6 +39,9 @@ _LATER = {  # imported when they are first used: most programs need none, or one
     "from_keras": "cylstm.formats.keras",
     "from_onnx": "cylstm.formats.onnx",
     "from_torch": "cylstm.formats.torch",
+    "Scorer": "cylstm.jobs.api",
+    "StreamPool": "cylstm.pool",
+    "score": "cylstm.jobs.api",
 }
 
 

@@ -140,6 +140,38 @@ class Recurrent(Generic[State]):
         """
         return Stream(self, batch_size)
 
+    def predict(
+        self,
+        sequences: Any,
+        offsets: Any = None,
+        *,
+        batch_tokens: int | None = None,
+        threads: int | None = None,
+        progress: bool = False,
+    ) -> Any:
+        """Return y of any number of sequences of any lengths, in their order.
+
+        Parameters
+        ----------
+        sequences, offsets, batch_tokens, threads, progress
+            As `cylstm.layers.Layer.predict` has them.
+
+        Returns
+        -------
+        list of array, (T_n, D R) each, or with `offsets` array, (S, D R)
+
+        Examples
+        --------
+        >>> lstm = cylstm.LSTM(3, 4, seed=0)
+        >>> [y.shape for y in lstm.predict([np.ones((5, 3)), np.ones((2, 3))])]
+        [(5, 4), (2, 4)]
+        """
+        from cylstm.predict.calls import predict
+
+        return predict(
+            self, sequences, offsets, batch_tokens=batch_tokens, threads=threads, progress=progress
+        )
+
     # Training
 
     def forward(

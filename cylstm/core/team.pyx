@@ -10,6 +10,12 @@ cdef enum:
 
 cdef int _chosen = 0  # by set_num_threads; 0 for none
 
+cdef extern from *:
+    """
+    static _Thread_local int cylstm_most_here;  /* threads of a call from this thread; 0: any */
+    """
+    int cylstm_most_here
+
 
 def set_num_threads(n):
     """Set how many threads a call may use, for the whole process.
@@ -36,8 +42,18 @@ def get_num_threads():
     return _num_threads()
 
 
+def limit_threads_here(n):
+    """Set how many threads a call from this thread may use, if not fewer; 0 for any number.
+
+    For code that divides its work among threads of its own; other threads' calls are as before.
+    """
+    global cylstm_most_here
+    cylstm_most_here = n
+
+
 cdef int _num_threads() noexcept:
-    return _chosen or min(openmp.omp_get_max_threads(), _QUOTA)
+    cdef int most = _chosen or min(openmp.omp_get_max_threads(), _QUOTA)
+    return min(most, cylstm_most_here) if cylstm_most_here else most
 
 
 cdef int useful_threads(double total) noexcept:

@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from cylstm.family import Trainable
     from cylstm.formats.chain import Mask
 
-__all__ = ["Advancing", "Axes", "ChainStream", "after_function", "axes_of_output", "parts_of"]
+__all__ = [
+    "Advancing",
+    "Axes",
+    "ChainStream",
+    "after_function",
+    "axes_of_chain",
+    "axes_of_output",
+    "parts_of",
+]
 
 
 @dataclass(frozen=True)
@@ -184,6 +192,16 @@ def _first_that_fit(layers: Sequence[Any]) -> list[Axes]:
             return found
     k = len(furthest) - 1
     raise ValueError(f"stream: layers[{k}], {short(layers[k])}, {error}") from None
+
+
+def axes_of_chain(layers: Sequence[Any]) -> bool | None:
+    """Whether what a chain takes has the batch's axis before that of time; None if unknown."""
+    if not any(hasattr(layer, "advancing") for layer in layers):
+        return None
+    try:
+        return _first_that_fit(layers)[0].time == 1
+    except ValueError:
+        return None
 
 
 def _after(layer: Any, axes: Axes) -> Axes:

@@ -175,6 +175,61 @@ class Layer(ABC):
             )
         return StepsAlone(self)
 
+    def predict(
+        self,
+        sequences: Any,
+        offsets: Any = None,
+        *,
+        batch_tokens: int | None = None,
+        threads: int | None = None,
+        batch_first: bool | None = None,
+        progress: bool = False,
+    ) -> Any:
+        """Return the outputs of any number of sequences of any lengths, in their order.
+
+        They are sorted by length, put into batches and scored on all threads.
+
+        Parameters
+        ----------
+        sequences : list of array, or array
+            Each (T_n,), of tokens, or (T_n, F), of features; or, with `offsets`, the steps of all
+            sequences one after the other, (S,) or (S, F), as Arrow has them.
+        offsets : array of int, (N + 1,), optional
+            Where each sequence begins, and the last ends.
+        batch_tokens : int, optional
+            How many steps, with padding, a batch has at most.
+        threads : int, optional
+            How many batches are scored side by side; `cylstm.get_num_threads` by default.
+        batch_first : bool, optional
+            Whether the model takes (N, T, ...), where it does not tell.
+        progress : bool, default False
+            Whether to show a progress bar; it needs tqdm.
+
+        Returns
+        -------
+        list of array, or array
+            Of a model with an output for each step a list, (T_n, F) each, or with `offsets` an
+            array (S, F); of others an array (N, F).
+
+        Raises
+        ------
+        ValueError, TypeError
+            If sequences are not such as the model takes.
+
+        Examples
+        --------
+        >>> from cylstm.layers import Embedding
+        >>> words = [np.array([3, 1, 4]), np.array([1, 5])]
+        >>> [y.shape for y in Embedding(9, 2, seed=0).predict(words)]
+        [(3, 2), (2, 2)]
+        """
+        from cylstm.predict.calls import predict
+
+        return predict(
+            self, sequences, offsets, batch_tokens=batch_tokens, threads=threads,
+            batch_first=batch_first, progress=progress,
+        )  # fmt: skip
+
     @classmethod
     def from_saved(cls, config: dict[str, Any], state: Mapping[str, Array]) -> Layer:
         """Make the layer that a file describes; it trusts neither argument.

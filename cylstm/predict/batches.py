@@ -1,0 +1,148 @@
+"""Ragged sequences in batches of like lengths, scored side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from cylstm import checks
+from cylstm.core.team import get_num_threads, limit_threads_here
+from cylstm.predict.outputs import Outputs
+from cylstm.predict.ragged import Ragged
+
+__all__ = ["BATCH_TOKENS", "Pending", "Scorers", "batches_of"]
+
+BATCH_TOKENS = 4096
+
+
+def batches_of(lengths: np.ndarray, tokens: int, alike: bool) -> Iterator[np.ndarray]:
+    """Divide sequences into batches of up to so many steps with padding, the longest first.
+
+    Parameters
+    ----------
+    lengths : array of int, (N,)
+    tokens : int
+        A batch of one sequence may have more.
+    alike : bool
+        Whether a batch must have sequences of one length.
+
+    Examples
+    --------
+    >>> [rows.tolist() for rows in batches_of(np.array([2, 9, 3, 2]), 6, alike=False)]
+    [[1], [2, 0], [3]]
+    """
+    order = np.argsort(-lengths, kind="stable")
+    falling = lengths[order]
+    begin = 0
+    while begin < len(order):
+        longest = int(falling[begin])
+        end = begin + max(1, tokens // max(1, longest))
+        if alike:
+            end = min(end, int(np.searchsorted(-falling, -longest, side="right")))
+        yield order[begin:end]
+        begin = end
+
+
+class Pending:
+    """Sequences on their way: their batches are scored by other threads.
+
+    Attributes
+    ----------
+    arrays : dict of str to array
+        The outputs, (S, F) or (N, F), complete once `result` has returned.
+    """
+
+    def __init__(self, ragged: Ragged, outputs: Outputs) -> None:
+        self.ragged, self.outputs = ragged, outputs
+        self.lengths = ragged.lengths
+        first = int(ragged.offsets[0])
+        if first:  # outputs begin at the first step
+            ragged = Ragged(ragged.values[first : ragged.offsets[-1]], ragged.offsets - first)
+            self.ragged = ragged
+        self.arrays = outputs.allocate(int(ragged.offsets[-1]), len(ragged))
+        self.futures: list[Future[int]] = []
+
+    def result(self) -> dict[str, np.ndarray]:
+        """Wait for the outputs."""
+        for future in self.futures:
+            future.result()
+        return self.arrays
+
+    def score(self, rows: np.ndarray, threads: int) -> int:
+        """Score one batch; return how many sequences it has."""
+        limit_threads_here(threads)
+        outputs, predictor = self.outputs, self.outputs.predictor
+        lengths = self.lengths[rows]
+        places = self.ragged.places(rows, lengths, predictor.batch_first)
+        x = self.ragged.values[places]
+        ragged = bool((lengths != lengths[0]).any())
+        y, states = predictor.run(x, lengths if ragged else None)
+        if outputs.kind == "state":
+            for name, array in predictor.states(states).items():
+                self.arrays[name][rows] = array
+            return len(rows)
+        y = y if predictor.has_axis else y[..., None]
+        own = self.arrays["prediction"]
+        if not predictor.keeps_time:
+            own[rows] = outputs.of(y)
+        elif not outputs.per_step:
+            own[rows] = outputs.of(_last(y, lengths, predictor.batch_first))
+        elif ragged:
+            real = _real(lengths, predictor.batch_first)
+            own[places[real]] = outputs.of(y[real])
+        else:
+            own[places] = outputs.of(y)
+        return len(rows)
+
+
+def _real(lengths: np.ndarray, batch_first: bool) -> np.ndarray:
+    """Return which steps of a batch are no padding."""
+    steps = np.arange(int(lengths.max(initial=0)))
+    return steps < lengths[:, None] if batch_first else steps[:, None] < lengths
+
+
+def _last(y: np.ndarray, lengths: np.ndarray, batch_first: bool) -> np.ndarray:
+    """Return the last step of each sequence, zero if it has none."""
+    rows = np.arange(len(lengths))
+    if not y.shape[int(batch_first)]:
+        return np.zeros((len(lengths), y.shape[2]), y.dtype)
+    last = y[rows, lengths - 1] if batch_first else y[lengths - 1, rows]
+    last[lengths == 0] = 0
+    return last
+
+
+class Scorers:
+    """Threads that score batches side by side.
+
+    Parameters
+    ----------
+    threads : int, optional
+        How many; as many as `cylstm.get_num_threads` says by default.
+    batch_tokens : int, optional
+        How many steps, with padding, a batch has at most.
+    """
+
+    def __init__(self, threads: int | None = None, batch_tokens: int | None = None) -> None:
+        self.threads = get_num_threads() if threads is None else checks.whole("threads", threads, 1)
+        batch_tokens = BATCH_TOKENS if batch_tokens is None else batch_tokens
+        self.batch_tokens = checks.whole("batch_tokens", batch_tokens, 1)
+        self._pool = ThreadPoolExecutor(self.threads, "cylstm-score")
+
+    def __enter__(self) -> Scorers:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def submit(self, ragged: Ragged, outputs: Outputs) -> Pending:
+        """Begin to score sequences."""
+        pending = Pending(ragged, outputs)
+        alike = not outputs.predictor.takes_lengths
+        batches = list(batches_of(pending.lengths, self.batch_tokens, alike))
+        # A few long sequences leave threads for the work within each.
+        threads = max(1, self.threads // max(1, len(batches)))
+        pending.futures = [self._pool.submit(pending.score, rows, threads) for rows in batches]
+        return pending

@@ -1,0 +1,242 @@
+"""A model as what scores batches of ragged sequences, whatever made it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from cylstm import checks
+from cylstm.layers import Dropout, Embedding, Last, Layer, Linear, Sequential
+from cylstm.layers.sequential import as_layer
+from cylstm.recurrent import Recurrent
+
+__all__ = ["Predictor"]
+
+_OWN = (Dropout, Embedding, Last, Linear)  # beside what is recurrent
+_ALREADY = {"softmax": "probabilities", "sigmoid": "probabilities", "log_softmax": "logarithms"}
+
+
+class Predictor:
+    """What a model takes and returns, and how to call it.
+
+    Parameters
+    ----------
+    model : LSTM or Layer
+    batch_first : bool, optional
+        Whether the model takes (N, T, ...), where it does not tell itself.
+
+    Attributes
+    ----------
+    tokens : bool or None
+        Whether it takes integers (T, N), not features (T, N, F); None if it does not tell.
+    size : int or None
+        How many tokens it knows, or F.
+    dtype : dtype
+        Of features.
+    is_exact : bool
+        Whether a sequence's output is the same bits in any batch.
+    takes_lengths : bool
+        Whether it is told where sequences end; if not, a batch has those of one length.
+    keeps_time : bool
+        Whether there is an output for each step.
+    width : int
+        How many numbers an output has.
+    state_sizes : dict of str to int
+        The name and size of each array of a sequence's state.
+    """
+
+    def __init__(self, model: Any, batch_first: bool | None = None) -> None:
+        self.model, self.layer = model, as_layer(model)
+        layers = [model] if not isinstance(model, Sequential) else list(model)
+        own = list(_flat(model))
+        self.is_exact = all(isinstance(layer, (Recurrent, *_OWN)) for layer in own)
+        self.takes_lengths = all(map(_can_be_padded, own))
+        self.tokens, self.size, self.dtype = _input_of(layers, model)
+        self.batch_first = self._which_axes(batch_first)
+        self.last_function = getattr(getattr(layers[-1], "function", None), "__name__", None)
+        self._recurrent = [k for k, layer in enumerate(layers) if isinstance(layer, Recurrent)]
+        self.keeps_time: bool
+        self.width: int
+        self._probe()
+
+    def _which_axes(self, given: bool | None) -> bool:
+        """Whether the batch's axis is the first."""
+        if given is not None:
+            given = checks.is_true_or_false("batch_first", given)
+        own = _axes_of(self.model, self.layer)
+        if own is not None:
+            if given is not None and given != own:
+                raise ValueError(f"batch_first: expected {own}, which the model says, got {given}")
+            return own
+        if given is None and not self.is_exact:
+            raise ValueError(
+                "batch_first: expected True or False, since the model does not tell whether it "
+                "takes (N, T, ...) or (T, N, ...)"
+            )
+        return bool(given)
+
+    def run(self, x: np.ndarray, lengths: np.ndarray | None) -> tuple[np.ndarray, list[Any]]:
+        """Return the output, (N, F), or (T, N, F) with or without batch first, and the states."""
+        if lengths is None or not self.takes_lengths:
+            y, state = self.layer.run(x)
+        else:
+            y, state = self.layer.run(x, lengths=lengths)
+        if isinstance(self.model, Recurrent):
+            return y, [state]
+        return y, [state[k] for k in self._recurrent] if self.state_sizes else []
+
+    # What it returns
+
+    def _probe(self) -> None:
+        """Call the model on two batches of no meaning, to see which axes its output has."""
+        self.state_sizes: dict[str, int] = {}
+        shapes = []
+        for rows, steps in ((5, 7), (6, 9)):
+            y, state = self._try(rows, steps)
+            shapes.append(y.shape)
+        if self.is_exact:
+            self._note_states(state)
+        first, second = shapes
+        axes = [
+            "N"
+            if pair == (5, 6)
+            else "T"
+            if pair == (7, 9)
+            else "F"
+            if len(set(pair)) == 1
+            else "?"
+            for pair in zip(first, second, strict=False)
+        ]
+        found = "".join(axes)
+        steps = "NT" if self.batch_first else "TN"
+        if len(first) != len(second) or found not in ("N", "NF", steps, f"{steps}F"):
+            raise ValueError(
+                "model: expected an output for each sequence, (N, F), or each step, "
+                f"{checks.shape_text((*steps, 'F'))}, got {first} of 5 sequences of 7 steps"
+            )
+        self.keeps_time = "T" in found
+        self.width = first[-1] if found.endswith("F") else 1
+        self.has_axis = found.endswith("F")
+        self.out_dtype = y.dtype
+
+    def _try(self, rows: int, steps: int) -> tuple[np.ndarray, Any]:
+        shape = (rows, steps) if self.batch_first else (steps, rows)
+        if self.tokens is not False:
+            x = np.full(shape, min(1, (self.size or 2) - 1), np.int64)
+        if not self.tokens:
+            features = np.full((*shape, self.size or 1), 0.5, self.dtype)
+            x = features if self.tokens is False else x
+        try:
+            y, state = self.layer.run(x)
+        except (ArithmeticError, IndexError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"model: expected one that takes any number of sequences and steps; a trial with "
+                f"{rows} sequences of {steps} steps failed: {error}"
+            ) from error
+        if not isinstance(y, np.ndarray) or y.dtype.kind not in "iuf":
+            raise ValueError(f"model: expected one output of numbers, got {type(y).__name__}")
+        return y, state
+
+    def _note_states(self, state: Any) -> None:
+        pairs = (
+            [state] if isinstance(self.model, Recurrent) else [state[k] for k in self._recurrent]
+        )
+        for pair, k in zip(pairs, self._recurrent, strict=True):
+            pair = pair if isinstance(pair, tuple) else (pair,)
+            for name, array in zip("hc", pair, strict=False):
+                ending = f"_{k}" if len(pairs) > 1 else ""
+                self.state_sizes[name + ending] = array.shape[0] * array.shape[2]
+
+    def states(self, pairs: list[Any]) -> dict[str, np.ndarray]:
+        """Return each array of the state as (N, L D R), by its name."""
+        arrays = [a for pair in pairs for a in (pair if isinstance(pair, tuple) else (pair,))]
+        return {
+            name: array.swapaxes(0, 1).reshape(array.shape[1], -1)
+            for name, array in zip(self.state_sizes, arrays, strict=True)
+        }
+
+    @property
+    def step_bytes(self) -> int:
+        """What a step has of numbers in the widest place of the model, about."""
+        widths = [len(array) for name, array in self.layer.named_parameters() if array.ndim == 1]
+        return max(self.width, self.size if not self.tokens and self.size else 0, *widths, 64) * 4
+
+    def check_is_raw(self, wanted: str) -> None:
+        """Refuse to make probabilities of probabilities."""
+        if self.last_function in _ALREADY:
+            raise ValueError(
+                f"output: expected 'raw' or 'argmax', since the model ends with "
+                f"{self.last_function} and returns {_ALREADY[self.last_function]}, got {wanted!r}"
+            )
+
+
+def _flat(model: Any) -> Iterator[Any]:
+    """Iterate over the layers of a Sequential, those within others too; others are one layer."""
+    if type(model) is not Sequential:
+        yield model
+        return
+    for layer in model:
+        yield from _flat(layer)
+
+
+def _can_be_padded(layer: Any) -> bool:
+    """Whether what stands past a sequence's end has no effect on it."""
+    if type(layer).__module__.startswith("cylstm.formats"):
+        return False  # whole models: they take no lengths
+    return isinstance(layer, (Recurrent, *_OWN)) or layer.steps_alone or "lengths" in layer.takes
+
+
+def _input_of(layers: list[Any], model: Any) -> tuple[bool | None, int | None, np.dtype]:
+    """Return whether the first layer takes tokens, how many or how wide, and the dtype."""
+    dtype = np.dtype("float32")
+    if hasattr(model, "inputs"):
+        return _declared_input(model)
+    for layer in layers:
+        lstm = layer if isinstance(layer, Recurrent) else getattr(layer, "lstm", None)
+        if isinstance(lstm, Recurrent):
+            return False, lstm.input_size, lstm.dtype
+        if isinstance(layer, Linear):
+            return False, layer.in_features, layer.dtype
+        if isinstance(layer, Embedding):
+            return True, layer.num_embeddings, layer.dtype
+        if hasattr(layer, "mask_zero"):
+            return True, len(layer.weight), dtype
+        declared = getattr(layer, "arguments", {}).get("dtype")
+        if isinstance(layer, (Dropout, Last)) or type(layer).__name__ == "Masking":
+            continue
+        if declared is None or getattr(layer.function, "__name__", "") != "as_declared":
+            break
+        if declared.startswith("float"):
+            dtype = np.dtype(declared)
+    return None, None, dtype
+
+
+def _declared_input(model: Any) -> tuple[bool | None, int | None, np.dtype]:
+    """Of a graph, which says what it takes, or at least how many inputs it has."""
+    if len(model.inputs) != 1:
+        raise ValueError(f"model: expected one input, got {', '.join(model.inputs)}")
+    if not isinstance(model.inputs, dict):
+        return _input_of([step.layer for step in model.steps[:1]], None)
+    (declared,) = model.inputs.values()
+    dtype, shape = np.dtype(declared["dtype"]), declared["shape"]
+    if dtype.kind != "f":
+        return True, None, np.dtype("float32")
+    return (False, shape[-1] if shape and len(shape) == 3 else None, dtype)
+
+
+def _axes_of(model: Any, layer: Layer) -> bool | None:
+    """Whether the model takes the batch first, if anything in it tells."""
+    module = type(model).__module__
+    if not module.startswith("cylstm.formats"):
+        return layer.batch_first
+    if module.startswith("cylstm.formats.keras"):
+        return True
+    if not isinstance(model, Sequential):
+        return None
+    if any(type(part).__module__.startswith("cylstm.formats.keras") for part in model):
+        return True
+    from cylstm.formats.chain_stream import axes_of_chain
+
+    return axes_of_chain(tuple(model))
