@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cylstm.jobs.arrays import as_arrow, as_numpy, is_missing
 from cylstm.predict.ragged import Ragged, any_within
 
 __all__ = ["Problems", "is_list", "is_number", "lengths_of", "lists_of", "plain", "scalars_of"]
@@ -88,24 +89,24 @@ def list_parts(array: pa.Array) -> tuple[np.ndarray, pa.Array]:
     if pa.types.is_fixed_size_list(array.type):
         width = array.type.list_size
         return (array.offset + np.arange(len(array) + 1)) * width, array.values
-    return array.offsets.to_numpy().astype(np.int64), array.values
+    return as_numpy(array.offsets).astype(np.int64), array.values
 
 
 def lengths_of(array: pa.Array) -> np.ndarray:
     """Return how long each list is; what is null has no step."""
     lengths = np.diff(list_parts(array)[0])
-    if array.null_count:
-        lengths[array.is_null().to_numpy(zero_copy_only=False)] = 0
+    missing = is_missing(array)
+    if missing is not None:
+        lengths[missing] = 0
     return lengths
 
 
 def numbers(array: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:
     """Return numbers, 0 where there is none, and where that is."""
     if not array.null_count:
-        return array.to_numpy(zero_copy_only=False), None
-    missing = array.is_null().to_numpy(zero_copy_only=False)
+        return as_numpy(array), None
     filled = pc.fill_null(array, pa.scalar(0, array.type))
-    return filled.to_numpy(zero_copy_only=False), missing
+    return as_numpy(filled), is_missing(array)
 
 
 def plain(array: pa.Array, row: int) -> Any:
@@ -114,11 +115,6 @@ def plain(array: pa.Array, row: int) -> Any:
         return array[row].as_py()
     except ValueError:  # of nanoseconds, for which Python has no type
         return str(array[row].cast(pa.string()))
-
-
-def nulls(array: pa.Array) -> np.ndarray | None:
-    """Return where there is nothing."""
-    return array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
 
 
 def lists_of(
@@ -141,7 +137,7 @@ def lists_of(
     """
     problems = Problems(np.zeros(len(arrays[0]), bool))
     for array, name in zip(arrays, names, strict=True):
-        problems.of_sequences(nulls(array), name, "expected a list, got null")
+        problems.of_sequences(is_missing(array), name, "expected a list, got null")
     offsets, values = list_parts(arrays[0])
     lengths = np.diff(offsets)
     columns = [values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))]
@@ -165,7 +161,8 @@ def _aligned(
     ends = np.cumsum(lengths)
     step = np.arange(int(ends[-1])) - np.repeat(ends - lengths, lengths)
     missing = np.repeat(differs, lengths)
-    return values.take(pa.array(first + step, mask=missing))
+    places = pc.if_else(pa.array(missing.tolist()), None, as_arrow(first + step))
+    return values.take(places)
 
 
 def scalars_of(
@@ -236,7 +233,7 @@ def _vectors(
     column: pa.Array, name: str, offsets: np.ndarray, size: int, problems: Problems
 ) -> np.ndarray:
     """Return lists of `size` numbers, as an array (S, size)."""
-    missing = nulls(column)
+    missing = is_missing(column)
     if missing is not None:
         problems.of_steps(missing, offsets, name, lambda step: "expected a step, got null")
     inner, values = list_parts(column)

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cylstm.jobs.columns import Problems, nulls, plain
+from cylstm.jobs.arrays import as_arrow, as_numpy, is_missing
+from cylstm.jobs.columns import Problems, plain
 
 __all__ = ["Seen", "boundaries", "in_order"]
 
@@ -32,9 +33,9 @@ def boundaries(
 
 def _unequal(left: pa.Array, right: pa.Array) -> np.ndarray:
     """Tell where values differ; nothing differs from something only."""
-    unequal = pc.fill_null(pc.not_equal(left, right), False).to_numpy(zero_copy_only=False)
+    unequal = as_numpy(pc.fill_null(pc.not_equal(left, right), False))
     if left.null_count or right.null_count:
-        missing = [array.is_null().to_numpy(zero_copy_only=False) for array in (left, right)]
+        missing = [as_numpy(array.is_null()) for array in (left, right)]
         return unequal | (missing[0] != missing[1])
     return unequal
 
@@ -68,7 +69,7 @@ class Seen:
         if starts is None:
             changes = boundaries(batch, self.names, None)
             starts = np.concatenate(([0], changes)) if len(batch) else changes
-        keys = batch.select(list(self.names)).take(pa.array(starts)) if len(starts) else None
+        keys = batch.select(list(self.names)).take(as_arrow(starts)) if len(starts) else None
         if keys is None:
             return None
         found = _hashed(keys)
@@ -93,7 +94,7 @@ def _hashed(keys: pa.RecordBatch) -> np.ndarray:
         for column in keys.columns
     ]
     if len(columns) == 1 and pa.types.is_integer(columns[0].type) and not columns[0].null_count:
-        return columns[0].to_numpy(zero_copy_only=False).astype(np.int64)
+        return as_numpy(columns[0]).astype(np.int64)
     rows = zip(*(column.to_pylist() for column in columns), strict=True)
     return np.fromiter(map(hash, map(repr, rows)), np.int64, len(keys))  # of -1 and -2 it is one
 
@@ -102,13 +103,13 @@ def in_order(
     column: pa.Array, name: str, bounds: np.ndarray, problems: Problems
 ) -> np.ndarray | None:
     """Return the rows in rising order within each group; None where they are so."""
-    missing = nulls(column)
+    missing = is_missing(column)
     if missing is not None:
         problems.of_steps(missing, bounds, name, lambda step: "expected an order, got null")
     if pa.types.is_floating(column.type):
-        undefined = pc.fill_null(pc.is_nan(column), False).to_numpy(zero_copy_only=False)
+        undefined = as_numpy(pc.fill_null(pc.is_nan(column), False))
         problems.of_steps(undefined, bounds, name, lambda step: "expected an order, got NaN")
-    ranks = pc.rank(column, tiebreaker="dense").to_numpy().astype(np.int64)
+    ranks = as_numpy(pc.rank(column, tiebreaker="dense")).astype(np.int64)
     group = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
     rises = (np.diff(ranks) > 0) | (np.diff(group) > 0)
     if rises.all():

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cylstm.jobs.columns import Problems, lengths_of, lists_of, nulls, plain, scalars_of
+from cylstm.jobs.arrays import as_arrow, as_numpy, is_missing
+from cylstm.jobs.columns import Problems, lengths_of, lists_of, plain, scalars_of
 from cylstm.jobs.files import Block, InputFile
 from cylstm.jobs.groups import Seen, boundaries, in_order
 from cylstm.jobs.options import Columns
@@ -240,7 +241,7 @@ def _costs(piece: Piece, columns: Columns) -> np.ndarray:
         column = piece.batch.column(name)
         kind = column.type
         if pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_string(kind):
-            sizes = pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False)
+            sizes = as_numpy(pc.fill_null(pc.binary_length(column), 0))
             rows = rows + np.add.reduceat(sizes.astype(np.int64), piece.bounds[:-1])
     return steps * columns.step_bytes + rows
 
@@ -283,7 +284,7 @@ def _scored(piece: Piece, columns: Columns, files: Sequence[InputFile]) -> Score
     else:
         problems = Problems(np.zeros(len(piece), bool))
         order = _sorted(piece, columns, problems)
-        ordered = batch if order is None else batch.take(pa.array(order))
+        ordered = batch if order is None else batch.take(as_arrow(order))
         arrays = [ordered.column(name) for name in columns.features]
         ragged, found = scalars_of(arrays, columns.features, piece.bounds, columns)
         problems.join(found, piece.bounds, order)
@@ -299,14 +300,14 @@ def _scored(piece: Piece, columns: Columns, files: Sequence[InputFile]) -> Score
             order = (np.cumsum(steps) - 1)[order[steps]]
     keys = batch.select(list(columns.keys))
     if len(chosen) < len(batch):
-        keys = keys.take(pa.array(chosen))
+        keys = keys.take(as_arrow(chosen))
     return ragged.chosen(good), keys, order, skipped
 
 
 def _sorted(piece: Piece, columns: Columns, problems: Problems) -> np.ndarray | None:
     """Return the rows in the order of each group's steps; None where they are so."""
     for name in columns.by:
-        missing = nulls(piece.batch.column(name))
+        missing = is_missing(piece.batch.column(name))
         if missing is not None:
             problems.of_steps(missing, piece.bounds, name, lambda step: "expected a key, got null")
     if columns.order is None:

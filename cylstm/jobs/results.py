@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
+from cylstm.jobs.arrays import as_arrow
 from cylstm.jobs.options import Columns
 from cylstm.jobs.parts import Part
 
@@ -57,11 +58,11 @@ def _column(part: Part, array: np.ndarray, width: int, columns: Columns) -> pa.A
         ordered = np.empty_like(array)
         ordered[part.places] = array
         array = ordered
-    values = pa.array(array.reshape(-1))
+    values = as_arrow(array.reshape(-1))
     if columns.options.labels is not None:
         values = pa.array(columns.options.labels, pa.string()).take(values)
     elif width > 1:
         values = pa.FixedSizeListArray.from_arrays(values, width)
     if columns.outputs.per_step and columns.is_whole:
-        return pa.ListArray.from_arrays(pa.array(part.ragged.offsets.astype(np.int32)), values)
+        return pa.ListArray.from_arrays(as_arrow(part.ragged.offsets.astype(np.int32)), values)
     return values

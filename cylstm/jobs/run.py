@@ -6,6 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,7 +24,7 @@ from cylstm.jobs.parts import Part, Place, parts_of
 from cylstm.jobs.progress import Progress
 from cylstm.jobs.summary import Summary
 from cylstm.jobs.threads import Consumer, ahead
-from cylstm.jobs.writing import Writer
+from cylstm.jobs.writing import Encoded, Writer, encoded
 from cylstm.opening import load
 from cylstm.predict.batches import Pending, Scorers
 from cylstm.predict.model import Predictor
@@ -206,23 +207,25 @@ class _Run:
                 flying.append((number, part, self.scorers.submit(part.ragged, self.job.outputs)))
                 del part
                 if len(flying) >= IN_FLIGHT:
-                    _finish(flying, writer)
+                    self._finish(flying, writer)
             while flying:
-                _finish(flying, writer)
+                self._finish(flying, writer)
         if error is not None:
             raise error
 
-    def _write(self, number: int, part: Part, arrays: dict[str, Any]) -> None:
-        self.job.check_unchanged(part.stop[0], self.manifest.fingerprint)
-        self.writer.write(number, part, arrays)
-        self.progress.add(part.rows)
+    def _finish(self, flying: deque[tuple[int, Part, Pending]], writer: Consumer) -> None:
+        """Wait for the oldest part's outputs, and pass them on."""
+        number, part, pending = flying.popleft()
+        arrays = pending.result()
+        writer.put(number, self.scorers.run(encoded, part, arrays, self.job.columns))
+
+    def _write(self, number: int, future: Future[Encoded]) -> None:
+        given = future.result()
+        self.job.check_unchanged(given.part.stop[0], self.manifest.fingerprint)
+        self.writer.write(number, given)
+        self.progress.add(given.part.rows)
 
 
 def _place(saved: list[int]) -> Place:
     file, row = saved
     return file, row
-
-
-def _finish(flying: deque[tuple[int, Part, Pending]], writer: Consumer) -> None:
-    number, part, pending = flying.popleft()
-    writer.put(number, part, pending.result())

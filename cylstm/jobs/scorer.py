@@ -101,7 +101,7 @@ def _as_column(name: str, values: Any) -> pa.Array:
         return pa.array([v if v is None or np.ndim(v) < 2 else list(v) for v in values])
     if array.ndim > 3:
         raise ValueError(f"{name}: expected up to three axes, got shape {array.shape}")
-    column = pa.array(np.ascontiguousarray(array).reshape(-1))
+    column = pa.array(np.ascontiguousarray(array).reshape(-1))  # of numbers, text or times
     for size in array.shape[:0:-1]:
         column = pa.FixedSizeListArray.from_arrays(column, size)
     return column

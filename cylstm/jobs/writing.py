@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +14,40 @@ import pyarrow.parquet as pq
 from cylstm.io.writing import replacing
 from cylstm.jobs.manifest import Done, Manifest
 from cylstm.jobs.options import Columns
-from cylstm.jobs.parts import Part, Place
+from cylstm.jobs.parts import Part
 from cylstm.jobs.results import schema_of, table_of
 
-__all__ = ["SKIPPED", "Writer"]
+__all__ = ["Encoded", "Writer", "encoded"]
 
 SKIPPED = "_skipped"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A part as the bytes of its file."""
+
+    part: Part
+    content: Any
+    digest: str
+
+
+def encoded(part: Part, arrays: dict[str, np.ndarray], columns: Columns) -> Encoded:
+    """Return what a part's file is to hold."""
+    content = _as_parquet(table_of(part, arrays, columns), columns)
+    return Encoded(part, content, hashlib.sha256(content).hexdigest())
+
+
+def _as_parquet(table: pa.Table, columns: Columns) -> Any:
+    sink = pa.BufferOutputStream()
+    # A row group a part: its bytes then follow from its rows alone. Numbers that a model gives
+    # hardly come twice: to look for those that do takes longer than to write them.
+    keys = list(columns.keys)
+    pq.write_table(
+        table, sink, row_group_size=max(1, len(table)), compression="snappy",
+        use_dictionary=keys + ["prediction"] * (columns.options.labels is not None),
+        write_statistics=keys,
+    )  # fmt: skip
+    return sink.getvalue()
 
 
 class Writer:
@@ -33,36 +63,27 @@ class Writer:
         self.manifest, self.columns = manifest, columns
         self.folder = manifest.folder
 
-    def write(self, number: int, part: Part, arrays: dict[str, np.ndarray]) -> Done:
-        """Write a part, what was left out of it, and the manifest; return what that notes."""
+    def write(self, number: int, given: Encoded) -> None:
+        """Write a part, what was left out of it, and the manifest."""
+        part = given.part
         self._write_skipped(number, part)
-        table = table_of(part, arrays, self.columns)
-        return self._note(number, table, part.start, part.stop, part.rows, part)
+        name = _name(number)
+        with replacing(os.path.join(self.folder, name)) as file:
+            file.write(given.content)
+        done = Done(
+            name, list(part.start), list(part.stop), part.rows,
+            predictions=len(part.ragged), skipped=len(part.skipped),
+            size=given.content.size, digest=given.digest,
+        )  # fmt: skip
+        self.manifest.add(number, done)
 
     def write_empty(self) -> None:
         """Write a part of no row, so that readers find the columns."""
-        table = schema_of(self.columns).empty_table()
-        self._note(0, table, (0, 0), (0, 0), 0, None)
-
-    def _note(
-        self, number: int, table: pa.Table, start: Place, stop: Place, rows: int, part: Part | None
-    ) -> Done:
-        name = f"part-{number:06d}.parquet"
-        sink = pa.BufferOutputStream()
-        # A row group a part: its bytes then follow from its rows alone.
-        pq.write_table(table, sink, row_group_size=max(1, len(table)), compression="snappy")
-        content = sink.getvalue()
-        with replacing(os.path.join(self.folder, name)) as file:
+        content = _as_parquet(schema_of(self.columns).empty_table(), self.columns)
+        with replacing(os.path.join(self.folder, _name(0))) as file:
             file.write(content)
-        done = Done(
-            name, list(start), list(stop), rows,
-            predictions=0 if part is None else len(part.ragged),
-            skipped=0 if part is None else len(part.skipped),
-            size=content.size,
-            digest=hashlib.sha256(content).hexdigest(),
-        )  # fmt: skip
-        self.manifest.add(number, done)
-        return done
+        digest = hashlib.sha256(content).hexdigest()
+        self.manifest.add(0, Done(_name(0), [0, 0], [0, 0], 0, 0, 0, content.size, digest))
 
     def _write_skipped(self, number: int, part: Part) -> None:
         if not part.skipped:
@@ -72,3 +93,7 @@ class Writer:
         text = "".join(row.as_json() + "\n" for row in part.skipped)
         with replacing(os.path.join(folder, f"part-{number:06d}.jsonl")) as file:
             file.write(text.encode())
+
+
+def _name(number: int) -> str:
+    return f"part-{number:06d}.parquet"

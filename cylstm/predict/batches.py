@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -136,6 +136,10 @@ class Scorers:
 
     def __exit__(self, *error: Any) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def run(self, work: Callable[..., Any], *given: Any) -> Future[Any]:
+        """Let one of the threads do something else, in its turn."""
+        return self._pool.submit(work, *given)
 
     def submit(self, ragged: Ragged, outputs: Outputs) -> Pending:
         """Begin to score sequences."""
