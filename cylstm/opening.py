@@ -17,7 +17,7 @@ from cylstm.rnn import RNN
 if TYPE_CHECKING:
     from cylstm.layers import Layer
 
-__all__ = ["load"]
+__all__ = ["kind_of_file", "load", "load_to_score"]
 
 _OWN: dict[str, type[Trainable[Any]]] = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
 
@@ -141,3 +141,38 @@ def _check_taken(path: Any, maker: str, given: dict[str, Any], *taken: str) -> N
     """Refuse arguments that have no meaning for this file."""
     for name in given.keys() - set(taken):
         raise TypeError(f"{name}: expected none for a file of {maker}, {os.fspath(path)}")
+
+
+def load_to_score(path: str | os.PathLike[str], batch_first: bool | None = None) -> LSTM | Layer:
+    """Do what `load` does for a caller that fits its axes to the model's.
+
+    So it need not be warned that a file does not tell which axis is the batch's.
+    """
+    if not kind_of_file(path).startswith("PyTorch"):
+        return load(path)
+    return load(path, batch_first=bool(batch_first))
+
+
+def kind_of_file(path: str | os.PathLike[str]) -> str:
+    """Return whose file it is, and how it is stored, as its content tells; not whether it is read.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.safetensors")
+    >>> cylstm.LSTM(3, 4).save(path)
+    >>> kind_of_file(path)
+    'cylstm, safetensors'
+    """
+    with open_plain(path) as file:
+        start = file.read(HEAD)
+    if safetensors.begins(start):
+        own = safetensors.is_model(safetensors.read(path)[1])
+        return "cylstm, safetensors" if own else "PyTorch, safetensors"
+    if start.startswith(ZIP):
+        return "Keras, .keras" if _is_keras(path) else "PyTorch, or arrays in a zip"
+    if start.startswith(PICKLES):
+        return "PyTorch, pickle"
+    if start.startswith(HDF5):
+        return "Keras, HDF5"
+    return "ONNX" if is_onnx(start) else describe_start(start)

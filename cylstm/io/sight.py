@@ -57,6 +57,7 @@ def is_onnx(start: bytes) -> bool:
         and start[0] & 7 in (0, 2)
         and 1 <= start[0] >> 3 <= 25
         and start[4:8] not in _AT_4
+        and not start.startswith(tuple(_STARTS))
         and not is_core_ml(start)
     )
 

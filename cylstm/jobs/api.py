@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cylstm.jobs.summary import Summary
 
-__all__ = ["Scorer", "score"]
+__all__ = ["Scorer", "need_pyarrow", "score"]
 
 
-def _need_pyarrow(what: str) -> None:
+def need_pyarrow(what: str) -> None:
+    """Say what to install where pyarrow is missing."""
     try:
         import pyarrow  # noqa: F401
     except ImportError:
@@ -132,7 +133,7 @@ def score(
     >>> parquet.read_table(target).column_names
     ['id', 'prediction']
     """
-    _need_pyarrow("score")
+    need_pyarrow("score")
     from cylstm.jobs.options import Options
     from cylstm.jobs.run import Job, Running, run
 
@@ -192,7 +193,7 @@ class Scorer:
         batch_tokens: int | None = None,
         threads: int = 1,
     ) -> None:
-        _need_pyarrow("Scorer")
+        need_pyarrow("Scorer")
         from cylstm.jobs.options import Options
 
         self.model = model

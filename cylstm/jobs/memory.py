@@ -16,8 +16,8 @@ __all__ = ["Budget", "as_bytes"]
 
 DEFAULT = "2GB"
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_PROCESS = 300 * 10**6  # of Python, NumPy and Arrow
-_PART = 4 * PART_BYTES  # its steps, its outputs, these as columns, and as a file
+_PROCESS = 150 * 10**6  # of Python, NumPy and Arrow
+_PART = 3 * PART_BYTES  # its steps, its outputs, and these as a file
 _LEAST = 6  # parts: read, waiting, scored (two), waiting, written
 _WIDER = 8  # so many times the model's own numbers a step has on its way through it
 

@@ -25,12 +25,12 @@ from cylstm.jobs.progress import Progress
 from cylstm.jobs.summary import Summary
 from cylstm.jobs.threads import Consumer, ahead
 from cylstm.jobs.writing import Encoded, Writer, encoded
-from cylstm.opening import load
+from cylstm.opening import load_to_score
 from cylstm.predict.batches import Pending, Scorers
 from cylstm.predict.model import Predictor
 from cylstm.predict.outputs import Outputs
 
-__all__ = ["Job", "Running", "opened_model", "run"]
+__all__ = ["Job", "Running", "run"]
 
 IN_FLIGHT = 2  # parts that are scored at once, so that no thread waits for a part's last batch
 
@@ -60,7 +60,9 @@ class Job:
         self.target = os.fspath(target)
         self.options = options
         check_apart(source, self.files, self.target)
-        self.predictor = Predictor(opened_model(model), options.batch_first)
+        if isinstance(model, (str, bytes, os.PathLike)):
+            model = load_to_score(model, options.batch_first)
+        self.predictor = Predictor(model, options.batch_first)
         self.outputs = Outputs(self.predictor, options.output, options.steps)
         self.columns = Columns(options, self.outputs, self._schema())
 
@@ -105,11 +107,6 @@ class Job:
         if known is not None and self.columns.is_whole and self.options.limit is not None:
             return min(known, self.options.limit)
         return known if self.options.limit is None else None
-
-
-def opened_model(model: Any) -> Any:
-    """Return a model, which may be given as its file."""
-    return load(model) if isinstance(model, (str, bytes, os.PathLike)) else model
 
 
 def check_apart(source: Any, files: Sequence[InputFile], target: str) -> None:

@@ -17,7 +17,7 @@ from cylstm.jobs.files import Block
 from cylstm.jobs.options import Columns, Options
 from cylstm.jobs.parts import parts_of
 from cylstm.jobs.results import schema_of, table_of
-from cylstm.opening import load
+from cylstm.opening import load_to_score
 from cylstm.predict.batches import Scorers
 from cylstm.predict.model import Predictor
 from cylstm.predict.outputs import Outputs
@@ -38,7 +38,7 @@ def predictor_of(model: Any, batch_first: bool | None) -> Predictor:
         if key not in _loaded:
             for old in [known for known in _loaded if known[0] == key[0]]:
                 del _loaded[old]
-            _loaded[key] = Predictor(load(model), batch_first)
+            _loaded[key] = Predictor(load_to_score(model, batch_first), batch_first)
         return _loaded[key]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from cylstm import checks
 from cylstm.layers import Dropout, Embedding, Last, Layer, Linear, Sequential
-from cylstm.layers.sequential import as_layer
+from cylstm.layers.sequential import as_layer, taken
 from cylstm.recurrent import Recurrent
 
 __all__ = ["Predictor"]
@@ -48,7 +48,8 @@ class Predictor:
     """
 
     def __init__(self, model: Any, batch_first: bool | None = None) -> None:
-        self.model, self.layer = model, as_layer(model)
+        self.model = model
+        self.layer = model if isinstance(model, Recurrent) else as_layer(model)
         layers = [model] if not isinstance(model, Sequential) else list(model)
         own = list(_flat(model))
         self.is_exact = all(isinstance(layer, (Recurrent, *_OWN)) for layer in own)
@@ -79,13 +80,16 @@ class Predictor:
 
     def run(self, x: np.ndarray, lengths: np.ndarray | None) -> tuple[np.ndarray, list[Any]]:
         """Return the output, (N, F), or (T, N, F) with or without batch first, and the states."""
-        if lengths is None or not self.takes_lengths:
-            y, state = self.layer.run(x)
-        else:
-            y, state = self.layer.run(x, lengths=lengths)
+        y, state = self._call(x, lengths if self.takes_lengths else None)
         if isinstance(self.model, Recurrent):
             return y, [state]
         return y, [state[k] for k in self._recurrent] if self.state_sizes else []
+
+    def _call(self, x: np.ndarray, lengths: np.ndarray | None = None) -> tuple[np.ndarray, Any]:
+        if isinstance(self.model, Recurrent):
+            return self.model(x, None, lengths)
+        given = {} if lengths is None else taken(self.layer, lengths=lengths)
+        return self.layer.run(x, **given)
 
     # What it returns
 
@@ -129,7 +133,7 @@ class Predictor:
             features = np.full((*shape, self.size or 1), 0.5, self.dtype)
             x = features if self.tokens is False else x
         try:
-            y, state = self.layer.run(x)
+            y, state = self._call(x)
         except (ArithmeticError, IndexError, TypeError, ValueError) as error:
             raise ValueError(
                 f"model: expected one that takes any number of sequences and steps; a trial with "

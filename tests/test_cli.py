@@ -1,0 +1,201 @@
+"""The command: what it prints, its exit codes, and that errors are one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import cylstm
+from cylstm.cli.main import main
+from cylstm.layers import Embedding, Last, Linear, Sequential
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, rng):
+    """A model, and an input of 40 sequences, the working directory."""
+    monkeypatch.chdir(tmp_path)
+    ending = Last(), Linear(6, 3, seed=2)
+    Sequential(Embedding(20, 4, seed=1), cylstm.LSTM(4, 6, seed=0), *ending).save("m.safetensors")
+    tokens = [rng.integers(0, 20, rng.integers(1, 9)).tolist() for _ in range(40)]
+    pq.write_table(pa.table({"id": np.arange(40), "tokens": tokens}), "in.parquet")
+    return tmp_path
+
+
+def run(capsys, *arguments):
+    """The exit status, standard output and standard error."""
+    try:
+        status = main(list(arguments))
+    except SystemExit as error:
+        status = error.code
+    return (status, *capsys.readouterr())
+
+
+SCORE = "score", "m.safetensors", "in.parquet", "out"
+
+
+def test_score(folder, capsys):
+    status, out, _ = run(capsys, *SCORE)
+    assert status == 0
+    assert out.startswith("40 predictions of 40 rows in out;")
+    model = cylstm.load("m.safetensors")
+    table = pq.read_table("out")
+    first = model(np.array(pq.read_table("in.parquet").column("tokens")[0].as_py())[:, None])[0]
+    assert np.array_equal(np.float32(table.column("prediction")[0].as_py()), first)
+    status, out, _ = run(capsys, *SCORE, "--json")
+    assert (status, json.loads(out)["rows_before"]) == (0, 40)
+
+
+def test_score_as_a_module(folder):
+    arguments = [sys.executable, "-m", "cylstm", *SCORE, "--output", "argmax"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert "40 predictions" in done.stdout
+    assert not done.stderr  # a line every ten seconds
+
+
+def test_labels_and_limit(folder, capsys):
+    (folder / "labels.txt").write_text("low\nmiddle\nhigh\n")
+    given = "--output", "argmax", "--labels", "labels.txt", "--limit", "7"
+    assert run(capsys, *SCORE, *given)[0] == 0
+    assert set(pq.read_table("out").column("prediction").to_pylist()) <= {"low", "middle", "high"}
+    (folder / "labels.json").write_text('["low", "middle", "high"]')
+    run(capsys, "score", "m.safetensors", "in.parquet", "again", *given[:3], "labels.json",
+        *given[4:])  # fmt: skip
+    assert pq.read_table("again").equals(pq.read_table("out"))
+
+
+def test_a_dry_run_writes_nothing(folder, capsys):
+    status, out, _ = run(capsys, *SCORE, "--dry-run")
+    assert status == 0
+    for text in ("40 rows", "tokens: list", "tokens of 20", "3 numbers a sequence", "id=0"):
+        assert text in out
+    assert not (folder / "out").exists()
+    plan = json.loads(run(capsys, *SCORE, "--dry-run", "--json")[1])
+    assert plan["output"]["prediction"] == "fixed_size_list<item: float>[3]"
+
+
+def test_skipped_rows_have_an_exit_status(folder, capsys):
+    pq.write_table(pa.table({"tokens": [[1], [20], []]}), "in.parquet")
+    status, out, err = run(capsys, *SCORE)
+    assert status == 1
+    expected = "row 1, column 'tokens': step 0: expected a token from 0 to 19, got 20"
+    assert err == f"cylstm score: in.parquet, row group 0, {expected}\n"
+    status, out, err = run(
+        capsys, "score", "m.safetensors", "in.parquet", "b", "--on-error", "skip"
+    )
+    assert (status, err) == (3, "")
+    assert "2 skipped (see _skipped)" in out
+    assert "cannot be scored: in.parquet" in run(capsys, *SCORE, "--dry-run")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("score", "none", "in.parquet", "out"), 1, "none: No such file or directory"),
+        (("score", "m.safetensors", "none", "out"), 1, "none: No such file or directory"),
+        (("score", "m.safetensors", "n*", "out"), 1, "source: expected files, got none in 'n*'"),
+        (("score", "m.safetensors", "m.safetensors", "out"), 1, "expected Parquet, Arrow IPC, or"),
+        (("score", "in.parquet", "in.parquet", "out"), 1, "a Parquet table"),
+        ((*SCORE, "--memory", "1MB"), 1, "memory: expected"),
+        ((*SCORE, "--limit", "0"), 2, "limit: expected"),
+        ((*SCORE, "--order", "id"), 2, "order: expected `by`"),
+        ((*SCORE, "--output", "best"), 2, "invalid choice: 'best'"),
+        (("info", "in.parquet"), 1, "a Parquet table"),
+        (("convert", "m.safetensors", "m.npy"), 1, "OUT: expected a name that ends in"),
+        (("convert", "m.safetensors", "m.onnx"), 1, "OUT: expected .safetensors for Sequential"),
+        (("convert", "m.safetensors", "./m.safetensors"), 1, "OUT: expected another file than IN"),
+        (("bench", "m.safetensors", "--batches", "0"), 2, "expected numbers such as 1,32"),
+        (("sing",), 2, "invalid choice: 'sing'"),
+    ],
+)
+def test_errors_are_one_line_that_helps(folder, capsys, arguments, status, message):
+    found, out, err = run(capsys, *arguments)
+    assert (found, out) == (status, "")
+    assert message in err
+    assert "Traceback" not in err
+    assert len(err.splitlines()) == 1 or "usage:" in err
+
+
+def test_ctrl_c_ends_at_a_whole_part(folder, rng):
+    tokens = [rng.integers(0, 20, 400).tolist() for _ in range(20_000)]
+    pq.write_table(pa.table({"tokens": tokens}), "in.parquet")
+    command = [sys.executable, "-m", "cylstm", *SCORE, "--part-rows", "200", "--threads", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(folder.glob("out/part*")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "cylstm score: stopped; the same command goes on from here\n"
+    parts = json.loads((folder / "out" / "_manifest.json").read_text())["parts"]
+    assert 0 < len(parts) < 100
+    assert sorted(os.listdir("out")) == ["_manifest.json", *(part["file"] for part in parts)]
+
+
+def test_info(folder, capsys):
+    status, out, _ = run(capsys, "info", "m.safetensors")
+    assert status == 0
+    assert "cylstm, safetensors" in out
+    assert "takes 20 tokens, (T, N) first; returns 3 numbers a sequence" in out
+    found = json.loads(run(capsys, "info", "m.safetensors", "--json")[1])
+    lstm, linear = 4 * 6 * (4 + 6), 6 * 3
+    assert found["parameters"] == 20 * 4 + lstm + 24 + linear + 3
+    assert found["flops_per_step"] == 2 * (lstm + linear)
+    assert found["bytes_per_step"] == 4 * (4 + lstm + 24 + linear + 3)
+
+
+def test_convert(folder, capsys):
+    lstm = cylstm.LSTM(3, 4, seed=0)
+    lstm.save("l.safetensors")
+    x = np.ones((5, 2, 3), np.float32)
+    pytest.importorskip("onnx")
+    assert run(capsys, "convert", "l.safetensors", "l.onnx")[0] == 0
+    assert run(capsys, "convert", "l.onnx", "again.safetensors", "--lstm")[0] == 0
+    assert np.array_equal(cylstm.load("again.safetensors")(x)[0], lstm(x)[0])
+    status, _, err = run(capsys, "convert", "l.onnx", "chain.safetensors")
+    assert status == 1
+    assert "--lstm takes the LSTM alone" in err
+    pytest.importorskip("torch")
+    assert run(capsys, "convert", "l.safetensors", "l.pt")[0] == 0
+    assert run(capsys, "convert", "l.pt", "torch.safetensors", "--time-first")[0] == 0
+    assert np.array_equal(cylstm.load("torch.safetensors")(x)[0], lstm(x)[0])
+
+
+@pytest.mark.parametrize("kind", ["int8", "bfloat16"])
+def test_convert_to_fewer_bits(folder, capsys, kind):
+    lstm = cylstm.LSTM(3, 4, seed=0)
+    lstm.save("l.safetensors")
+    assert run(capsys, "convert", "l.safetensors", "q.safetensors", "--quantize", kind)[0] == 0
+    x = np.ones((5, 2, 3), np.float32)
+    assert np.array_equal(cylstm.load("q.safetensors")(x)[0], lstm.quantize(kind)(x)[0])
+    assert run(capsys, "convert", "l.safetensors", "q.onnx", "--quantize", kind)[0] == 1
+
+
+def test_bench(folder, capsys, monkeypatch):
+    from cylstm.cli import bench
+
+    monkeypatch.setattr(bench, "SECONDS", 0.001)
+    given = "--threads", "1,2", "--batches", "1,3", "--steps", "7"
+    status, out, _ = run(capsys, "bench", "m.safetensors", *given, "--json")
+    assert status == 0
+    times = json.loads(out)["times"]
+    assert len(times) == 8  # of each number of threads two batches, of which streams too
+    assert all(row["microseconds"] > 0 for row in times)
+    assert "a call, T=7 N=3" in run(capsys, "bench", "m.safetensors", *given)[1]
+
+
+def test_help_tells_of_exit_status(capsys):
+    for command in ((), ("score",), ("info",), ("convert",), ("bench",)):
+        status, out, _ = run(capsys, *command, "--help")
+        assert status == 0
+        assert "130" in out
