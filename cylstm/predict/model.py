@@ -51,10 +51,11 @@ class Predictor:
         self.model = model
         self.layer = model if isinstance(model, Recurrent) else as_layer(model)
         layers = [model] if not isinstance(model, Sequential) else list(model)
-        own = list(_flat(model))
-        self.is_exact = all(isinstance(layer, (Recurrent, *_OWN)) for layer in own)
-        self.takes_lengths = all(map(_can_be_padded, own))
-        self.tokens, self.size, self.dtype = _input_of(layers, model)
+        leaves = [leaf for layer in layers for leaf in _leaves_of(layer)]
+        whole = type(model).__module__.startswith("cylstm.formats")  # read of a file
+        self.is_exact = not whole and all(isinstance(leaf, (Recurrent, *_OWN)) for leaf in leaves)
+        self.takes_lengths = not whole and all(map(_can_be_padded, leaves))
+        self.tokens, self.size, self.dtype = _input_of(leaves, model)
         self.batch_first = self._which_axes(batch_first)
         self.last_function = getattr(getattr(layers[-1], "function", None), "__name__", None)
         self._recurrent = [k for k, layer in enumerate(layers) if isinstance(layer, Recurrent)]
@@ -176,13 +177,13 @@ class Predictor:
             )
 
 
-def _flat(model: Any) -> Iterator[Any]:
+def _leaves_of(layer: Any) -> Iterator[Any]:
     """Iterate over the layers of a Sequential, those within others too; others are one layer."""
-    if type(model) is not Sequential:
-        yield model
+    if type(layer) is not Sequential:
+        yield layer
         return
-    for layer in model:
-        yield from _flat(layer)
+    for part in layer:
+        yield from _leaves_of(part)
 
 
 def _can_be_padded(layer: Any) -> bool:
