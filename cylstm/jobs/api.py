@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cylstm.checks import is_true_or_false
+
 if TYPE_CHECKING:
     from cylstm.jobs.summary import Summary
 
@@ -158,6 +160,9 @@ class Scorer:
         As of `cylstm.score`; a path must be there for each process.
     features, by, order, keys, output, steps, labels, on_error, batch_first, batch_tokens
         As of `cylstm.score`. With ``on_error="skip"`` a warning tells of sequences left out.
+    fixed_size : bool, default True
+        Whether the type of predictions of several numbers says how many they are, as in the files
+        of `cylstm.score`; if not, they are lists of any size, for engines that know no others.
     threads : int, default 1
         How many batches are scored side by side; engines have processes for the other CPUs.
 
@@ -191,6 +196,7 @@ class Scorer:
         on_error: str = "fail",
         batch_first: bool | None = None,
         batch_tokens: int | None = None,
+        fixed_size: bool = True,
         threads: int = 1,
     ) -> None:
         need_pyarrow("Scorer")
@@ -203,6 +209,7 @@ class Scorer:
             batch_first=batch_first,
         )  # fmt: skip
         self._threads, self._batch_tokens = threads, batch_tokens
+        self._fixed_size = is_true_or_false("fixed_size", fixed_size)
         self._predictor: Any = None
 
     def __call__(self, data: Any) -> Any:
@@ -219,11 +226,12 @@ class Scorer:
             A frame has the index of `data`, if no sequence was left out; in a dict, predictions
             are an array (N, F), or for each step N arrays.
         """
-        from cylstm.jobs.scorer import predictor_of, scored
+        from cylstm.jobs.scorer import as_given, predictor_of, scored
 
         if self._predictor is None:
             self._predictor = predictor_of(self.model, self._options.batch_first)
-        return scored(data, self._predictor, self._options, self._threads, self._batch_tokens)
+        made = scored(data, self._predictor, self._options, self._threads, self._batch_tokens)
+        return as_given(made, data, self._fixed_size)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_predictor": None}

@@ -22,7 +22,7 @@ from cylstm.predict.batches import Scorers
 from cylstm.predict.model import Predictor
 from cylstm.predict.outputs import Outputs
 
-__all__ = ["predictor_of", "scored"]
+__all__ = ["as_given", "predictor_of", "scored"]
 
 _lock = threading.Lock()
 _loaded: dict[Any, Predictor] = {}  # of this process
@@ -62,8 +62,8 @@ class _Table:
 
 def scored(
     data: Any, predictor: Predictor, options: Options, threads: int | None, batch_tokens: int | None
-) -> Any:
-    """Return the predictions for a table, a batch, a frame or a dict of arrays, as one of these."""
+) -> pa.Table:
+    """Return the predictions for a table, a batch, a frame or a dict of arrays."""
     table = _as_table(data)
     outputs = Outputs(predictor, options.output, options.steps)
     columns = Columns(options, outputs, table.schema.remove_metadata())
@@ -75,8 +75,7 @@ def scored(
                 warn(f"{len(part.skipped)} skipped, the first: {part.skipped[0]}", stacklevel=3)
             arrays = scorers.submit(part.ragged, outputs).result()
             found.append(table_of(part, arrays, columns))
-    made = pa.concat_tables(found) if found else schema_of(columns).empty_table()
-    return _as_given(made, data)
+    return pa.concat_tables(found) if found else schema_of(columns).empty_table()
 
 
 def _as_table(data: Any) -> pa.Table:
@@ -107,8 +106,10 @@ def _as_column(name: str, values: Any) -> pa.Array:
     return column
 
 
-def _as_given(table: pa.Table, data: Any) -> Any:
+def as_given(table: pa.Table, data: Any, fixed_size: bool) -> Any:
     """Return a table as the kind of thing that was given."""
+    if not fixed_size:
+        table = table.cast(pa.schema([pa.field(f.name, _free(f.type)) for f in table.schema]))
     if isinstance(data, pa.Table):
         return table
     if isinstance(data, pa.RecordBatch):
@@ -116,10 +117,23 @@ def _as_given(table: pa.Table, data: Any) -> Any:
         return pa.RecordBatch.from_arrays(arrays, schema=table.schema)
     if isinstance(data, dict):
         return {name: _as_numpy(table.column(name).combine_chunks()) for name in table.column_names}
-    frame = table.to_pandas()
+    frame = table.to_pandas(types_mapper=_mapper(data))
     if len(frame) == len(data):
         frame.index = data.index
     return frame
+
+
+def _free(kind: pa.DataType) -> pa.DataType:
+    """Return a type with lists of any size in place of those of a fixed one."""
+    if not is_list(kind):
+        return kind
+    return pa.list_(_free(kind.value_type))
+
+
+def _mapper(frame: Any) -> Any:
+    """Return what makes pandas' types of Arrow's: Arrow's own, if the frame has such."""
+    own = [kind for kind in frame.dtypes if type(kind).__name__ == "ArrowDtype"]
+    return type(own[0]) if own else None
 
 
 def _as_numpy(column: pa.Array) -> np.ndarray:
