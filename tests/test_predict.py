@@ -22,6 +22,15 @@ MODELS = {
     "int8": lambda: cylstm.LSTM(3, 4, bidirectional=True, seed=0).quantize("int8"),
     "steps": lambda: Sequential(cylstm.LSTM(3, 4, seed=0), Dropout(), Linear(4, 2, seed=0)),
     "within": lambda: Sequential(Sequential(cylstm.LSTM(3, 4, seed=0)), Last()),
+    "last of both": lambda: Sequential(
+        cylstm.LSTM(3, 4, num_layers=2, bidirectional=True, seed=0), Last(), Linear(8, 2, seed=0)
+    ),
+    "last of stacked": lambda: Sequential(
+        cylstm.LSTM(3, 4, bidirectional=True, proj_size=2, seed=0),
+        cylstm.LSTM(4, 4, bidirectional=True, seed=1),
+        Last(),
+    ),
+    "last of reverse": lambda: Sequential(cylstm.LSTM(3, 4, reverse=True, seed=0), Last()),
     "last": lambda: Sequential(cylstm.LSTM(3, 4, batch_first=True, seed=0), Last(True)),
 }
 
@@ -69,6 +78,24 @@ def test_numbers_of_other_types_are_converted():
     model = cylstm.LSTM(3, 4, seed=0)
     (found,) = model.predict([[[1, 2, 3], [4, 5, 6]]])
     assert np.array_equal(found, model(np.array([[1, 2, 3], [4, 5, 6]], np.float32))[0])
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_the_last_step_has_the_bits_of_all_steps(rng, make):
+    """Though not all that the other steps need is computed for it."""
+    model = make()
+    predictor = Predictor(model)
+    x = rng.standard_normal((9, 6, 3)).astype(getattr(model, "dtype", np.float32))
+    x = x.swapaxes(0, 1).copy() if predictor.batch_first else x
+    for lengths in (None, np.array([9, 2, 5, 1, 9, 0])):
+        y = predictor.run(x, lengths)[0]
+        if predictor.keeps_time:
+            y = y.swapaxes(0, 1) if predictor.batch_first else y
+            ends = np.full(6, 9) if lengths is None else lengths
+            y = np.where((ends > 0)[:, None], y[ends - 1, np.arange(6)], 0)
+        found = predictor.run_last(x, lengths)
+        real = slice(0, 5) if lengths is not None and predictor.keeps_time else slice(None)
+        assert np.array_equal(found[real], y[real])
 
 
 @pytest.mark.parametrize(

@@ -79,18 +79,19 @@ class Pending:
         places = self.ragged.places(rows, lengths, predictor.batch_first)
         x = self.ragged.values[places]
         ragged = bool((lengths != lengths[0]).any())
-        y, states = predictor.run(x, lengths if ragged else None)
+        given = lengths if ragged else None
         if outputs.kind == "state":
-            for name, array in predictor.states(states).items():
+            for name, array in predictor.states(predictor.run(x, given)[1]).items():
                 self.arrays[name][rows] = array
             return len(rows)
-        y = y if predictor.has_axis else y[..., None]
         own = self.arrays["prediction"]
-        if not predictor.keeps_time:
-            own[rows] = outputs.of(y)
-        elif not outputs.per_step:
-            own[rows] = outputs.of(_last(y, lengths, predictor.batch_first))
-        elif ragged:
+        if not outputs.per_step:
+            y = predictor.run_last(x, given)
+            own[rows] = outputs.of(y if predictor.has_axis else y[..., None])
+            return len(rows)
+        y, _ = predictor.run(x, given)
+        y = y if predictor.has_axis else y[..., None]
+        if ragged:
             real = _real(lengths, predictor.batch_first)
             own[places[real]] = outputs.of(y[real])
         else:
@@ -102,16 +103,6 @@ def _real(lengths: np.ndarray, batch_first: bool) -> np.ndarray:
     """Return which steps of a batch are no padding."""
     steps = np.arange(int(lengths.max(initial=0)))
     return steps < lengths[:, None] if batch_first else steps[:, None] < lengths
-
-
-def _last(y: np.ndarray, lengths: np.ndarray, batch_first: bool) -> np.ndarray:
-    """Return the last step of each sequence, zero if it has none."""
-    rows = np.arange(len(lengths))
-    if not y.shape[int(batch_first)]:
-        return np.zeros((len(lengths), y.shape[2]), y.dtype)
-    last = y[rows, lengths - 1] if batch_first else y[lengths - 1, rows]
-    last[lengths == 0] = 0
-    return last
 
 
 class Scorers:

@@ -10,6 +10,7 @@ import numpy as np
 from cylstm import checks
 from cylstm.layers import Dropout, Embedding, Last, Layer, Linear, Sequential
 from cylstm.layers.sequential import as_layer, taken
+from cylstm.predict.last import last_step_of
 from cylstm.recurrent import Recurrent
 
 __all__ = ["Predictor"]
@@ -62,6 +63,7 @@ class Predictor:
         self.keeps_time: bool
         self.width: int
         self._probe()
+        self._last_step = last_step_of(model) if self.is_exact else None
 
     def _which_axes(self, given: bool | None) -> bool:
         """Whether the batch's axis is the first."""
@@ -91,6 +93,17 @@ class Predictor:
             return self.model(x, None, lengths)
         given = {} if lengths is None else taken(self.layer, lengths=lengths)
         return self.layer.run(x, **given)
+
+    def run_last(self, x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
+        """Return the output at the last step of each sequence, (N, F) or (N,)."""
+        if self._last_step is not None:
+            return self._last_step(x, lengths)
+        y, _ = self._call(x, lengths if self.takes_lengths else None)
+        if not self.keeps_time:
+            return y
+        if lengths is None:
+            lengths = np.full(x.shape[0 if self.batch_first else 1], x.shape[self.batch_first])
+        return _last(y, lengths, self.batch_first)
 
     # What it returns
 
@@ -175,6 +188,16 @@ class Predictor:
                 f"output: expected 'raw' or 'argmax', since the model ends with "
                 f"{self.last_function} and returns {_ALREADY[self.last_function]}, got {wanted!r}"
             )
+
+
+def _last(y: np.ndarray, lengths: np.ndarray, batch_first: bool) -> np.ndarray:
+    """Return the last step of each sequence, zero if it has none."""
+    rows = np.arange(len(lengths))
+    if not y.shape[int(batch_first)]:
+        return np.zeros((len(lengths), *y.shape[2:]), y.dtype)
+    last = y[rows, lengths - 1] if batch_first else y[lengths - 1, rows]
+    last[lengths == 0] = 0
+    return last
 
 
 def _leaves_of(layer: Any) -> Iterator[Any]:
