@@ -46,7 +46,11 @@ def of_cylstm(given: argparse.Namespace) -> float:
 
 
 def of_pytorch(given: argparse.Namespace) -> float:
-    """With packed sequences, or dense batches of one length; threads within ops, or beside."""
+    """With packed sequences, or dense batches of one length; threads within ops, or beside.
+
+    `trimmed` does by hand what `cylstm.score` does by itself: of the direction that reads from the
+    end it runs one step, as the last step's output wants no more.
+    """
     import torch
 
     lstm = torch.nn.LSTM(EMBEDDED, UNITS, bidirectional=True)
@@ -63,8 +67,18 @@ def of_pytorch(given: argparse.Namespace) -> float:
     packed = given.way.startswith("packed")
     pack = torch.nn.utils.rnn.pack_padded_sequence
 
+    both = dict(lstm.named_parameters())
+    ahead, back = (torch.nn.LSTM(EMBEDDED, UNITS) for _ in range(2))
+    ahead.load_state_dict({n: a for n, a in both.items() if not n.endswith("_reverse")})
+    ends = {n.removesuffix("_reverse"): a for n, a in both.items() if n.endswith("_reverse")}
+    back.load_state_dict(ends)
+
     @torch.inference_mode()
     def score(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        if given.way.startswith("trimmed"):
+            x = torch.nn.functional.embedding(torch.from_numpy(tokens), embedding)
+            y = torch.cat([ahead(x)[0][-1], back(x[-1:])[0][0]], dim=1)
+            return linear(y).numpy()
         if not packed:
             y, _ = lstm(torch.nn.functional.embedding(torch.from_numpy(tokens), embedding))
             return linear(y[-1]).numpy()
@@ -87,7 +101,8 @@ def of_onnxruntime(given: argparse.Namespace) -> float:
     options.intra_op_num_threads = 1 if beside else given.threads
     options.inter_op_num_threads = 1
     providers = ["CPUExecutionProvider"]
-    session = onnxruntime.InferenceSession(onnx_model(), options, providers)
+    model = onnx_model(given.way.startswith("trimmed"))
+    session = onnxruntime.InferenceSession(model, options, providers)
 
     def score(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         return session.run(None, {"tokens": tokens})[0]
@@ -95,8 +110,8 @@ def of_onnxruntime(given: argparse.Namespace) -> float:
     return _run(score, given, alike=True, beside=beside)
 
 
-def onnx_model() -> bytes:
-    """The job's model, over tokens (T, N)."""
+def onnx_model(trimmed: bool) -> bytes:
+    """The job's model, over tokens (T, N); `trimmed`, of the reverse direction one step."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -112,15 +127,29 @@ def onnx_model() -> bytes:
         "B": np.concatenate([b, np.zeros_like(b)], axis=1), "last": np.array(-1),
         "shape": np.array([-1, 2 * UNITS]), "V": own["linear.weight"], "v": own["linear.bias"],
     }  # fmt: skip
-    nodes = [
-        helper.make_node("Gather", ["E", "tokens"], ["x"]),
-        helper.make_node("LSTM", ["x", "W", "R", "B"], ["y"], hidden_size=UNITS,
-                         direction="bidirectional"),
-        helper.make_node("Gather", ["y", "last"], ["end"], axis=0),
+    nodes = [helper.make_node("Gather", ["E", "tokens"], ["x"])]
+    if trimmed:
+        constants |= {f"{n}{d}": constants[n][d : d + 1] for n in "WRB" for d in (0, 1)}
+        constants |= {"first": constants.pop("last").reshape(1)}
+        for name in "WRB":
+            del constants[name]
+        for d, x in enumerate(("x", "x_last")):
+            if d:
+                nodes.append(helper.make_node("Gather", ["x", "first"], ["x_last"], axis=0))
+            names = [x, *(f"{n}{d}" for n in "WRB")]
+            nodes.append(helper.make_node("LSTM", names, ["", f"h{d}"], hidden_size=UNITS))
+        nodes.append(helper.make_node("Concat", ["h0", "h1"], ["end"], axis=0))
+    else:
+        nodes += [
+            helper.make_node("LSTM", ["x", "W", "R", "B"], ["y"], hidden_size=UNITS,
+                             direction="bidirectional"),
+            helper.make_node("Gather", ["y", "last"], ["end"], axis=0),
+        ]  # fmt: skip
+    nodes += [
         helper.make_node("Transpose", ["end"], ["turned"], perm=[1, 0, 2]),
         helper.make_node("Reshape", ["turned", "shape"], ["rows"]),
         helper.make_node("Gemm", ["rows", "V", "v"], ["out"], transB=1),
-    ]  # fmt: skip
+    ]
     tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     taken = helper.make_tensor_value_info("tokens", TensorProto.INT64, ["T", "N"])
     given = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N", CLASSES])
@@ -142,7 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("library", choices=LIBRARIES)
     parser.add_argument("way", choices=("score", "memory", "packed", "packed-beside", "alike",
-                                        "alike-beside"))  # fmt: skip
+                                        "alike-beside", "trimmed-beside"))  # fmt: skip
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--threads", type=int, default=2)
