@@ -56,16 +56,12 @@ class StreamPool:
         self.size = checks.whole("size", size, 1)
         self._streams: OrderedDict[int, Any] = OrderedDict()  # by how many sequences they advance
         self._lock = threading.Lock()
-        own = _recurrent(self._stream(1))
+        arrays = self._stream(1)[1]
         # By row first: those of a step are then a few contiguous pieces.
         self._states = [
-            [
-                np.zeros((self.size, part.shape[0], part.shape[2]), part.dtype)
-                for part in _arrays(one)
-            ]
-            for one in own
+            np.zeros((self.size, array.shape[0], array.shape[2]), array.dtype) for array in arrays
         ]
-        self._first = [[part.swapaxes(0, 1).copy() for part in _arrays(one)] for one in own]
+        self._first = [array.swapaxes(0, 1).copy() for array in arrays]
         self.reset()
 
     def step(self, rows: Any, x: np.ndarray) -> np.ndarray:
@@ -97,24 +93,20 @@ class StreamPool:
         if x.ndim == 0 or len(x) != len(rows):
             raise ValueError(f"x: expected a step for each of {len(rows)} rows, got {x.shape}")
         with self._lock:
-            stream = self._stream(len(rows))
-            own = _recurrent(stream)
-            for one, states in zip(own, self._states, strict=True):
-                for array, state in zip(_arrays(one), states, strict=True):
-                    array[...] = state[rows].swapaxes(0, 1)
+            stream, arrays = self._stream(len(rows))
+            for array, state in zip(arrays, self._states, strict=True):
+                array[...] = state[rows].swapaxes(0, 1)
             y = stream.step(x)
-            for one, states in zip(own, self._states, strict=True):
-                for array, state in zip(_arrays(one), states, strict=True):
-                    state[rows] = array.swapaxes(0, 1)
+            for array, state in zip(arrays, self._states, strict=True):
+                state[rows] = array.swapaxes(0, 1)
         return y
 
     def reset(self, rows: Any = None) -> None:
         """Let sequences begin anew: all, or those of some rows."""
         chosen = slice(None) if rows is None else self._checked(rows)
         with self._lock:
-            for states, first in zip(self._states, self._first, strict=True):
-                for state, begin in zip(states, first, strict=True):
-                    state[chosen] = begin
+            for state, begin in zip(self._states, self._first, strict=True):
+                state[chosen] = begin
 
     def _checked(self, rows: Any) -> np.ndarray:
         rows = checks.as_numpy("rows", rows)
@@ -128,12 +120,13 @@ class StreamPool:
             )
         return rows.astype(np.intp)
 
-    def _stream(self, rows: int) -> Any:
-        """Return a stream of so many sequences, one that was made before if it was used lately."""
+    def _stream(self, rows: int) -> tuple[Any, list[np.ndarray]]:
+        """Return a stream of so many sequences, and its states; made before if used lately."""
         if rows in self._streams:
             self._streams.move_to_end(rows)
         else:
-            self._streams[rows] = self._model.stream(rows)
+            stream = self._model.stream(rows)
+            self._streams[rows] = stream, [a for one in _recurrent(stream) for a in _arrays(one)]
             if len(self._streams) > _SIZES:
                 self._streams.popitem(last=False)
         return self._streams[rows]
@@ -149,11 +142,7 @@ class StreamPool:
             The file; one that is there is replaced.
         """
         with self._lock:
-            tensors = {
-                f"{k}.{name}": state.copy()
-                for k, states in enumerate(self._states)
-                for name, state in zip("hc", states, strict=False)
-            }
+            tensors = {str(k): state.copy() for k, state in enumerate(self._states)}
         safetensors.write(path, tensors, self._metadata())
 
     def restore(self, path: str | os.PathLike[str]) -> None:
@@ -179,17 +168,15 @@ class StreamPool:
         for key, own in self._metadata().items():
             if metadata.get(key) != own:
                 raise ValueError(f"{name}: expected the states of this pool, got another {key}'s")
-        found = {}
-        for k, states in enumerate(self._states):
-            for part, state in zip("hc", states, strict=False):
-                tensor = tensors.get(f"{k}.{part}")
-                if tensor is None or (tensor.shape, tensor.dtype) != (state.shape, state.dtype):
-                    raise ValueError(f"{name}: expected states {state.shape}, got others or none")
-                found[k, part] = tensor
+        found = []
+        for k, state in enumerate(self._states):
+            tensor = tensors.get(str(k))
+            if tensor is None or (tensor.shape, tensor.dtype) != (state.shape, state.dtype):
+                raise ValueError(f"{name}: expected states {state.shape}, got others or none")
+            found.append(tensor)
         with self._lock:
-            for k, states in enumerate(self._states):
-                for part, state in zip("hc", states, strict=False):
-                    state[...] = found[k, part]
+            for state, tensor in zip(self._states, found, strict=True):
+                state[...] = tensor
 
     def _metadata(self) -> dict[str, str]:
         return {"format": _FORMAT, "size": str(self.size), "model": digest_of(self._model)}

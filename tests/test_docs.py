@@ -93,3 +93,34 @@ def test_training_as_the_pages_show_it(page, mark, tmp_path, monkeypatch, capsys
     for block in blocks:
         exec(block, names)
     assert list(tmp_path.glob("*.safetensors"))
+
+
+def test_the_batch_job_as_the_page_shows_it(rng, tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    from cylstm.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+
+    class Tagger(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = torch.nn.Embedding(50, 4)
+            self.lstm = torch.nn.LSTM(4, 6, batch_first=True)
+            self.linear = torch.nn.Linear(6, 3)
+
+        def forward(self, tokens):
+            return self.linear(self.lstm(self.embedding(tokens))[0][:, -1])
+
+    tagger = Tagger().eval()
+    torch.save(tagger.state_dict(), "tagger.pt")
+    tokens = [rng.integers(0, 50, rng.integers(1, 9)).tolist() for _ in range(30)]
+    parquet.write_table(pyarrow.table({"id": np.arange(30), "tokens": tokens}), "posts.parquet")
+    text = (Path(__file__).parents[1] / "docs" / "batch_jobs.md").read_text()
+    exec(re.search(r"```python\n(.*?)```", text, re.S)[1], {})
+    command = re.search(r"^cylstm (score tagger.*)$", text, re.M)[1]
+    assert main([*command.split(), "--quiet"]) == 0
+    with torch.no_grad():
+        expected = [int(tagger(torch.tensor(t)[None]).argmax()) for t in tokens]
+    assert parquet.read_table("scored").column("prediction").to_pylist() == expected
