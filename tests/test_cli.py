@@ -71,6 +71,14 @@ def test_labels_and_limit(folder, capsys):
     assert pq.read_table("again").equals(pq.read_table("out"))
 
 
+def test_many_inputs(folder, capsys):
+    pq.write_table(pq.read_table("in.parquet"), "more.parquet")
+    assert run(capsys, "score", "m.safetensors", "in.parquet", "more.parquet", "out")[0] == 0
+    assert run(capsys, "score", "m.safetensors", "*.parquet", "again")[0] == 0
+    assert pq.read_table("out").num_rows == 80
+    assert pq.read_table("again").equals(pq.read_table("out"))
+
+
 def test_a_dry_run_writes_nothing(folder, capsys):
     status, out, _ = run(capsys, *SCORE, "--dry-run")
     assert status == 0

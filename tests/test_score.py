@@ -238,6 +238,36 @@ def test_a_group_that_comes_again_is_refused(tmp_path):
     assert len(json.loads((tmp_path / "on" / "_manifest.json").read_text())["parts"]) == 2
 
 
+def test_tokens_a_step_a_row(rng, tmp_path):
+    """Groups are told by several columns, whose keys may be negative, text or null."""
+    model, tokens = tagger(), rng.integers(0, WORDS, 9)
+    columns = {"a": [-1, -1, -2, -2, -2, 3, 3, None, 4], "b": list("xxxxyyyyy"), "t": tokens}
+    source = write(tmp_path / "in.parquet", columns)
+    cylstm.score(model, source, tmp_path / "out", by=["a", "b"], features="t", on_error="skip")
+    table = pq.read_table(tmp_path / "out")
+    assert table.column("a").to_pylist() == [-1, -2, -2, 3, 4]
+    groups = [slice(0, 2), slice(2, 4), slice(4, 5), slice(5, 7), slice(8, 9)]
+    expected = [alone(model, tokens[group]) for group in groups]
+    assert same_bits(table.column("prediction").to_pylist(), expected)
+
+
+def test_keys_of_many_types(tmp_path):
+    keys = {
+        "day": pa.array([18262, 18263], pa.date32()),
+        "time": pa.array([1, 2], pa.timestamp("ns")),
+        "kind": pa.array(["a", "b"]).dictionary_encode(),
+        "flag": [True, None],
+        "price": pa.array(["1.50", "2.25"]).cast(pa.decimal128(4, 2)),
+    }
+    source = write(tmp_path / "in.parquet", keys | {"tokens": [[1], [2]], "s": [{"x": 1}] * 2})
+    cylstm.score(tagger(), source, tmp_path / "out")
+    found, given = pq.read_table(tmp_path / "out"), pq.read_table(source)
+    assert found.column_names == [*keys, "prediction"]
+    assert all(found.column(name).to_pylist() == given.column(name).to_pylist()
+               for name in keys if name != "time")  # fmt: skip
+    assert found.column("time").equals(given.column("time"))
+
+
 # The same bytes --------------------------------------------------------------------------------
 
 
@@ -487,6 +517,16 @@ def test_bad_steps_spoil_their_group(tmp_path):
     assert table.column("id").to_pylist() == [1, 1, 5]
     first = model(np.array([[0.25], [0.5]], np.float32))[0]
     assert same_bits(table.column("prediction").to_pylist()[:2], first[::-1])
+
+
+def test_two_jobs_do_not_write_to_one_folder(rng, tmp_path):
+    from cylstm.jobs.manifest import locked
+
+    source = write(tmp_path / "in.parquet", {"tokens": random_tokens(rng, 10)})
+    (tmp_path / "out").mkdir()
+    with locked(str(tmp_path / "out")), pytest.raises(ValueError, match="another job is writing"):
+        cylstm.score(tagger(), source, tmp_path / "out")
+    assert cylstm.score(tagger(), source, tmp_path / "out").predictions == 10
 
 
 # Files from strangers --------------------------------------------------------------------------
