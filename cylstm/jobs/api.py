@@ -117,7 +117,8 @@ def score(
     -----
     The output's bytes depend on the model, the input and the options, and neither on `memory`,
     `threads`, `progress` nor on interruptions; nor on `batch_tokens`, if all of the model's layers
-    are cylstm's own (of Keras's and ONNX's some are NumPy's, so that it belongs to the options).
+    are cylstm's own (of Keras's and ONNX's some are NumPy's, so that it belongs to the options; and
+    so it does with ``CYLSTM_PRODUCT=blas``).
 
     Examples
     --------

@@ -71,7 +71,8 @@ class Job:
         first, *others = self.files
         schema = first.schema()
         for file in others:
-            missing = [name for name in schema.names if name not in file.schema().names]
+            own = set(file.schema().names)
+            missing = [name for name in schema.names if name not in own]
             if missing:
                 raise ValueError(
                     f"{file.path}: expected the columns of {first.path}, without {missing[0]!r}"

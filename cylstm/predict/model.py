@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cylstm import checks
+from cylstm.core import kernels
 from cylstm.layers import Dropout, Embedding, Last, Layer, Linear, Sequential
 from cylstm.layers.sequential import as_layer, taken
 from cylstm.predict.last import last_step_of
@@ -54,7 +55,8 @@ class Predictor:
         layers = [model] if not isinstance(model, Sequential) else list(model)
         leaves = [leaf for layer in layers for leaf in _leaves_of(layer)]
         whole = type(model).__module__.startswith("cylstm.formats")  # read of a file
-        self.is_exact = not whole and all(isinstance(leaf, (Recurrent, *_OWN)) for leaf in leaves)
+        self._is_own = not whole and all(isinstance(leaf, (Recurrent, *_OWN)) for leaf in leaves)
+        self.is_exact = self._is_own and kernels.PRODUCT != "blas"
         self.takes_lengths = not whole and all(map(_can_be_padded, leaves))
         self.tokens, self.size, self.dtype = _input_of(leaves, model)
         self.batch_first = self._which_axes(batch_first)
@@ -74,7 +76,7 @@ class Predictor:
             if given is not None and given != own:
                 raise ValueError(f"batch_first: expected {own}, which the model says, got {given}")
             return own
-        if given is None and not self.is_exact:
+        if given is None and not self._is_own:
             raise ValueError(
                 "batch_first: expected True or False, since the model does not tell whether it "
                 "takes (N, T, ...) or (T, N, ...)"
@@ -114,7 +116,7 @@ class Predictor:
         for rows, steps in ((5, 7), (6, 9)):
             y, state = self._try(rows, steps)
             shapes.append(y.shape)
-        if self.is_exact:
+        if self._is_own:
             self._note_states(state)
         first, second = shapes
         axes = [
