@@ -17,6 +17,7 @@ __all__ = [
     "QuantizedGRU",
     "QuantizedLSTM",
     "QuantizedRNN",
+    "QuantizedLSTM",
     "Scorer",
     "Stream",
     "StreamPool",

@@ -193,4 +193,4 @@ def _recurrent(stream: Any) -> list[Stream]:
 
 
 def _arrays(stream: Stream) -> list[np.ndarray]:
-    return [stream._h, stream._c]
+    return [stream._h] if stream._c is None else [stream._h, stream._c]

@@ -55,6 +55,11 @@ def test_of_few_bits(tmp_path):
     assert len(digests) == 3
     lstm.quantize("int8").save(tmp_path / "q.safetensors")
     assert elsewhere(tmp_path / "q.safetensors") in digests
+    whole = model().quantize("int8")
+    before = digest_of(whole)
+    whole.predict([[1, 2], [3]])
+    whole.save(tmp_path / "whole.safetensors")
+    assert digest_of(whole) == before == elsewhere(tmp_path / "whole.safetensors")
 
 
 @pytest.mark.filterwarnings("ignore")  # those of the framework

@@ -15,6 +15,7 @@ MODELS = {
     "LSTM": lambda: cylstm.LSTM(3, 4, num_layers=2, seed=0),
     "projected": lambda: cylstm.LSTM(3, 4, proj_size=2, dtype="float64", seed=0),
     "int8": lambda: cylstm.LSTM(3, 4, seed=0).quantize("int8"),
+    "GRU": lambda: cylstm.GRU(3, 4, num_layers=2, seed=0),
     "layers": lambda: Sequential(
         Linear(3, 5, seed=0), cylstm.LSTM(5, 4, seed=0), cylstm.LSTM(4, 4, seed=1), Last()
     ),

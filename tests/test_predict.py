@@ -31,6 +31,11 @@ MODELS = {
         Last(),
     ),
     "last of reverse": lambda: Sequential(cylstm.LSTM(3, 4, reverse=True, seed=0), Last()),
+    "GRU": lambda: Sequential(cylstm.GRU(3, 4, bidirectional=True, seed=0), Last()),
+    "RNN": lambda: cylstm.RNN(3, 4, seed=0),
+    "whole in int8": lambda: Sequential(
+        Linear(3, 3, seed=1), cylstm.LSTM(3, 4, seed=0), Last(), Linear(4, 2, seed=0)
+    ).quantize("int8"),
     "last": lambda: Sequential(cylstm.LSTM(3, 4, batch_first=True, seed=0), Last(True)),
 }
 

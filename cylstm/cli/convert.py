@@ -6,8 +6,6 @@ import argparse
 import os
 from typing import Any
 
-from cylstm.lstm import LSTM
-
 __all__ = ["run"]
 
 ENDINGS = (".safetensors", ".onnx", ".pt")
@@ -69,9 +67,10 @@ def _write(model: Any, target: str, ending: str) -> None:
             return model.save(target)
         except TypeError as error:  # of a layer that was read
             raise ValueError(f"IN: {_ALONE}; {error}") from None
-    if not isinstance(model, LSTM):
+    if not hasattr(model, "to_onnx"):
         raise ValueError(
-            f"OUT: expected .safetensors for {type(model).__name__}; {ending} is of one LSTM"
+            f"OUT: expected .safetensors for {type(model).__name__}; {ending} is of one LSTM, GRU "
+            "or RNN"
         )
     if ending == ".onnx":
         return model.to_onnx(target)

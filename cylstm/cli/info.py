@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cylstm.layers import Embedding, Linear, Sequential
+from cylstm.layers import Embedding, Linear, QuantizedLinear, Sequential
 from cylstm.recurrent import Recurrent
 
 __all__ = ["Work", "leaves_of", "run", "work_of"]
@@ -82,7 +82,7 @@ def work_of(layer: Any) -> Work:
     """Return what a layer takes for a step of one sequence, as far as its parameters tell."""
     lstm = layer if isinstance(layer, Recurrent) else getattr(layer, "lstm", None)
     arrays = [array for _, array in parameters_of(layer)]
-    if isinstance(lstm, Recurrent) or isinstance(layer, Linear):
+    if isinstance(lstm, Recurrent) or isinstance(layer, (Linear, QuantizedLinear)):
         matrices = sum(array.size for array in arrays if array.ndim == 2)
         return Work(2 * matrices, sum(array.nbytes for array in arrays))
     if isinstance(layer, Embedding) or hasattr(layer, "mask_zero"):

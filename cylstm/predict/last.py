@@ -14,7 +14,7 @@ import numpy as np
 from cylstm.batch import Batch
 from cylstm.core.access import reading
 from cylstm.core.network import Network
-from cylstm.layers import Dropout, Embedding, Last, Linear, Sequential
+from cylstm.layers import Dropout, Embedding, Last, Linear, QuantizedLinear, Sequential
 from cylstm.recurrent import Recurrent
 
 __all__ = ["LastStep", "last_step_of"]
@@ -56,7 +56,7 @@ class LastStep:
 class _Top:
     """An LSTM of which the last output alone is wanted."""
 
-    def __init__(self, lstm: Recurrent) -> None:
+    def __init__(self, lstm: Recurrent[Any]) -> None:
         *below, top = lstm._layers
         self._lstm = lstm
         self._below = Network(below, False, lstm._store) if below else None
@@ -70,8 +70,7 @@ class _Top:
         batch = Batch(steps, size, lengths)
         if self._below is not None:
             between = self._memory("between", (steps, size, lstm._width))
-            states = (len(lstm._layers) - 1) * len(self._directions)
-            self._run(self._below, x, between, batch, states)
+            self._run(self._below, x, between, batch)
             x = between
         found = [self._direction(*one, x, batch, lengths) for one in self._directions]
         return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
@@ -84,16 +83,12 @@ class _Top:
             x = x[np.maximum(last, 1) - 1, np.arange(x.shape[1])][None] if len(x) else x
             batch = Batch(len(x), x.shape[1], np.minimum(last, 1))
         y = self._memory("y", (len(x), x.shape[1], self._lstm._options.output_size))
-        (h,) = batch.unsort(self._run(network, x, y, batch, 1))
+        (h,) = batch.unsort(self._run(network, x, y, batch))
         return h
 
-    def _run(
-        self, network: Network, x: np.ndarray, y: np.ndarray, batch: Batch, states: int
-    ) -> np.ndarray:
+    def _run(self, network: Network, x: np.ndarray, y: np.ndarray, batch: Batch) -> np.ndarray:
         """Return the last h of each layer and direction, sorted as the batch is."""
-        lstm = self._lstm
-        h = np.zeros((states, x.shape[1], lstm._options.output_size), lstm.dtype)
-        c = np.zeros((states, x.shape[1], lstm.hidden_size), lstm.dtype)
+        h, c = network.zero_state(x.shape[1])
         network.run(x, y, h, c, batch)
         return h
 
@@ -121,10 +116,10 @@ def last_step_of(model: Any) -> LastStep | None:
     """
     layers = list(model) if type(model) is Sequential else [model]
     places = [k for k, layer in enumerate(layers) if isinstance(layer, Recurrent)]
-    kinds = (Recurrent, Dropout, Embedding, Linear)
+    kinds = (Recurrent, Dropout, Embedding, Linear, QuantizedLinear)
     if not places or not all(isinstance(layer, kinds) for layer in layers[: places[-1]]):
         return None
     after = layers[places[-1] + 1 :]
-    if not all(isinstance(layer, (Dropout, Last, Linear)) for layer in after):
+    if not all(isinstance(layer, (Dropout, Last, Linear, QuantizedLinear)) for layer in after):
         return None
     return LastStep(layers, places[-1])

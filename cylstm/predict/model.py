@@ -9,14 +9,14 @@ import numpy as np
 
 from cylstm import checks
 from cylstm.core import kernels
-from cylstm.layers import Dropout, Embedding, Last, Layer, Linear, Sequential
+from cylstm.layers import Dropout, Embedding, Last, Layer, Linear, QuantizedLinear, Sequential
 from cylstm.layers.sequential import as_layer, taken
 from cylstm.predict.last import last_step_of
 from cylstm.recurrent import Recurrent
 
 __all__ = ["Predictor"]
 
-_OWN = (Dropout, Embedding, Last, Linear)  # beside what is recurrent
+_OWN = (Dropout, Embedding, Last, Linear, QuantizedLinear)  # beside what is recurrent
 _ALREADY = {"softmax": "probabilities", "sigmoid": "probabilities", "log_softmax": "logarithms"}
 
 
@@ -227,8 +227,8 @@ def _input_of(layers: list[Any], model: Any) -> tuple[bool | None, int | None, n
         lstm = layer if isinstance(layer, Recurrent) else getattr(layer, "lstm", None)
         if isinstance(lstm, Recurrent):
             return False, lstm.input_size, lstm.dtype
-        if isinstance(layer, Linear):
-            return False, layer.in_features, layer.dtype
+        if isinstance(layer, (Linear, QuantizedLinear)):
+            return False, layer.in_features, getattr(layer, "dtype", dtype)
         if isinstance(layer, Embedding):
             return True, layer.num_embeddings, layer.dtype
         if hasattr(layer, "mask_zero"):
