@@ -17,7 +17,6 @@ __all__ = [
     "QuantizedGRU",
     "QuantizedLSTM",
     "QuantizedRNN",
-    "QuantizedLSTM",
     "Scorer",
     "Stream",
     "StreamPool",
@@ -36,12 +35,12 @@ _LATER = {  # imported when they are first used: most programs need none, or one
     "QuantizedGRU": "cylstm.quantized",
     "QuantizedLSTM": "cylstm.quantized",
     "QuantizedRNN": "cylstm.quantized",
+    "Scorer": "cylstm.jobs.api",
+    "StreamPool": "cylstm.pool",
     "compare": "cylstm.comparing",
     "from_keras": "cylstm.formats.keras",
     "from_onnx": "cylstm.formats.onnx",
     "from_torch": "cylstm.formats.torch",
-    "Scorer": "cylstm.jobs.api",
-    "StreamPool": "cylstm.pool",
     "score": "cylstm.jobs.api",
 }
 
