@@ -422,15 +422,15 @@ class _OutputOf(Layer):
 
 _SAVED = {
     "LSTM": LSTM,
-    **QUANTIZED,
     "Linear": Linear,
-    "QuantizedLinear": QuantizedLinear,
     "Last": Last,
     "Embedding": Embedding,
     "Dropout": Dropout,
     "GRU": GRU,
     "RNN": RNN,
     "Attention": Attention,
+    "QuantizedLinear": QuantizedLinear,
+    **QUANTIZED,
 }
 
 
