@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,6 +13,8 @@ from cylstm.core.weights import Version
 
 FORMATS = ("int8", "bfloat16")
 MOST = 127  # magnitude of an int8 weight: -128 has no counterpart
+_NEAR = 1e-4  # to an integer: float32 has 128 times its rounding, twice, 2e-5
+_FEW_COLUMNS, _ROWS_AT_ONCE = 8, 256  # of a first look, which tells nearly all rows
 LONGEST = 2**31 // (255 * 128)  # columns, of which 32 bits hold every sum
 
 SCALE = "_scale"  # what the names of scales end in
@@ -25,7 +27,9 @@ def to_int8(name: str, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     -------
     rounded : array of int8, (R, C)
     scale : array of float32, (R,)
-        The largest magnitude of the row becomes 127; a row of zeros has the scale 0.
+        The largest magnitude of the row becomes 127; a row of zeros has the scale 0. A row that is
+        already 8-bit integers times something, as a quantized model's weights are that were read
+        as float32, stays what it is: integers from -128 and that scale.
 
     Raises
     ------
@@ -43,8 +47,40 @@ def to_int8(name: str, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     most = np.abs(matrix).max(axis=1, initial=0).astype(np.float64)
     scale = (most / MOST).astype(np.float32)
     divisor = np.where(scale > 0, scale, np.float32(1)).astype(np.float64)
-    rounded = np.rint(matrix / divisor[:, None])
-    return np.clip(rounded, -MOST, MOST).astype(np.int8), scale
+    rounded = np.clip(np.rint(matrix / divisor[:, None]), -MOST, MOST)
+    for row, unit in _units(matrix):
+        rounded[row] = np.rint(matrix[row] / unit)
+        scale[row] = unit
+    return rounded.astype(np.int8), scale
+
+
+def _units(matrix: np.ndarray) -> Iterator[tuple[int, float]]:
+    """Find the rows that are integers from -128 to 127 times a unit, and that.
+
+    The smallest magnitude of such a row is one to 128 units. A row of other numbers passes for one
+    by chance where it has two columns, and is then as near to integers.
+    """
+    if matrix.shape[1] < 2:
+        return
+    magnitude = np.abs(matrix).astype(np.float64)
+    least = np.where(magnitude > 0, magnitude, np.inf).min(axis=1, initial=np.inf)
+    for part in range(0, len(matrix), _ROWS_AT_ONCE):
+        rows = slice(part, part + _ROWS_AT_ONCE)
+        units = least[rows, None] / np.arange(1, 129)
+        few = magnitude[rows, :_FEW_COLUMNS, None] / units[:, None]
+        fits = (np.abs(few - np.rint(few)) < _NEAR).all(axis=1) & np.isfinite(units)
+        for row in part + np.flatnonzero(fits.any(axis=1)):
+            for unit in units[row - part, fits[row - part]]:
+                numbers = matrix[row] / unit
+                whole = np.rint(numbers)
+                if (
+                    whole.min() >= -128
+                    and whole.max() <= MOST
+                    and (np.abs(numbers - whole) < _NEAR).all()
+                ):
+                    largest = np.abs(whole).argmax()  # its quotient has the least error
+                    yield int(row), float(matrix[row, largest] / whole[largest])
+                    break
 
 
 def to_bfloat16(name: str, array: np.ndarray) -> np.ndarray:

@@ -287,6 +287,52 @@ def test_bfloat16_is_that_of_pytorch():
     assert_same_bits(from_bfloat16(to_bfloat16("numbers", numbers)), expected)
 
 
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10**6), scale=st.floats(1e-20, 1e20), columns=st.integers(2, 300))
+def test_weights_that_were_integers_stay_so(seed, scale, columns):
+    rng = np.random.default_rng(seed)
+    numbers = rng.integers(-128, 128, (4, columns))
+    scales = (scale * rng.uniform(1, 10, 4)).astype(np.float32)
+    weight = (numbers * scales[:, None]).astype(np.float32)
+    again, units = to_int8("weight", weight)
+    np.testing.assert_allclose(again * units[:, None].astype(np.float64), weight, rtol=5e-7)
+    if columns > 100:  # that have no divisor in common
+        np.testing.assert_array_equal(again, numbers)
+
+
+@pytest.mark.filterwarnings("ignore")  # of what PyTorch deprecates
+def test_pytorchs_integers_stay_so():
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Sequential(torch.nn.LSTM(24, 40, 2))
+    small = torch.ao.quantization.quantize_dynamic(module, {torch.nn.LSTM})
+    fast = cylstm.from_torch(small).quantize("int8")
+    weights = small[0].get_weight()
+    assert len(weights) == 4
+    for name, tensor in weights.items():
+        assert_same_bits(getattr(fast, name), tensor.int_repr().numpy())
+
+
+def test_onnx_runtimes_integers_stay_so(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    cylstm.LSTM(24, 40, seed=0).to_onnx(tmp_path / "plain.onnx")
+    quantization.quantize_dynamic(
+        tmp_path / "plain.onnx", tmp_path / "small.onnx",
+        op_types_to_quantize=["LSTM"], weight_type=quantization.QuantType.QInt8,
+    )  # fmt: skip
+    fast = cylstm.from_onnx(tmp_path / "small.onnx").quantize("int8")
+    arrays = {
+        tuple(sorted(array.shape)): array
+        for array in map(
+            onnx.numpy_helper.to_array, onnx.load(tmp_path / "small.onnx").graph.initializer
+        )
+        if array.dtype == np.int8 and array.ndim == 3
+    }
+    for name, size in (("weight_ih_l0", 24), ("weight_hh_l0", 40)):
+        i, o, f, g = np.split(arrays[1, size, 160][0].T, 4)
+        assert_same_bits(getattr(fast, name), np.concatenate([i, f, g, o]))
+
+
 @kinds
 def test_dequantize_gives_the_weights_that_are_used(kind):
     lstm = cylstm.LSTM(6, 16, 2, proj_size=4, peephole=True, seed=0)

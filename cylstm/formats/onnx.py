@@ -27,7 +27,8 @@ def from_onnx(source: Any, node: str | None = None, *, forget_bias: float = 0.0)
 
     Nodes of which each feeds the next, as PyTorch exports layers, become one LSTM. Weights may be
     initialisers, external data in the model's folder, or computed from these by operators such as
-    Transpose, Slice and Concat. Those of ``com.microsoft.DynamicQuantizeLSTM`` become float32.
+    Transpose, Slice and Concat. Those of ``com.microsoft.DynamicQuantizeLSTM`` become float32;
+    `LSTM.quantize` makes them the same integers again.
 
     Parameters
     ----------
