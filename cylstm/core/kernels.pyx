@@ -67,7 +67,7 @@ cdef const kernels *table(str isa, format weights, str product) except NULL:
 
 cdef format format_of(dtype) except *:
     """Of weights that come in arrays of this dtype; bfloat16, which NumPy lacks, as its bits."""
-    return {"float32": FLOAT32, "float64": FLOAT64, "uint16": BFLOAT16, "int8": INT8}[dtype.name]
+    return {"f": FLOAT32, "d": FLOAT64, "H": BFLOAT16, "b": INT8}[dtype.char]  # name takes longer
 
 
 cdef void use_blas(add_product of_float, add_product of_double) noexcept:
