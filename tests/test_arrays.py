@@ -281,7 +281,8 @@ def test_a_parameter_of_another_precision_is_converted(argument, right, take, dt
 
 @pytest.mark.parametrize("dtype", [*DTYPES, "float16", "longdouble", "bool"])
 def test_what_no_file_can_hold(dtype):
-    with pytest.raises(TypeError, match="'tensor' must be float32 or float64"):
+    expected = "'tensor' must be float32, float64, int8 or bfloat16's uint16"
+    with pytest.raises(TypeError, match=expected):
         stored(as_dtype(ROWS, dtype))
 
 
