@@ -97,6 +97,28 @@ def available_memory() -> int:
         return LARGEST**2
 
 
+def output(out: Any, like: np.ndarray) -> None:
+    """Refuse an `out` that cannot be written to as if it were this array."""
+    if not isinstance(out, np.ndarray) or isinstance(out, np.matrix) or is_of_numpy_ma(out):
+        raise TypeError(f"out: expected an array, got {type(out).__name__}")
+    if out.dtype != like.dtype:
+        raise TypeError(f"out: expected dtype {like.dtype}, got {out.dtype}")
+    if out.shape != like.shape:
+        raise ValueError(f"out: expected shape {like.shape}, got {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out: expected a writable array, got a read-only one")
+
+
+def steps(x: np.ndarray) -> None:
+    """Refuse more of them than can be counted, in all sequences together."""
+    rows = math.prod(x.shape[:-1])
+    if rows > LARGEST:
+        raise ValueError(
+            f"x: expected at most {LARGEST} steps in all sequences together, got {rows}; "
+            "run it in parts, carrying the state"
+        )
+
+
 def shape_text(shape: tuple[Any, ...]) -> str:
     """As NumPy writes it: ``(3, N)``."""
     return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -107,7 +106,7 @@ class Recurrent(Generic[State]):
         steps, size = batch.shape
         y = axes.empty(steps, size, self._width, self.dtype)
         if out is not None:
-            self._check_out(out, axes.outer(y))
+            checks.output(out, axes.outer(y))
             direct = axes.inner(out)
             if checks.is_regular(out, self.dtype) and not np.may_share_memory(out, x):
                 y = direct
@@ -452,7 +451,7 @@ class Recurrent(Generic[State]):
     def _checked_input(self, x: Any, lengths: Any) -> tuple[np.ndarray, Batch, Axes]:
         if not self._network.is_input(x):
             x = checks.is_array("x", x)
-            _check_rows(x)
+            checks.steps(x)
             shape = Axes(self.batch_first, x.ndim == 2).shape("T", "N", self.input_size)
             x = checks.array("x", x, self.dtype, shape)
         axes = Axes(self.batch_first, x.ndim == 2)
@@ -489,18 +488,6 @@ class Recurrent(Generic[State]):
             else:
                 own[...] = begins
         return starts
-
-    def _check_out(self, out: Any, like: np.ndarray) -> None:
-        if not isinstance(out, np.ndarray) or (
-            isinstance(out, np.matrix) or checks.is_of_numpy_ma(out)
-        ):
-            raise TypeError(f"out: expected an array, got {type(out).__name__}")
-        if out.dtype != self.dtype:
-            raise TypeError(f"out: expected dtype {self.dtype}, got {out.dtype}")
-        if out.shape != like.shape:
-            raise ValueError(f"out: expected shape {like.shape}, got {out.shape}")
-        if not out.flags.writeable:
-            raise ValueError("out: expected a writable array, got a read-only one")
 
     def _initial_state(
         self, state: Any, batch: Batch, axes: Axes,
@@ -551,12 +538,3 @@ def _part(c: np.ndarray | None, index: Any) -> Any:
 def _start(h: np.ndarray, c: np.ndarray | None, direction: int, tape: Any) -> Start:
     own = None if c is None else c[direction].copy()
     return Start(h[direction].copy(), own, tape)
-
-
-def _check_rows(x: np.ndarray) -> None:
-    rows = math.prod(x.shape[:-1])
-    if rows > checks.LARGEST:
-        raise ValueError(
-            f"x: expected at most {checks.LARGEST} steps in all sequences together, got {rows}; "
-            "run it in parts, carrying the state"
-        )

@@ -91,7 +91,7 @@ class Stream:
         y = axes.empty(len(x), self.batch_size, lstm._width, lstm.dtype)
         given = y[0, 0] if single else y[0] if batch is self._step else axes.outer(y)
         if out is not None:
-            lstm._check_out(out, given)
+            checks.output(out, given)
         with self._alone():
             lstm._run(batch, x, y, self._h, self._c, starts)
         if out is None:

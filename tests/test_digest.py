@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ def elsewhere(path):
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)],
         env=os.environ | {"PYTHONHASHSEED": "7"},
+        cwd=Path(path).parent,  # not in the source folder
         capture_output=True,
         text=True,
         check=True,

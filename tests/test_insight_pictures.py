@@ -127,7 +127,7 @@ def test_a_figure_is_not_pyplots():
         "insight.draw_gates(LSTM(3, 4).trace(np.ones((5, 2, 3), 'f4')), [0]);"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-I", "-c", code], check=True)
 
 
 def test_numbers_need_no_matplotlib(tmp_path):
@@ -154,7 +154,7 @@ for call in (lambda: insight.draw_gates(lstm.trace(x), [0]),
 
 def test_importing_cylstm_imports_no_insight():
     code = "import sys, cylstm; assert not any('insight' in name for name in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-I", "-c", code], check=True)
 
 
 # The page -----------------------------------------------------------------------------------------

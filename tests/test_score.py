@@ -321,7 +321,7 @@ def test_killed_at_random_moments(rng, tmp_path, shape):
     model.save(tmp_path / "model.safetensors")
     cylstm.score(model, source, tmp_path / "whole", **options)
     arguments = [str(tmp_path / "model.safetensors"), str(source), str(tmp_path / "killed")]
-    command = [sys.executable, "-c", KILLED, *arguments]
+    command = [sys.executable, "-I", "-c", KILLED, *arguments]
     chance, kills = random.Random(7), 0
     while kills < KILLS:
         ways = {"threads": chance.choice([1, 2]), "batch_tokens": chance.choice([8, 4096])}
@@ -617,5 +617,6 @@ def test_memory_does_not_grow_with_the_row_group(rng, tmp_path):
     )
     names = ("model.safetensors", "in.parquet", "out")
     arguments = [str(tmp_path / name) for name in names]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, check=True)
+    command = [sys.executable, "-I", "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, check=True)
     assert int(done.stdout) * 1024 < 6 * 10**8
