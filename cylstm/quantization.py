@@ -38,9 +38,8 @@ def to_int8(name: str, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Examples
     --------
-    >>> to_int8("weight", np.array([[0.5, -1.0], [0.0, 0.0]], np.float32))[0]
-    array([[  64, -127],
-           [   0,    0]], dtype=int8)
+    >>> to_int8("weight", np.array([[0.3, -1.0, 0.777]], np.float32))[0]
+    array([[  38, -127,   99]], dtype=int8)
     """
     check_columns(name, matrix)
     _check_finite(name, matrix)
