@@ -37,10 +37,7 @@ class Parameters:
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype) -> None:
         self.dtype = dtype
         self._arrays = {name: checks.memory(shape, dtype) for name, shape in shapes.items()}
-        # Views of a read-only buffer: unlike those of an array, they cannot be made writable.
-        self.views = {
-            name: np.asarray(memoryview(array).toreadonly()) for name, array in self._arrays.items()
-        }
+        self.views = {name: read_only(array) for name, array in self._arrays.items()}
         self.version = Version()
         self.alone = frozenset({self})
 
@@ -109,6 +106,11 @@ class Parameters:
         arrays = state["arrays"]
         self.__init__({name: array.shape for name, array in arrays.items()}, state["dtype"])
         self.assign(arrays)
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """Return a view of the array's buffer: unlike that of an array, it cannot be made writable."""
+    return np.asarray(memoryview(array).toreadonly())
 
 
 def checked(name: str, value: Any, like: np.ndarray) -> np.ndarray:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from cylstm import checks
 from cylstm.core.weights import Version
+from cylstm.io.files import bfloat16
+from cylstm.parameters import read_only
 
 FORMATS = ("int8", "bfloat16")
 MOST = 127  # magnitude of an int8 weight: -128 has no counterpart
@@ -98,21 +100,16 @@ def to_bfloat16(name: str, array: np.ndarray) -> np.ndarray:
     _check_finite(name, array)
     bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
     rounded = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
-    _check_finite(name, from_bfloat16(rounded), "numbers that bfloat16 holds")
+    _check_finite(name, bfloat16(rounded), "numbers that bfloat16 holds")
     return rounded
 
 
 def exact_bfloat16(name: str, array: np.ndarray) -> np.ndarray:
     """As `to_bfloat16`, of numbers that need no rounding."""
     bits = to_bfloat16(name, array)
-    if not np.array_equal(from_bfloat16(bits), array):
+    if not np.array_equal(bfloat16(bits), array):
         raise ValueError(f"{name}: expected numbers of bfloat16")
     return bits
-
-
-def from_bfloat16(bits: np.ndarray) -> np.ndarray:
-    """Return the float32 numbers of these bits."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def rounded(weights: str, parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -142,7 +139,7 @@ def widened(stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if array.dtype == np.int8:
             made[name] = array * stored[name + SCALE][:, None]
         elif array.dtype == np.uint16:
-            made[name] = from_bfloat16(array)
+            made[name] = bfloat16(array)
         elif not name.endswith(SCALE):
             made[name] = array
     return made
@@ -220,7 +217,7 @@ class Fixed:
         for name, array in arrays.items():
             own = checks.memory(array.shape, array.dtype)
             own[...] = array
-            self.views[name] = np.asarray(memoryview(own).toreadonly())
+            self.views[name] = read_only(own)
         self.version = Version()
         self.alone: frozenset[Any] = frozenset()  # of the stores whose readers take turns: none
 
@@ -228,10 +225,8 @@ class Fixed:
         """Return a ``with`` block: nobody changes them anyway."""
         return nullcontext()
 
-    def memory(self) -> dict[str, np.ndarray]:
+    def memory(self) -> NoReturn:
         """Refuse: they do not change."""
         raise TypeError("quantized weights do not change: change the model, then quantize it")
 
-    def edit(self) -> AbstractContextManager[Any]:
-        """Refuse."""
-        raise TypeError("quantized weights do not change: change the model, then quantize it")
+    edit = memory

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 import cylstm
 from cylstm.core.kernels import ISA
+from cylstm.io.files import bfloat16
 from cylstm.layers import Dropout, Embedding, Last, Linear, QuantizedLinear, Sequential
-from cylstm.quantization import from_bfloat16, to_bfloat16, to_int8
+from cylstm.quantization import to_bfloat16, to_int8
 from reference import assert_same_bits
 from threads import threads_as_before
 
@@ -45,7 +46,7 @@ def product(rows, stored, name):
         sums = numbers @ weight.T.astype(np.int64)
         return sums * (scale[:, None] * stored[name + "_scale"].astype(np.float64))
     bits = to_bfloat16("rows", rows)
-    return from_bfloat16(bits).astype(np.float64) @ from_bfloat16(weight).T.astype(np.float64)
+    return bfloat16(bits).astype(np.float64) @ bfloat16(weight).T.astype(np.float64)
 
 
 def one_step(fast, x, h, c):
@@ -274,7 +275,7 @@ def test_weights_are_rounded_to_the_nearest(kind, seed, scale):
         error = np.abs(numbers * scales[:, None].astype(np.float64) - weight)
         assert (error <= scales[:, None] * 0.50001).all()
     else:
-        error = np.abs(from_bfloat16(to_bfloat16("weight", weight)).astype(np.float64) - weight)
+        error = np.abs(bfloat16(to_bfloat16("weight", weight)).astype(np.float64) - weight)
         assert (error <= np.abs(weight) * 2.0**-8).all()
 
 
@@ -284,7 +285,7 @@ def test_bfloat16_is_that_of_pytorch():
     numbers = bits.view(np.float32)
     numbers = numbers[np.abs(numbers) < 3.38e38]
     expected = torch.from_numpy(numbers).bfloat16().float().numpy()
-    assert_same_bits(from_bfloat16(to_bfloat16("numbers", numbers)), expected)
+    assert_same_bits(bfloat16(to_bfloat16("numbers", numbers)), expected)
 
 
 @settings(max_examples=100, deadline=None)
