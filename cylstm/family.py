@@ -43,20 +43,7 @@ class Trainable(Recurrent[State], Generic[State]):
         dtype = np.dtype(options.dtype)
         self._store = Parameters(options.parameter_shapes(), dtype)
         self.__dict__.update(asdict(options), dtype=dtype, **self._store.views)
-        parameters = self._store.memory()
-        self._layers: list[list[Cell]] = [[] for _ in range(options.num_layers)]
-        for ending, layer, direction in options.cells():
-            own = {n: parameters[n + ending] for n in options.layer_shapes(layer)}
-            self._layers[layer].append(
-                Cell(
-                    own,
-                    kind=options.kind,
-                    reverse=options.reads_from_end(direction),
-                    coupled=getattr(options, "coupled", False),
-                    clip=math.inf if options.clip is None else options.clip,
-                    activations=options.activations_of(direction),
-                )
-            )
+        self._layers = layers_of(options, self._store.memory())
         self._network = Network(self._layers, options.batch_first, self._store)
 
     # Parameters
@@ -338,3 +325,37 @@ class Trainable(Recurrent[State], Generic[State]):
         sizes = f"{changed.pop('input_size')}, {changed.pop('hidden_size')}"
         given = [sizes, *(f"{n}={v!r}" for n, v in changed.items())]
         return f"{self._options.kind}({', '.join(given)})"
+
+
+def layers_of(
+    options: Shared, arrays: Mapping[str, np.ndarray], beside: tuple[str, ...] = ()
+) -> list[list[Cell]]:
+    """Make the cells of a network, by layer and direction.
+
+    Parameters
+    ----------
+    options : Shared
+    arrays : mapping of str to array
+        The parameters, which the cells share.
+    beside : tuple of str
+        What the names end in of arrays that some parameters have beside them.
+    """
+    layers: list[list[Cell]] = [[] for _ in range(options.num_layers)]
+    for ending, layer, direction in options.cells():
+        own = {
+            name + more: arrays[name + ending + more]
+            for name in options.layer_shapes(layer)
+            for more in ("", *beside)
+            if not more or name + ending + more in arrays
+        }
+        layers[layer].append(
+            Cell(
+                own,
+                kind=options.kind,
+                reverse=options.reads_from_end(direction),
+                coupled=getattr(options, "coupled", False),
+                clip=math.inf if options.clip is None else options.clip,
+                activations=options.activations_of(direction),
+            )
+        )
+    return layers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -11,9 +10,8 @@ from typing import Any, ClassVar, NoReturn
 import numpy as np
 
 from cylstm import quantization
-from cylstm.core.cell import Cell
 from cylstm.core.network import Network
-from cylstm.family import Trainable
+from cylstm.family import Trainable, layers_of
 from cylstm.gru import GRU
 from cylstm.io.safetensors import write_model
 from cylstm.lstm import LSTM
@@ -44,20 +42,7 @@ class Quantized(Recurrent[State]):
         self._store = store = Fixed(stored)  # type: ignore[assignment]
         more = {"dtype": np.dtype(options.dtype), "weights": weights}
         self.__dict__.update(asdict(options), **more, **store.views)
-        self._layers = [[] for _ in range(options.num_layers)]
-        for ending, layer, direction in options.cells():
-            names = options.layer_shapes(layer)
-            own = {n + s: store.views.get(n + ending + s) for n in names for s in ("", SCALE)}
-            self._layers[layer].append(
-                Cell(
-                    {name: array for name, array in own.items() if array is not None},
-                    kind=options.kind,
-                    reverse=options.reads_from_end(direction),
-                    coupled=getattr(options, "coupled", False),
-                    clip=math.inf if options.clip is None else options.clip,
-                    activations=options.activations_of(direction),
-                )
-            )
+        self._layers = layers_of(options, store.views, beside=(SCALE,))
         self._network = Network(self._layers, options.batch_first, store)
 
     def forward(self, *given: Any, **named: Any) -> NoReturn:
