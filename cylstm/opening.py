@@ -79,21 +79,19 @@ def load(
     """
     given = {"prefix": prefix, "batch_first": batch_first, "config": config}
     given = {name: value for name, value in given.items() if value is not None}
-    with open_plain(path) as file:
-        start = file.read(HEAD)
-    if safetensors.begins(start):
+    kind = kind_of_file(path)
+    if kind.endswith("safetensors"):
         return _tensors(path, given)
-    if start.startswith(PICKLES) or (start.startswith(ZIP) and not _is_keras(path)):
+    if kind.startswith("PyTorch"):
         return _of_torch(path, path, given)
-    if start.startswith((ZIP, HDF5)):
+    if kind.startswith("Keras"):
         from cylstm.formats.keras import load_keras
 
         _check_taken(path, "Keras", given, "config")
         return load_keras(path, config)
-    if not is_onnx(start):
+    if kind != "ONNX":
         raise ValueError(
-            f"{os.fspath(path)}: expected a file of cylstm, PyTorch, Keras or ONNX, "
-            f"got {describe_start(start)}"
+            f"{os.fspath(path)}: expected a file of cylstm, PyTorch, Keras or ONNX, got {kind}"
         )
     from cylstm.formats.onnx_chain import load_onnx
 
@@ -167,7 +165,7 @@ def kind_of_file(path: str | os.PathLike[str]) -> str:
     with open_plain(path) as file:
         start = file.read(HEAD)
     if safetensors.begins(start):
-        own = safetensors.is_model(safetensors.read(path)[1])
+        own = safetensors.is_model(safetensors.read_metadata(path))
         return "cylstm, safetensors" if own else "PyTorch, safetensors"
     if start.startswith(ZIP):
         return "Keras, .keras" if _is_keras(path) else "PyTorch, or arrays in a zip"

@@ -33,6 +33,7 @@ __all__ = [
     "check_model",
     "is_model",
     "read",
+    "read_metadata",
     "write",
     "write_model",
 ]
@@ -163,14 +164,18 @@ def read(
         If the file cannot be read.
     """
     with open_plain(path) as file, _naming(path):
-        size = os.fstat(file.fileno()).st_size
-        header = _read_header(file, size)
-        metadata = _check_metadata(header.pop("__metadata__", {}))
+        size, header, metadata = _begin(file)
         entries = [_check_entry(name, entry) for name, entry in header.items()]
         _check_places(entries, size - file.tell())
         Budget(size).take("the tensors", size)
         tensors = {entry.name: _read_tensor(file, entry) for entry in _by_place(entries)}
     return {name: tensors[name] for name in header}, metadata
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read the metadata alone; it raises what `read` does, as far as the header tells it."""
+    with open_plain(path) as file, _naming(path):
+        return _begin(file)[2]
 
 
 # A model ---------------------------------------------------------------------------------------
@@ -320,6 +325,13 @@ def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from error
+
+
+def _begin(file: BufferedReader) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """Read up to the data: return the file's size, the tensors' header, the metadata."""
+    size = os.fstat(file.fileno()).st_size
+    header = _read_header(file, size)
+    return size, header, _check_metadata(header.pop("__metadata__", {}))
 
 
 def _read_header(file: BufferedReader, size: int) -> dict[str, Any]:
