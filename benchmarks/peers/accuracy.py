@@ -17,35 +17,25 @@ import numpy as np
 from tabulate import tabulate
 
 import cylstm
+from benchmarks.peers.quantized import module_of, session_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def torch_int8(lstm):
-    """PyTorch's dynamic quantization of the LSTM."""
     import torch
 
-    module = torch.nn.LSTM(lstm.input_size, lstm.hidden_size, lstm.num_layers)
-    module.load_state_dict(lstm.to_torch())
-    whole = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(module), {torch.nn.LSTM})
+    module = module_of(lstm, "int8")
 
     def run(x):
         with torch.no_grad():
-            return whole[0](torch.from_numpy(x))[0].numpy()
+            return module(torch.from_numpy(x))[0].numpy()
 
     return run
 
 
 def onnxruntime_int8(lstm):
-    """ONNX Runtime's dynamic quantization, with a scale for each row of the weights."""
-    import onnxruntime
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    with tempfile.TemporaryDirectory() as folder:
-        plain, small = f"{folder}/plain.onnx", f"{folder}/small.onnx"
-        lstm.to_onnx(plain)
-        quantize_dynamic(plain, small, op_types_to_quantize=["LSTM"], weight_type=QuantType.QInt8)
-        session = onnxruntime.InferenceSession(small, providers=["CPUExecutionProvider"])
+    session = session_of(lstm)
     return lambda x: session.run(["y"], {"x": x})[0]
 
 

@@ -49,7 +49,8 @@ def ours(lstm, x):
     return lambda: lstm(x)
 
 
-def onnxruntime_int8(lstm, x, threads):
+def session_of(lstm, state=False, threads=0):
+    """ONNX Runtime's dynamic quantization of an LSTM."""
     import onnxruntime
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -57,9 +58,26 @@ def onnxruntime_int8(lstm, x, threads):
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     with tempfile.TemporaryDirectory() as folder:
         plain, small = f"{folder}/plain.onnx", f"{folder}/small.onnx"
-        lstm.to_onnx(plain, state=True)
+        lstm.to_onnx(plain, state=state)
         quantize_dynamic(plain, small, op_types_to_quantize=["LSTM"], weight_type=QuantType.QInt8)
-        session = onnxruntime.InferenceSession(small, options, ["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(small, options, ["CPUExecutionProvider"])
+
+
+def module_of(lstm, kind):
+    """PyTorch's module of an LSTM: dynamically quantized, or of bfloat16."""
+    import torch
+
+    both = lstm.bidirectional
+    module = torch.nn.LSTM(lstm.input_size, lstm.hidden_size, lstm.num_layers, bidirectional=both)
+    module.load_state_dict(lstm.to_torch())
+    if kind == "bfloat16":
+        return module.bfloat16()
+    whole = torch.nn.Sequential(module)
+    return torch.ao.quantization.quantize_dynamic(whole, {torch.nn.LSTM})[0]
+
+
+def onnxruntime_int8(lstm, x, threads):
+    session = session_of(lstm, state=True, threads=threads)
     count = lstm.num_layers * (2 if lstm.bidirectional else 1)
     h = c = np.zeros((count, x.shape[1], lstm.hidden_size), np.float32)
     return lambda: session.run(None, {"x": x, "h_0": h, "c_0": c})
@@ -69,15 +87,9 @@ def pytorch(lstm, x, threads, kind):
     import torch
 
     torch.set_num_threads(threads)
-    both = lstm.bidirectional
-    module = torch.nn.LSTM(lstm.input_size, lstm.hidden_size, lstm.num_layers, bidirectional=both)
-    module.load_state_dict(lstm.to_torch())
-    given = torch.from_numpy(x)
-    if kind == "int8":
-        whole = torch.nn.Sequential(module)
-        module = torch.ao.quantization.quantize_dynamic(whole, {torch.nn.LSTM})[0]
-    else:
-        module, given = module.bfloat16(), given.bfloat16()
+    module, given = module_of(lstm, kind), torch.from_numpy(x)
+    if kind == "bfloat16":
+        given = given.bfloat16()
 
     def call():
         with torch.inference_mode():
