@@ -27,8 +27,11 @@ typedef real vec __attribute__((vector_size(VECTOR_BYTES)));
 typedef real_bits bits __attribute__((vector_size(VECTOR_BYTES)));
 typedef real unaligned_vec
     __attribute__((vector_size(VECTOR_BYTES), aligned(__alignof__(real)), may_alias));
+typedef real_bits unaligned_bits
+    __attribute__((vector_size(VECTOR_BYTES), aligned(1), may_alias));
 
 INLINE vec load(const real *p) { return *(const unaligned_vec *)p; }
+INLINE bits load_bits(const void *p) { return *(const unaligned_bits *)p; }
 INLINE void store(real *p, vec v) { *(unaligned_vec *)p = v; }
 INLINE vec broadcast(real x) { return x - (vec){0}; } /* keeps -0, as 0 + x would not */
 

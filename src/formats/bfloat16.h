@@ -10,12 +10,6 @@ typedef uint16_t weight;
 #define TOGETHER 2
 #define HEADER 0
 
-INLINE bits load_pairs(const weight *w) {
-    bits pairs;
-    memcpy(&pairs, w, sizeof pairs);
-    return pairs;
-}
-
 #if defined(__AVX512BF16__)
 #include <immintrin.h>
 typedef uint16_t input;
@@ -29,7 +23,7 @@ INLINE vec broadcast_inputs(const input *x, int turn) {
 }
 INLINE vec load_weights(const weight *w, int turn) {
     (void)turn;
-    return (vec)load_pairs(w);
+    return (vec)load_bits(w);
 }
 INLINE vec add_products(vec sum, vec w, vec x) {
     return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)w);
@@ -45,7 +39,7 @@ typedef real input;
 
 INLINE vec broadcast_inputs(const input *x, int turn) { return broadcast(x[turn]); }
 INLINE vec load_weights(const weight *w, int turn) {
-    const bits pairs = load_pairs(w);
+    const bits pairs = load_bits(w);
     return (vec)(turn ? pairs & ~0xffff : pairs << 16);
 }
 INLINE vec add_products(vec sum, vec w, vec x) {

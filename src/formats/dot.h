@@ -12,11 +12,7 @@
 #define TOGETHER 4
 #define OFFSET 128
 typedef uint8_t input;
-INLINE bits load_weights(const int8_t *w) {
-    bits w_k;
-    memcpy(&w_k, w, sizeof w_k);
-    return w_k;
-}
+INLINE bits load_weights(const int8_t *w) { return load_bits(w); }
 INLINE bits dot(bits sum, bits w, bits x) {
 #if VECTOR_BYTES == 64
     return (bits)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)w);
@@ -61,11 +57,7 @@ INLINE bits dot(bits sum, bits w, bits x) {
 #define TOGETHER 4
 #define OFFSET 128
 typedef uint8_t input;
-INLINE bits load_weights(const int8_t *w) {
-    bits w_k;
-    memcpy(&w_k, w, sizeof w_k);
-    return w_k;
-}
+INLINE bits load_weights(const int8_t *w) { return load_bits(w); }
 INLINE bits dot(bits sum, bits w, bits x) { /* on machines whose least byte comes first */
     for (int j = 0; j < 4; j++) sum += (w << (24 - 8 * j) >> 24) * (x >> 8 * j & 255);
     return sum;

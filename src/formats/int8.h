@@ -18,36 +18,46 @@ typedef int8_t weight;
 #define MOST 127
 #define LEAST 0x1p-100f  /* below it a row's numbers are taken for 0: 127 by them could overflow */
 
-/* total[tile][row][q] += x[row] w[tile][q] for all of these k's, and vectors q in [first, last). */
+/* total[tile][row][q] += x[row] w[tile][q], for TOGETHER k's and vectors q in [first, last). */
+INLINE void add_group(int tiles, int rows, int first, int last, const weight *w, ptrdiff_t w_tile,
+                      const input *x, ptrdiff_t x_row, bits total[][4]) {
+    /* Of weights and inputs the fewer stay in registers, the others come and go. */
+    if (rows > last - first) {
+        bits w_k[4];
+        for (int q = first; q < last; q++) w_k[q] = load_weights(w + q * VLEN * TOGETHER);
+        for (int r = 0; r < rows; r++) {
+            const bits x_k = broadcast_inputs(x + r * x_row);
+            for (int q = first; q < last; q++) total[r][q] = dot(total[r][q], w_k[q], x_k);
+        }
+    } else {
+        bits x_k[MOST_ROWS];
+        for (int r = 0; r < rows; r++) x_k[r] = broadcast_inputs(x + r * x_row);
+        for (int t = 0; t < tiles; t++)
+            for (int q = first; q < last; q++) {
+                const bits w_k = load_weights(w + t * w_tile + q * VLEN * TOGETHER);
+                for (int r = 0; r < rows; r++)
+                    total[t * rows + r][q] = dot(total[t * rows + r][q], w_k, x_k[r]);
+            }
+    }
+}
+
+/* The same for all of these k's. */
 INLINE void add_integers(int tiles, int rows, int first, int last, const weight *w, ptrdiff_t w_tile,
                          ptrdiff_t k_step, const char *ahead, const input *x, ptrdiff_t x_row,
                          ptrdiff_t depth, bits total[][4]) {
-    for (ptrdiff_t k = 0; k < depth; k += TOGETHER, w += k_step) {
-        if (ahead) __builtin_prefetch(ahead + k * (64 / TOGETHER), 0, 2);
-        /* Of weights and inputs the fewer stay in registers, the others come and go. */
-        if (rows > last - first) {
-            bits w_k[4];
-            for (int q = first; q < last; q++) w_k[q] = load_weights(w + q * VLEN * TOGETHER);
-            for (int r = 0; r < rows; r++) {
-                const bits x_k = broadcast_inputs(x + r * x_row + k);
-                for (int q = first; q < last; q++) total[r][q] = dot(total[r][q], w_k[q], x_k);
-            }
-        } else {
-            bits x_k[MOST_ROWS];
-            for (int r = 0; r < rows; r++) x_k[r] = broadcast_inputs(x + r * x_row + k);
-            for (int t = 0; t < tiles; t++)
-                for (int q = first; q < last; q++) {
-                    const bits w_k = load_weights(w + t * w_tile + q * VLEN * TOGETHER);
-                    for (int r = 0; r < rows; r++)
-                        total[t * rows + r][q] = dot(total[t * rows + r][q], w_k, x_k[r]);
-                }
+    if (ahead)
+        for (ptrdiff_t k = 0; k < depth; k += TOGETHER, w += k_step) {
+            __builtin_prefetch(ahead + k * (64 / TOGETHER), 0, 2);
+            add_group(tiles, rows, first, last, w, w_tile, x + k, x_row, total);
         }
-    }
+    else
+        for (ptrdiff_t k = 0; k < depth; k += TOGETHER, w += k_step)
+            add_group(tiles, rows, first, last, w, w_tile, x + k, x_row, total);
 }
 
 /* Part 0 or 1 of the product: k's [from, to). */
 INLINE void accumulate_part(int tiles, int rows, int vectors, int at, const packed_matrix *w,
-                            ptrdiff_t k_step, ptrdiff_t tile, const char *ahead, const input *x,
+                            ptrdiff_t k_step, ptrdiff_t tile, const char *ahead, const input *row,
                             ptrdiff_t x_row, int part, ptrdiff_t from, ptrdiff_t to, vec sum[][4]) {
     bits total[MOST_ROWS][4];
     const ptrdiff_t output = (part * w->tiles + tile) * TILE + at * VLEN, group = from / TOGETHER;
@@ -58,29 +68,22 @@ INLINE void accumulate_part(int tiles, int rows, int vectors, int at, const pack
         for (int q = 0; q < vectors; q++)
             for (int r = 0; r < rows; r++)
                 total[t * rows + r][q] =
-                    OFFSET ? (bits)load(starts + t * TILE + q * VLEN) : (bits){0};
-#define ADD(first, last, ahead)                                                                    \
-    add_integers(tiles, rows, first, last, weights, w->tile_step, k_step, ahead, x + HEADER + from,  \
-                 x_row, to - from, total)
-#define ADD_FROM(first, last)                                                                     \
-    if (ahead)                                                                                    \
-        ADD(first, last, ahead + group * 64);                                                     \
-    else                                                                                          \
-        ADD(first, last, NULL)
+                    OFFSET ? load_bits(starts + t * TILE + q * VLEN) : (bits){0};
+    const ptrdiff_t depth = to - from, w_tile = w->tile_step;
+    if (ahead) ahead += group * 64;
+    const input *x = row + HEADER + from;
     if (IN_HALVES && tiles * rows > 2) {
-        ADD_FROM(0, 2);
-        ADD(2, vectors, NULL);
+        add_integers(tiles, rows, 0, 2, weights, w_tile, k_step, ahead, x, x_row, depth, total);
+        add_integers(tiles, rows, 2, vectors, weights, w_tile, k_step, NULL, x, x_row, depth, total);
     } else {
-        ADD_FROM(0, vectors);
+        add_integers(tiles, rows, 0, vectors, weights, w_tile, k_step, ahead, x, x_row, depth, total);
     }
-#undef ADD_FROM
-#undef ADD
     for (int t = 0; t < tiles; t++)
         for (int q = 0; q < vectors; q++) {
             const vec scale = load(scales + t * TILE + q * VLEN);
             for (int r = 0; r < rows; r++)
                 sum[t * rows + r][at + q] += __builtin_convertvector(total[t * rows + r][q], vec) *
-                                        (scale * ((const real *)(x + r * x_row))[part]);
+                                             (scale * ((const real *)(row + r * x_row))[part]);
         }
 }
 
