@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memset
 
 from cylstm.core.kernels cimport format_of, kernels, packed_matrix, packing, table
 from cylstm.core.memory cimport arena, arena_return, check_array, first_of, take
-from cylstm.core.plan cimport copy_rows
+from cylstm.core.plan cimport convert_rows, copy_rows
 from cylstm.core.products cimport (
     add_products,
     columns_of,
@@ -245,9 +245,12 @@ cdef void map_rows(const mapping *m, Py_ssize_t first, Py_ssize_t last, Py_ssize
         Py_ssize_t x_row = m.inputs
         const char *x = m.x + first * x_row * size
         char *y = m.y + first * row
+        char *inputs
         packed_matrix one = m.weight
     if m.kernel.convert != NULL:
-        x, x_row = converted(m, n, x, memory + ROWS * width * size), row_of_inputs(m)
+        inputs, x_row = memory + ROWS * width * size, row_of_inputs(m)
+        convert_rows(m.kernel, n, m.inputs, x, m.inputs * size, 0, 0, inputs, x_row)
+        x = inputs
     if is_rest:
         end -= 1
     if m.bias != NULL:
@@ -270,16 +273,6 @@ cdef void map_rows(const mapping *m, Py_ssize_t first, Py_ssize_t last, Py_ssize
             memcpy(memory + j * width * size, m.bias + end * width * size, rest * size)
     m.kernel.multiply(&one, n, x, x_row, memory, width, 0, 1, False, m.bias != NULL)
     copy_rows(n, rest * size, memory, width * size, y + end * width * size, row)
-
-
-cdef const char *converted(const mapping *m, Py_ssize_t n, const char *x,
-                           char *to) noexcept nogil:
-    """n rows as the product takes them."""
-    cdef Py_ssize_t j
-    for j in range(n):
-        m.kernel.convert(m.inputs, x + j * m.inputs * m.size, 0, 0,
-                         to + j * row_of_inputs(m) * m.kernel.input_size)
-    return to
 
 
 cdef int divide_passing(passing *p, grad_weight, int threads, arena *memory) except -1:

@@ -19,7 +19,15 @@ in this file.
 from libc.string cimport memcpy, memset
 
 from cylstm.core.kernels cimport packed_step, step_tape
-from cylstm.core.plan cimport ROWS_ALIKE, copy_rows, rows_between, tape_from, task, work
+from cylstm.core.plan cimport (
+    ROWS_ALIKE,
+    convert_rows,
+    copy_rows,
+    rows_between,
+    tape_from,
+    task,
+    work,
+)
 from cylstm.core.team cimport (
     ALIKE,
     VARIOUS,
@@ -93,10 +101,8 @@ cdef inline void take_x(const task *t, Py_ssize_t step, char *v, int member,
 
 cdef inline void convert_h(const task *t, Py_ssize_t n, const char *h, char *to) noexcept nogil:
     """The running rows' h_{t-1}, after x_t where that is fused."""
-    cdef Py_ssize_t j, at = t.weight_ih.depth if t.fused else 0
-    for j in range(n):
-        t.kernel.convert(t.outputs, h + j * t.v_width * t.itemsize, t.fused, at,
-                         to + j * t.inputs_width * t.kernel.input_size)
+    convert_rows(t.kernel, n, t.outputs, h, t.v_width * t.itemsize, t.fused,
+                 t.weight_ih.depth if t.fused else 0, to, t.inputs_width)
 
 
 cdef void project(const task *t, Py_ssize_t first, Py_ssize_t last, Py_ssize_t tile,
@@ -123,12 +129,11 @@ cdef inline void project_outputs(const task *t, Py_ssize_t n, char *h, char *y,
                                  bint down) noexcept nogil:
     """h := what the cells gave, projected; and into y."""
     cdef const char *rows = t.unprojected
-    cdef Py_ssize_t j, width = t.c_width
+    cdef Py_ssize_t width = t.c_width
     if t.converts:
         rows, width = t.unprojected_inputs, t.kernel.header + t.weight_hr.depth
-        for j in range(n):
-            t.kernel.convert(t.hidden, t.unprojected + j * t.c_width * t.itemsize, 0, 0,
-                             t.unprojected_inputs + j * width * t.kernel.input_size)
+        convert_rows(t.kernel, n, t.hidden, t.unprojected, t.c_width * t.itemsize, 0, 0,
+                     t.unprojected_inputs, width)
     t.kernel.multiply(&t.weight_hr, n, rows, width, h, t.v_width, 0, t.weight_hr.tiles, down, False)
     scatter_rows(t, n, h, t.v_width * t.itemsize, y)
 

@@ -122,6 +122,15 @@ cdef inline void copy_rows(Py_ssize_t n, Py_ssize_t size, const char *rows, Py_s
         memcpy(to + j * to_row, rows + j * row, size)
 
 
+cdef inline void convert_rows(const kernels *kernel, Py_ssize_t n, Py_ssize_t depth,
+                              const char *rows, Py_ssize_t row, int part, Py_ssize_t at, char *to,
+                              Py_ssize_t to_width) noexcept nogil:
+    """Rows of reals, some bytes apart, to part `part` of rows of `to_width` inputs."""
+    cdef Py_ssize_t j, to_row = to_width * kernel.input_size
+    for j in range(n):
+        kernel.convert(depth, rows + j * row, part, at, to + j * to_row)
+
+
 cdef inline step_tape tape_from(step_tape tape, Py_ssize_t row, Py_ssize_t itemsize) noexcept nogil:
     """The tape without the rows before this one."""
     tape.gates = <char *> tape.gates + row * tape.gates_row * itemsize
