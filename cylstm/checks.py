@@ -97,6 +97,18 @@ def available_memory() -> int:
         return LARGEST**2
 
 
+def progress_bar(extra: str, **given: Any) -> Any:
+    """A bar of tqdm's; ImportError says which extra to install where it is missing."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        raise ImportError(
+            "progress: expected tqdm, which is not installed: "
+            f"python -m pip install 'cylstm[{extra}]', or progress=False"
+        ) from None
+    return tqdm(**given)
+
+
 def output(out: Any, like: np.ndarray) -> None:
     """Refuse an `out` that cannot be written to as if it were this array."""
     if not isinstance(out, np.ndarray) or isinstance(out, np.matrix) or is_of_numpy_ma(out):

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 import cylstm
 from cylstm.core import kernels
 from cylstm.core.cell import Cell
+from cylstm.io.files import bfloat16
 from cylstm.layers import Embedding, Linear, Sequential
-from cylstm.quantization import from_bfloat16, to_bfloat16
+from cylstm.quantization import to_bfloat16
 from cylstm.train import SGD, Adam, Batch, cross_entropy_loss, evaluate, fit
 from reference import (
     KinkCrossed,
@@ -614,7 +615,7 @@ def test_weights_for_keras_and_back(rng, kind):
 def rounded_rows(weights, v):
     """What a product takes of rows, as numbers."""
     if weights == "bfloat16":
-        return from_bfloat16(to_bfloat16("v", np.asarray(v, np.float32))).astype(np.float64)
+        return bfloat16(to_bfloat16("v", np.asarray(v, np.float32))).astype(np.float64)
     most = np.abs(v).max(axis=-1, keepdims=True).astype(np.float32)
     inverse = np.divide(np.float32(127), most, where=most > 0, out=np.zeros_like(most))
     return np.rint(np.asarray(v, np.float32) * inverse) * (most / np.float32(127)).astype(

@@ -98,12 +98,5 @@ def _bar(wanted: bool, total: int) -> Iterator[Any]:
     if not wanted:
         yield lambda count: None
         return
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        raise ImportError(
-            "progress: expected tqdm, which is not installed: "
-            "python -m pip install 'cylstm[score]', or progress=False"
-        ) from None
-    with tqdm(total=total, unit=" sequences") as bar:
+    with checks.progress_bar("score", total=total, unit=" sequences") as bar:
         yield bar.update

@@ -21,14 +21,7 @@ class Bar:
         self._bar = None
         if not checks.is_true_or_false("progress", wanted):
             return
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            raise ImportError(
-                "progress: expected tqdm, which is not installed: "
-                "python -m pip install 'cylstm[train]', or progress=False"
-            ) from None
-        self._bar = tqdm(total=total, initial=done, unit="batch")
+        self._bar = checks.progress_bar("train", total=total, initial=done, unit="batch")
 
     def __enter__(self) -> Bar:
         return self
