@@ -648,7 +648,7 @@ def twin(network, weights, x, h):
 @pytest.mark.parametrize(("inputs", "hidden", "batch"), [(3, 5, 1), (20, 37, 2), (33, 64, 7)])
 def test_weights_of_fewer_bits(rng, monkeypatch, kind, weights, isa, inputs, hidden, batch):
     """Against the twin; a number that falls between two of few bits may go either way."""
-    monkeypatch.setattr("cylstm.quantized.Cell", partial(Cell, isa=isa))
+    monkeypatch.setattr("cylstm.family.Cell", partial(Cell, isa=isa))
     network = random_lstm(rng, kind, input_size=inputs, hidden_size=hidden).quantize(weights)
     assert type(network).__name__ == f"Quantized{kind}"
     x = rng.standard_normal((6, batch, inputs)).astype(np.float32)
