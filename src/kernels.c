@@ -64,7 +64,7 @@ INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const 
     vec sum[MOST_ROWS][4];
     begin_sums(tiles, rows, w, s, tile, row, sum);
     if (s->tape && rows > 1) lstm_ask_for_tape(k, s->tape, tile, tiles, row, rows);
-    accumulate(tiles, rows, w, TILE * TOGETHER, tile, ahead, (const input *)s->v + row * s->v_row,
+    accumulate(tiles, rows, w, packed_k_step(4), tile, ahead, (const input *)s->v + row * s->v_row,
                s->v_row, sum);
     if (rows == 1 && then == lstm_plain)
         lstm_finish(k, 1, 0, s, tile, tiles, row, rows, sum);
@@ -78,7 +78,7 @@ INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const 
 INLINE void gru_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const char *ahead,
                      const packed_matrix *w, const cell *k, finish *then, const packed_step *s) {
     const input *v = (const input *)s->v + row * s->v_row;
-    const ptrdiff_t k_step = 3 * VLEN * TOGETHER, first = s->z ? 0 : w->first;
+    const ptrdiff_t k_step = packed_k_step(3), first = s->z ? 0 : w->first;
     vec sum[MOST_ROWS][4];
     begin_sums(tiles, rows, w, s, tile, row, sum);
     if (s->tape && rows > 1) gru_ask_for_tape(k, s->tape, tile, tiles, row, rows);
@@ -170,7 +170,7 @@ static void activate(const activation *a, ptrdiff_t n, const void *x, void *y) {
 #define TABLE(isa, format) JOINED(isa, format)
 
 #define COMMON                                                                                    \
-    .isa = QUOTED(ISA), .width = (int)VLEN, .group = MOST_ROWS, .together = TOGETHER,             \
+    .isa = QUOTED(ISA), .width = (int)VLEN, .halves = APART, .together = TOGETHER,             \
     .weight_size = sizeof(weight), .input_size = sizeof(input), .activate = activate,             \
     .packed_tiles = packed_tiles, .pack = pack
 
@@ -178,7 +178,7 @@ extern const kernels TABLE(ISA, FORMAT)[2];
 
 #if TRAINS
 #define TRAINING                                                                                  \
-    .add = add, .cell_output = cell_output, .pack_columns = pack_columns, .add_outer = add_outer, \
+    .group = GROUP, .add = add, .cell_output = cell_output, .pack_columns = pack_columns, .add_outer = add_outer, \
     .transpose = transpose, .cross_entropy = cross_entropy, .sgd = sgd, .adam = adam,             \
     .rmsprop = rmsprop, .sum_of_squares = sum_of_squares, .scale = scale
 

@@ -81,9 +81,11 @@ typedef struct {
 typedef struct {
     int vectors;
     ptrdiff_t tiles, depth;        /* the depth of a format with `together` is a multiple of that */
-    ptrdiff_t tile_step, k_step;   /* weights from a tile to the next, and from a k: a matrix
-                                      [depth, outputs] of whole tiles can be taken as it lies */
-    const void *weights;           /* [tiles, depth, vectors, width], better aligned as vectors are */
+    ptrdiff_t tile_step, k_step;   /* weights from a tile to the next, and from a k; of four vectors */
+    ptrdiff_t half_step;           /* from the first two to the others: a matrix [depth, outputs] of
+                                      whole tiles can be taken as it lies */
+    const void *weights;           /* [tiles, depth, vectors, width], or with the table's `halves`
+                                      [tiles, 2, depth, 2, width]; better aligned as vectors are */
     const void *bias;              /* [tiles, 4, width], or NULL for zero; narrow ones have none */
     ptrdiff_t first;               /* of the depth, the first part: x's, or all */
     const void *scales, *starts;   /* [parts, tiles, 4, width], for formats that have them */
@@ -144,6 +146,8 @@ typedef struct {
     const char *isa;
     int width; /* reals in a vector */
     int group; /* columns that add_outer takes at once */
+    int halves; /* whether packed tiles of four vectors are two after two: weights are then read once for
+                   twice as many rows, from caches that are too far away to be read as fast as wanted */
     int flat;  /* whether packed weights are one matrix [depth, tiles * 4 * width], which products by
                   BLAS want, and none narrow; a step then takes z, never the bias */
     int together; /* of an output's weights, how many lie side by side where a k is said to be: 1, */

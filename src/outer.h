@@ -4,16 +4,26 @@
 
 #include "product.h"
 
-/* to[group][row][MOST_ROWS] := columns [first, first + m), so that a group's follow each other. */
+/* Columns that are taken at once: their products' operands are in the L1 cache, so that halves, whose
+ * sums go through memory, would gain nothing. */
+#if IN_HALVES
+#define GROUP 3
+#define EACH_COLUMN_COUNT ONE_TO_3
+#else
+#define GROUP MOST_ROWS
+#define EACH_COLUMN_COUNT EACH_ROW_COUNT
+#endif
+
+/* to[group][row][GROUP] := columns [first, first + m), so that a group's follow each other. */
 static void pack_columns(ptrdiff_t n, ptrdiff_t first, ptrdiff_t m, const void *const *from,
                          void *to) {
-    const ptrdiff_t whole = m - m % MOST_ROWS, group = n * MOST_ROWS;
+    const ptrdiff_t whole = m - m % GROUP, group = n * GROUP;
     for (ptrdiff_t row = 0; row < n; row++) {
         const real *columns = (const real *)from[row] + first;
-        real *packed = (real *)to + row * MOST_ROWS;
-        for (ptrdiff_t j = 0; j < whole; j += MOST_ROWS)
-            memcpy(packed + j * n, columns + j, MOST_ROWS * sizeof(real));
-        memcpy(packed + whole / MOST_ROWS * group, columns + whole,
+        real *packed = (real *)to + row * GROUP;
+        for (ptrdiff_t j = 0; j < whole; j += GROUP)
+            memcpy(packed + j * n, columns + j, GROUP * sizeof(real));
+        memcpy(packed + whole / GROUP * group, columns + whole,
                (size_t)(m - whole) * sizeof(real));
     }
 }
@@ -35,7 +45,7 @@ static void copy_tile(ptrdiff_t rows, ptrdiff_t first, ptrdiff_t n, const void *
  * next is asked for meanwhile. */
 INLINE void outer_tile(int columns, ptrdiff_t rows, const real *a, const real *b, real *c,
                        ptrdiff_t c_row, int adds) {
-    vec sum[MOST_ROWS][4];
+    vec sum[GROUP][4];
     if (adds)
         load_tile(1, columns, c, c_row, sum);
     else
@@ -43,7 +53,7 @@ INLINE void outer_tile(int columns, ptrdiff_t rows, const real *a, const real *b
     for (ptrdiff_t next = columns; next < 2 * columns; next++)
         for (ptrdiff_t j = 0; j < TILE; j += VLEN) __builtin_prefetch(c + next * c_row + j, 1);
     for (ptrdiff_t row = 0; row < rows; row++)
-        accumulate_one(1, columns, 4, 0, b + row * TILE, 0, a + row * MOST_ROWS, 1, sum);
+        accumulate_group(1, columns, 0, 4, 0, b + row * TILE, 0, 2 * VLEN, a + row * GROUP, 1, sum);
     store_tile(1, columns, c, c_row, sum);
 }
 
@@ -54,11 +64,11 @@ static void add_outer(ptrdiff_t rows, ptrdiff_t m, ptrdiff_t n, const void *a,
                       void *tile) {
     for (ptrdiff_t j = 0; j < n; j += TILE) {
         copy_tile(rows, first + j, n - j, b, tile);
-        for (ptrdiff_t i = 0; i < m; i += MOST_ROWS) {
+        for (ptrdiff_t i = 0; i < m; i += GROUP) {
             const real *group = (const real *)a + i * rows;
             real *to = (real *)c + i * c_row + j;
-            switch (m - i < MOST_ROWS ? m - i : MOST_ROWS) {
-                EACH_ROW_COUNT(OUTER_TILE, rows, group, tile, to, c_row, adds)
+            switch (m - i < GROUP ? m - i : GROUP) {
+                EACH_COLUMN_COUNT(OUTER_TILE, rows, group, tile, to, c_row, adds)
             }
         }
     }

@@ -35,7 +35,8 @@ static void pack_outputs(const packing *p, ptrdiff_t width, ptrdiff_t n, const r
 }
 
 static void pack(const packing *p, const void *matrix, const void *bias, const packed_matrix *to) {
-    const ptrdiff_t tile = packed_tile(p), width = p->k_step == 1 ? VLEN : tile;
+    const ptrdiff_t tile = packed_tile(p), pair = tile < 2 * VLEN ? tile : 2 * VLEN;
+    const ptrdiff_t width = p->k_step == 1 ? VLEN : pair, half_step = half_step_of(p->vectors, to);
     for (ptrdiff_t t = 0; t < to->tiles; t++) {
         for (ptrdiff_t j = 0; j < tile; j += width) {
             const int gate = p->gates ? p->gates[j / VLEN] : 0;
@@ -43,7 +44,8 @@ static void pack(const packing *p, const void *matrix, const void *bias, const p
             const ptrdiff_t row = gate > 0 ? gate * p->outputs + unit : unit;
             const ptrdiff_t n = gate < 0 ? 0 : lanes_left(p->outputs - unit, width);
             pack_outputs(p, width, n, (const real *)matrix + row * p->row_step,
-                         (real *)to->weights + t * to->tile_step + j, to->k_step);
+                         (real *)to->weights + t * to->tile_step + vector_at(half_step, (int)(j / VLEN)),
+                         to->k_step);
         }
         if (to->bias) pack_bias(p, t, bias, (real *)to->bias);
     }
@@ -59,7 +61,8 @@ static void pack_row(const packing *p, const weight *row, const packed_matrix *t
 
 static void pack_vector(const packing *p, ptrdiff_t t, ptrdiff_t q, const weight *matrix,
                         const packed_matrix *to) {
-    weight *lanes = (weight *)to->weights + t * to->tile_step + q * VLEN * TOGETHER;
+    weight *lanes = (weight *)to->weights + t * to->tile_step +
+                    vector_at(half_step_of(p->vectors, to), (int)q);
     for (ptrdiff_t j = 0; j < VLEN; j++) {
         const ptrdiff_t unit = j + (p->gates ? t * VLEN : t * TILE + q * VLEN);
         const ptrdiff_t number = p->gates ? p->gates[q] * p->outputs + unit : unit;

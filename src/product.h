@@ -1,15 +1,20 @@
 /* Products with packed weights, in register tiles.
  *
  * Packed weights are [tile][k][4][VLEN]: a tile is four vectors of outputs, and for each k it holds
- * their weights side by side, so that the product streams through memory once. (Those for products by
- * BLAS are [k][tile][4][VLEN].) The four vectors are the gates of the same VLEN hidden units, of a GRU
- * three; or 4 VLEN outputs in a row, or VLEN: for few outputs, and a depth that is a multiple of 4. A
- * tile has four vectors of sums, whatever its weights have.
- * Missing outputs of the last tile have weights of zero.
+ * their weights side by side, so that the product streams through memory once; or, where APART, they
+ * are [tile][2][k][2][VLEN]. (Those for products by BLAS are [k][tile][4][VLEN].) The four vectors are the
+ * gates of the same VLEN hidden units, of a GRU three; or 4 VLEN outputs in a row, or VLEN: for few
+ * outputs, and a depth that is a multiple of 4. A tile has four vectors of sums, whatever its weights
+ * have. Missing outputs of the last tile have weights of zero.
  *
  * A register tile is 4 vectors x ROWS rows, or two tiles for one row, where one would leave the
- * multiply-add units waiting for each other. Each output is one accumulator that takes k in rising
- * order from what it held before: its bits depend on nothing else that is computed beside it.
+ * multiply-add units waiting for each other. With 16 registers it is of three rows, or of two vectors
+ * and six rows: then the tile's halves are taken one after the other, and what comes from a far cache
+ * serves twice as many rows. (AVX2, Zen 3, peak 98 GFLOP/s, three rows against six: N=4 H=256 with as
+ * wide an input 62 -> 90, N=16 85 -> 93, N=8 H=128 84 -> 93; N=256, inputs of 64, H=128 95 -> 92, since
+ * a tile of 24 KiB stays in the L1 cache, and sums of halves go through memory.) Each output is one
+ * accumulator that takes k in rising order from what it held before: its bits depend on nothing else
+ * that is computed beside it.
  */
 #ifndef CYLSTM_PRODUCT_H
 #define CYLSTM_PRODUCT_H
@@ -20,22 +25,25 @@
 #define TILE (4 * VLEN)
 
 /* 4 x ROWS accumulators: with AVX-512 and NEON there are 32 vector registers, else 16, of which
- * instructions of two operands need more. Formats whose weights have to be widened take, in halves, two
- * vectors of more rows. ONE_TO_n: X for each number of rows. */
-#if (defined(FORMAT_int8) || defined(FORMAT_bfloat16)) && VECTOR_BYTES == 32
+ * instructions of two operands need more. ONE_TO_n: X for each number of rows. */
+#if VECTOR_BYTES == 32
 #define IN_HALVES 1
 #else
 #define IN_HALVES 0
 #endif
-#if VECTOR_BYTES == 64 || defined(__aarch64__) || (VECTOR_BYTES == 32 && IN_HALVES)
-#define MOST_ROWS 6
-#define EACH_ROW_COUNT ONE_TO_6
-#elif VECTOR_BYTES == 32
-#define MOST_ROWS 3
-#define EACH_ROW_COUNT ONE_TO_3
+/* Whether packed halves lie apart, so that each is read in one go. 8-bit integers, which wait for
+ * instructions and not for weights, took 2 % longer so. */
+#if defined(FORMAT_int8)
+#define APART 0
 #else
+#define APART IN_HALVES
+#endif
+#if VECTOR_BYTES == 16 && !defined(__aarch64__)
 #define MOST_ROWS 2
 #define EACH_ROW_COUNT ONE_TO_2
+#else
+#define MOST_ROWS 6
+#define EACH_ROW_COUNT ONE_TO_6
 #endif
 #define ONE_TO_2(X, ...) X(1, __VA_ARGS__) X(2, __VA_ARGS__)
 #define ONE_TO_3(X, ...) ONE_TO_2(X, __VA_ARGS__) X(3, __VA_ARGS__)
@@ -63,7 +71,10 @@ INLINE void set_zero(int count, vec sum[][4]) {
 }
 
 /* A format of weights and rows gives the types `weight` and `input` of what they are packed and converted
- * to; TOGETHER, how many k's of an output lie side by side: [tile][k / TOGETHER][4][VLEN][TOGETHER]; and
+ * to; TOGETHER, how many k's of an output lie side by side: [tile][k / TOGETHER][4][VLEN][TOGETHER];
+ *
+ *     rows_at_once(w, n)
+ *         How many of n rows are best taken at once, at most MOST_ROWS;
  *
  *     accumulate_part(tiles, rows, vectors, at, w, k_step, tile, ahead, x, x_row, part, from, to, sum)
  *         sum[tile][row][at + q] += x[row] w[tile][q], q < vectors, for k's [from, to), which are part 0
@@ -100,7 +111,7 @@ INLINE const char *share_ahead(const packed_matrix *w, ptrdiff_t tile, int down,
 #define COVER(from, to, down, n, w, BODY, ...)                                                    \
     do {                                                                                          \
         const ptrdiff_t tiles = (to) - (from), at_once = (n) == 1 ? 2 : 1;                        \
-        const ptrdiff_t groups = ((n) + MOST_ROWS - 1) / MOST_ROWS;                               \
+        const ptrdiff_t most = rows_at_once(w, n), groups = ((n) + most - 1) / most;              \
         const int large = groups > 1 && is_large(w);                                              \
         const ptrdiff_t sweeps = (tiles + at_once - 1) / at_once;                                 \
         for (ptrdiff_t sweep = 0; sweep < sweeps; sweep++) {                                      \

@@ -81,6 +81,7 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t depth
         Py_ssize_t tile_step
         Py_ssize_t k_step
+        Py_ssize_t half_step
         const void *weights
         const void *bias
         Py_ssize_t first
@@ -129,6 +130,7 @@ cdef extern from "kernels.h" nogil:
         const char *isa
         int width
         int group
+        bint halves
         bint flat
         int together
         int weight_size

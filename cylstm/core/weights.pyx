@@ -189,7 +189,8 @@ cdef int pack_seldom(const kernels *kernel, Py_ssize_t size, list memory, const 
     cdef Py_ssize_t tile = 4 * kernel.width
     if columns % tile or rows * columns * size > IN_PLACE_BYTES:
         return pack_transpose(kernel, size, memory, matrix, rows, columns, to)
-    to[0] = packed_matrix(4, columns // tile, rows, tile, columns, matrix, NULL, rows, NULL, NULL)
+    to[0] = packed_matrix(4, columns // tile, rows, tile, columns, tile // 2, matrix, NULL, rows,
+                          NULL, NULL)
     return 0
 
 
@@ -218,10 +219,13 @@ cdef int new_matrix(const kernels *kernel, Py_ssize_t size, list memory, const p
     dtype = np.dtype("float64" if size == 8 else "float32")
     to.vectors, to.tiles = how.vectors, kernel.packed_tiles(how)
     to.depth = to.first = whole_groups(kernel, how.depth)
-    to.tile_step, to.k_step = to.depth * tile, tile * kernel.together
     sums = to.tiles * 4 * kernel.width
+    to.tile_step, to.k_step = to.depth * tile, tile * kernel.together
+    to.half_step = 2 * kernel.width * kernel.together
     if kernel.flat:
         to.tile_step, to.k_step = tile, to.tiles * tile
+    elif kernel.halves and to.vectors == 4:
+        to.k_step, to.half_step = to.half_step, to.depth * tile // 2
     bytes_of_weights = to.tiles * tile * to.depth * kernel.weight_size
     weights = aligned_empty(bytes_of_weights, np.dtype("int8"))
     bias = aligned_empty(sums, dtype) if has_bias else None

@@ -53,68 +53,13 @@ INLINE vec add_products(vec sum, vec w, vec x) {
 INLINE void put_inputs(input *to, bits rounded, ptrdiff_t n) { store_n(to, (vec)rounded, n); }
 #endif
 
-/* sum[tile][row][at + q] += x[row] w[tile][q], for a pair of k's and vectors q in [first, last). */
-INLINE void accumulate_pair(int tiles, int rows, int first, int last, int at, const weight *w,
-                            ptrdiff_t w_tile, const input *x, ptrdiff_t x_row, vec sum[][4]) {
-    for (int turn = 0; turn < TURNS; turn++) {
-        /* Of weights and inputs the fewer stay in registers, the others come and go. */
-        if (rows > last - first) {
-            vec w_k[4];
-            for (int q = first; q < last; q++)
-                w_k[q] = load_weights(w + q * VLEN * TOGETHER, turn);
-            for (int r = 0; r < rows; r++) {
-                const vec x_k = broadcast_inputs(x + r * x_row, turn);
-                for (int q = first; q < last; q++)
-                    sum[r][at + q] = add_products(sum[r][at + q], w_k[q], x_k);
-            }
-        } else {
-            vec x_k[MOST_ROWS];
-            for (int r = 0; r < rows; r++) x_k[r] = broadcast_inputs(x + r * x_row, turn);
-            for (int t = 0; t < tiles; t++)
-                for (int q = first; q < last; q++) {
-                    const vec w_k = load_weights(w + t * w_tile + q * VLEN * TOGETHER, turn);
-                    for (int r = 0; r < rows; r++) {
-                        vec *s = &sum[t * rows + r][at + q];
-                        *s = add_products(*s, w_k, x_k[r]);
-                    }
-                }
-        }
-    }
-}
+#define MOST_SUMS 8
 
-/* The same for k's [from, to). */
-INLINE void accumulate_vectors(int tiles, int rows, int first, int last, int at,
-                               const packed_matrix *w, ptrdiff_t k_step, ptrdiff_t tile,
-                               const char *ahead, const input *x, ptrdiff_t x_row, ptrdiff_t from,
-                               ptrdiff_t to, vec sum[][4]) {
-    const weight *weights =
-        (const weight *)w->weights + tile * w->tile_step + from / TOGETHER * k_step;
-    if (ahead)
-        for (ptrdiff_t k = from; k < to; k += TOGETHER, weights += k_step) {
-            __builtin_prefetch(ahead + k * (64 / TOGETHER), 0, 2);
-            accumulate_pair(tiles, rows, first, last, at, weights, w->tile_step, x + k, x_row, sum);
-        }
-    else
-        for (ptrdiff_t k = from; k < to; k += TOGETHER, weights += k_step)
-            accumulate_pair(tiles, rows, first, last, at, weights, w->tile_step, x + k, x_row, sum);
-}
+#include "floats.h"
 
-INLINE void accumulate_part(int tiles, int rows, int vectors, int at, const packed_matrix *w,
-                            ptrdiff_t k_step, ptrdiff_t tile, const char *ahead, const input *x,
-                            ptrdiff_t x_row, int part, ptrdiff_t from, ptrdiff_t to, vec sum[][4]) {
-    (void)part;
-    if (IN_HALVES && tiles * rows > 2) {
-        accumulate_vectors(tiles, rows, 0, 2, at, w, k_step, tile, ahead, x, x_row, from, to, sum);
-        accumulate_vectors(tiles, rows, 2, vectors, at, w, k_step, tile, NULL, x, x_row, from, to, sum);
-    } else {
-        accumulate_vectors(tiles, rows, 0, vectors, at, w, k_step, tile, ahead, x, x_row, from, to,
-                           sum);
-    }
-}
-
-INLINE void accumulate(int tiles, int rows, const packed_matrix *w, ptrdiff_t k_step, ptrdiff_t tile,
-                       const char *ahead, const input *x, ptrdiff_t x_row, vec sum[][4]) {
-    accumulate_part(tiles, rows, 4, 0, w, k_step, tile, ahead, x, x_row, 0, 0, w->depth, sum);
+INLINE ptrdiff_t rows_at_once(const packed_matrix *w, ptrdiff_t n) {
+    (void)w, (void)n;
+    return MOST_ROWS;
 }
 
 /* To the nearest, half to even; NaN stays one. The upper halves of the lanes. */

@@ -12,6 +12,7 @@
 #define CYLSTM_FORMAT_H
 
 #include "dot.h"
+#include "halves.h"
 
 typedef int8_t weight;
 #define HEADER (2 * (ptrdiff_t)sizeof(real) / (ptrdiff_t)sizeof(input)) /* the scales of its parts */
@@ -20,11 +21,11 @@ typedef int8_t weight;
 
 /* total[tile][row][q] += x[row] w[tile][q], for TOGETHER k's and vectors q in [first, last). */
 INLINE void add_group(int tiles, int rows, int first, int last, const weight *w, ptrdiff_t w_tile,
-                      const input *x, ptrdiff_t x_row, bits total[][4]) {
+                      ptrdiff_t half_step, const input *x, ptrdiff_t x_row, bits total[][4]) {
     /* Of weights and inputs the fewer stay in registers, the others come and go. */
     if (rows > last - first) {
         bits w_k[4];
-        for (int q = first; q < last; q++) w_k[q] = load_weights(w + q * VLEN * TOGETHER);
+        for (int q = first; q < last; q++) w_k[q] = load_weights(w + vector_at(half_step, q));
         for (int r = 0; r < rows; r++) {
             const bits x_k = broadcast_inputs(x + r * x_row);
             for (int q = first; q < last; q++) total[r][q] = dot(total[r][q], w_k[q], x_k);
@@ -34,7 +35,7 @@ INLINE void add_group(int tiles, int rows, int first, int last, const weight *w,
         for (int r = 0; r < rows; r++) x_k[r] = broadcast_inputs(x + r * x_row);
         for (int t = 0; t < tiles; t++)
             for (int q = first; q < last; q++) {
-                const bits w_k = load_weights(w + t * w_tile + q * VLEN * TOGETHER);
+                const bits w_k = load_weights(w + t * w_tile + vector_at(half_step, q));
                 for (int r = 0; r < rows; r++)
                     total[t * rows + r][q] = dot(total[t * rows + r][q], w_k, x_k[r]);
             }
@@ -43,16 +44,16 @@ INLINE void add_group(int tiles, int rows, int first, int last, const weight *w,
 
 /* The same for all of these k's. */
 INLINE void add_integers(int tiles, int rows, int first, int last, const weight *w, ptrdiff_t w_tile,
-                         ptrdiff_t k_step, const char *ahead, const input *x, ptrdiff_t x_row,
-                         ptrdiff_t depth, bits total[][4]) {
+                         ptrdiff_t half_step, ptrdiff_t k_step, const char *ahead, const input *x,
+                         ptrdiff_t x_row, ptrdiff_t depth, bits total[][4]) {
     if (ahead)
         for (ptrdiff_t k = 0; k < depth; k += TOGETHER, w += k_step) {
             __builtin_prefetch(ahead + k * (64 / TOGETHER), 0, 2);
-            add_group(tiles, rows, first, last, w, w_tile, x + k, x_row, total);
+            add_group(tiles, rows, first, last, w, w_tile, half_step, x + k, x_row, total);
         }
     else
         for (ptrdiff_t k = 0; k < depth; k += TOGETHER, w += k_step)
-            add_group(tiles, rows, first, last, w, w_tile, x + k, x_row, total);
+            add_group(tiles, rows, first, last, w, w_tile, half_step, x + k, x_row, total);
 }
 
 /* Part 0 or 1 of the product: k's [from, to). */
@@ -69,14 +70,16 @@ INLINE void accumulate_part(int tiles, int rows, int vectors, int at, const pack
             for (int r = 0; r < rows; r++)
                 total[t * rows + r][q] =
                     OFFSET ? load_bits(starts + t * TILE + q * VLEN) : (bits){0};
-    const ptrdiff_t depth = to - from, w_tile = w->tile_step;
+    const ptrdiff_t depth = to - from, w_tile = w->tile_step, half = half_step_of(vectors, w);
     if (ahead) ahead += group * 64;
     const input *x = row + HEADER + from;
     if (IN_HALVES && tiles * rows > 2) {
-        add_integers(tiles, rows, 0, 2, weights, w_tile, k_step, ahead, x, x_row, depth, total);
-        add_integers(tiles, rows, 2, vectors, weights, w_tile, k_step, NULL, x, x_row, depth, total);
+        add_integers(tiles, rows, 0, 2, weights, w_tile, half, k_step, ahead, x, x_row, depth, total);
+        add_integers(tiles, rows, 2, vectors, weights, w_tile, half, k_step, NULL, x, x_row, depth,
+                     total);
     } else {
-        add_integers(tiles, rows, 0, vectors, weights, w_tile, k_step, ahead, x, x_row, depth, total);
+        add_integers(tiles, rows, 0, vectors, weights, w_tile, half, k_step, ahead, x, x_row, depth,
+                     total);
     }
     for (int t = 0; t < tiles; t++)
         for (int q = 0; q < vectors; q++) {
@@ -93,6 +96,11 @@ INLINE void accumulate(int tiles, int rows, const packed_matrix *w, ptrdiff_t k_
     if (w->first < w->depth)
         accumulate_part(tiles, rows, 4, 0, w, k_step, tile, ahead, x, x_row, 1, w->first, w->depth,
                         sum);
+}
+
+INLINE ptrdiff_t rows_at_once(const packed_matrix *w, ptrdiff_t n) {
+    (void)w, (void)n;
+    return MOST_ROWS;
 }
 
 /* The larger of magnitudes as their bits, which order NaN above infinity. */

@@ -8,38 +8,20 @@ typedef real weight, input;
 #define TOGETHER 1
 #define TRAINS 1
 
-/* sum[tile][row][at + q] += x[row] w[tile][q], q < vectors, for one k. */
-INLINE void accumulate_one(int tiles, int rows, int vectors, int at, const real *w, ptrdiff_t w_tile,
-                           const real *x, ptrdiff_t x_row, vec sum[][4]) {
-    vec x_k[MOST_ROWS];
-    for (int r = 0; r < rows; r++) x_k[r] = broadcast(x[r * x_row]);
-    for (int t = 0; t < tiles; t++)
-        for (int q = 0; q < vectors; q++) {
-            const vec w_k = load(w + t * w_tile + q * VLEN);
-            for (int r = 0; r < rows; r++) sum[t * rows + r][at + q] += w_k * x_k[r];
-        }
-}
+#define TURNS 1
+#define MOST_SUMS 12
 
-INLINE void accumulate_part(int tiles, int rows, int vectors, int at, const packed_matrix *w,
-                            ptrdiff_t k_step, ptrdiff_t tile, const char *ahead, const real *x,
-                            ptrdiff_t x_row, int part, ptrdiff_t from, ptrdiff_t to, vec sum[][4]) {
-    const real *weights = (const real *)w->weights + tile * w->tile_step;
-    (void)part;
-    if (ahead)
-        for (ptrdiff_t k = from; k < to; k++) {
-            __builtin_prefetch(ahead + k * 64, 0, 2);
-            accumulate_one(tiles, rows, vectors, at, weights + k * k_step, w->tile_step, x + k, x_row,
-                           sum);
-        }
-    else
-        for (ptrdiff_t k = from; k < to; k++)
-            accumulate_one(tiles, rows, vectors, at, weights + k * k_step, w->tile_step, x + k, x_row,
-                           sum);
-}
+INLINE vec broadcast_inputs(const real *x, int turn) { return broadcast(x[turn]); }
+INLINE vec load_weights(const real *w, int turn) { return load(w + turn); }
+INLINE vec add_products(vec sum, vec w, vec x) { return sum + w * x; }
 
-INLINE void accumulate(int tiles, int rows, const packed_matrix *w, ptrdiff_t k_step, ptrdiff_t tile,
-                       const char *ahead, const real *x, ptrdiff_t x_row, vec sum[][4]) {
-    accumulate_part(tiles, rows, 4, 0, w, k_step, tile, ahead, x, x_row, 0, 0, w->depth, sum);
+#include "floats.h"
+
+/* Six, in halves, pay where a tile does not stay in the L1 cache for the next rows, or none follow. */
+INLINE ptrdiff_t rows_at_once(const packed_matrix *w, ptrdiff_t n) {
+    if (!IN_HALVES) return MOST_ROWS;
+    if (w->vectors < 4) return w->vectors == 3 ? 4 : 3;
+    return n <= MOST_ROWS || w->depth * TILE * (ptrdiff_t)sizeof(real) > 28 << 10 ? MOST_ROWS : 3;
 }
 
 /* z = or += x w for tiles of one vector, in four sums over every fourth k: as many as with four vectors. */
@@ -47,6 +29,7 @@ INLINE void multiply_narrow(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, 
                             const packed_matrix *w, const real *x, ptrdiff_t x_row, real *z,
                             ptrdiff_t z_row, int adds) {
     (void)ahead;
+    if (IN_HALVES && rows > 3) __builtin_unreachable(); /* by rows_at_once */
     vec sum[MOST_ROWS][4];
     set_zero(tiles * rows, sum);
     const real *weights = (const real *)w->weights + tile * w->tile_step;
