@@ -4,6 +4,7 @@ import html
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -133,6 +134,22 @@ def test_wrong_links_are_found(links, tmp_path):
         "a.html: #gone has no such place",
     ]
     assert elsewhere == ["https://example.org"]
+
+
+def test_it_is_built_without_a_warning(links, tmp_path):
+    for package in ("sphinx", "myst_parser", "pydata_sphinx_theme", "latex2mathml"):
+        pytest.importorskip(package)
+    shutil.copytree(DOCS, tmp_path / "docs", ignore=shutil.ignore_patterns("generated"))
+    for name in ("CHANGELOG.md", "examples", "tests"):
+        (tmp_path / name).symlink_to(DOCS.parent / name)
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "docs", "site"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    wrong, elsewhere = links.problems(tmp_path / "site")
+    assert wrong == []
+    assert elsewhere
+    for name in cylstm.__all__:
+        assert (tmp_path / f"site/generated/cylstm.{name}.html").exists()
 
 
 def test_the_memory_of_the_tutorial_is_an_lstms(monkeypatch):
