@@ -11,6 +11,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+import Cython
 import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -20,7 +21,9 @@ from setuptools.errors import CompileError
 GENERATED = "build/cython"
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 ARM = platform.machine().lower() in ("aarch64", "arm64")
-SOURCES = sorted(str(path) for path in Path("src").rglob("*.[ch]"))
+SOURCES = sorted(
+    str(path) for root in ("src", "cylstm/include") for path in Path(root).rglob("*.[ch]")
+)
 DEBUG = os.environ.get("CYLSTM_DEBUG_CYTHON") == "1"
 SYMBOLS = DEBUG or os.environ.get("CYLSTM_SYMBOLS") == "1"
 
@@ -29,6 +32,12 @@ SYMBOLS = DEBUG or os.environ.get("CYLSTM_SYMBOLS") == "1"
 # the kernels 4 % (GCC 12.2, Zen 4).
 FLAGS = ["-O3", "-std=gnu11", "-g" if SYMBOLS else "-g0", "-fvisibility=hidden", "-fno-wrapv",
          "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]  # fmt: skip
+
+# What `cylstm.show_config` tells.
+BUILT_WITH = [
+    ("CYLSTM_FLAGS", '"{}"'.format(" ".join([os.environ.get("CFLAGS", ""), *FLAGS]).strip())),
+    ("CYLSTM_CYTHON", f'"{Cython.__version__}"'),
+]
 
 FORMATS = ("float", "double", "bfloat16", "int8")  # of weights
 
@@ -94,17 +103,18 @@ def write_blas_int():
     (folder / "_blas_int.pxi").write_text(line + "\n")
 
 
-def extension(name, *sources, openmp=False):
+def extension(name, *sources, openmp=False, macros=()):
     flags = ["-fopenmp"] if openmp else []
     strip = ["-Wl,-s"] if platform.system() == "Linux" and not SYMBOLS else []
     return Extension(
         f"cylstm.{name}",
         [f"cylstm/{name.replace('.', '/')}.pyx", *sources],
-        include_dirs=["src", numpy.get_include()],
+        include_dirs=["src", "cylstm/include", numpy.get_include()],
         depends=SOURCES,
         define_macros=[
             ("CYTHON_CCOMPLEX", "0"),
             ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
+            *macros,
         ],
         extra_compile_args=FLAGS + flags,
         libraries=["m"],
@@ -118,15 +128,17 @@ setup(
         [
             extension("core.access"),
             extension("core.affine"),
+            extension("core.api"),
             extension("core.backward"),
             extension("core.blas", "src/exclusive.c"),
             extension("core.cell"),
             extension("core.forward"),
-            extension("core.kernels", "src/dispatch.c"),
+            extension("core.kernels", "src/dispatch.c", macros=BUILT_WITH),
             extension("core.memory"),
             extension("core.network"),
             extension("core.plan"),
             extension("core.products"),
+            extension("core.stack"),
             extension("core.team", "src/team.c", openmp=True),
             extension("core.training"),
             extension("core.weights"),

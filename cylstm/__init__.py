@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from cylstm.config import show_config
 from cylstm.core.team import get_num_threads, set_num_threads
 from cylstm.gru import GRU
 from cylstm.lstm import LSTM
@@ -24,6 +23,7 @@ __all__ = [
     "from_keras",
     "from_onnx",
     "from_torch",
+    "get_include",
     "get_num_threads",
     "load",
     "score",
@@ -41,7 +41,9 @@ _LATER = {  # imported when they are first used: most programs need none, or one
     "from_keras": "cylstm.formats.keras",
     "from_onnx": "cylstm.formats.onnx",
     "from_torch": "cylstm.formats.torch",
+    "get_include": "cylstm.config",
     "score": "cylstm.jobs.api",
+    "show_config": "cylstm.config",
 }
 
 

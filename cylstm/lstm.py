@@ -75,11 +75,11 @@ class LSTM(Trainable[tuple[np.ndarray, np.ndarray]]):
     weight_p_l{k} : array, (3H,)
         With peepholes: of i, f and o.
 
+    Notes
+    -----
     Parameters are read-only arrays, so that no change goes unseen: assign to them
     (``lstm.bias_l0 = array`` copies it in), use `load_state_dict`, or write within `edit`.
 
-    Notes
-    -----
     An LSTM holds no state between calls; any number of threads may call one. The GIL is released
     while it computes.
 

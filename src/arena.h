@@ -39,4 +39,20 @@ static inline void arena_return(arena *a, const arena *before) {
     a->used = before->used;
 }
 
+/* The caller's block, kept for calls to come, made at least so large: 0, or -1 where there is no memory,
+ * and the block is as it was. Nothing is taken from it now. */
+static inline int arena_grow(arena *a, ptrdiff_t size) {
+    void *memory;
+    if (size <= a->size) return 0;
+    if (posix_memalign(&memory, CACHE_LINE, (size_t)size)) return -1;
+    free(a->memory);
+    a->memory = (char *)memory;
+    a->size = size;
+    return 0;
+}
+
+static inline void arena_free(arena *a) {
+    free(a->memory);
+}
+
 #endif

@@ -24,7 +24,7 @@ sys.modules["benchmarks"] = importlib.util.module_from_spec(spec)
 
 from benchmarks.benchmarks import common, limit, reference  # noqa: E402
 from benchmarks.benchmarks.common import Shape, make_problem  # noqa: E402
-from benchmarks.peers import contest, environment, memory, report  # noqa: E402
+from benchmarks.peers import contest, environment, memory, report, tables, whole  # noqa: E402
 from benchmarks.peers.libraries import OURS, reordered  # noqa: E402
 
 # A kilobyte can be read in a microsecond, more of it ten times slower; 4 FLOPs a nanosecond.
@@ -260,3 +260,35 @@ def test_a_row_without_peers_has_no_ratio(run):
 def test_requirements_are_pinned():
     lines = environment.REQUIREMENTS.read_text().splitlines()
     assert all("==" in line for line in lines if not line.startswith("#"))
+
+
+def test_the_pages_have_the_tables_that_were_kept():
+    assert tables.stale() == []
+
+
+def test_a_stale_table_is_found_and_renewed(tmp_path):
+    tables.keep(tmp_path, "whole", ["a", "b"], [["x", "1.10"], ["y", "2"]])
+    page = "before\n<!-- whole:begin -->\n\n| old |\n\n<!-- whole:end -->\nafter\n"
+    made = tables.renewed(page, "whole", tmp_path)
+    assert made != page
+    assert "1.10" in made
+    assert "old" not in made
+    assert made.startswith("before\n")
+    assert made.endswith("\nafter\n")
+    assert tables.renewed(made, "whole", tmp_path) == made
+    with pytest.raises(ValueError, match="expected the marks"):
+        tables.renewed("no marks", "whole", tmp_path)
+
+
+def test_the_page_of_peers_is_made_of_what_was_kept(tmp_path, monkeypatch):
+    names = ("inference", "inference-2-threads", "training", "memory")
+    runs = [json.loads((tables.RESULTS / f"{name}.json").read_text()) for name in names]
+    monkeypatch.setattr(report, "save_plot", lambda *_: None)
+    report.write(runs, tmp_path)
+    assert (tmp_path / "peers.md").read_text() == (tables.ROOT / "docs/peers.md").read_text()
+
+
+def test_programs_stand_side_by_side():
+    step, score = ["p", 1, "1 / 2", "3 / 4", "2.00", "3.00"], ["p", 1, "5 / 6", "7 / 8", "1.3", "1"]
+    row = ["p", "1", "1 / 2", "3 / 4", "2.00 / 3.00", "5 / 6", "7 / 8", "1.3 / 1"]
+    assert whole.side_by_side(step, score) == row

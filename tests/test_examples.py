@@ -75,6 +75,7 @@ def test_every_example_is_run():
     given = test_an_example.pytestmark[0].args[1] + test_a_look_inside.pytestmark[0].args[1]
     tested = [example for example, *_ in given]
     tested += [f"score_{engine}.py" for engine in ("dask", "ray", "spark")]  # by test_scorer.py
+    tested.append("tutorial_pictures.py")  # by test_site.py
     programs = [path.name for path in EXAMPLES.glob("*.py") if "__main__" in path.read_text()]
     assert sorted(programs) == sorted(tested)
 

@@ -14,10 +14,10 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from tabulate import tabulate
 
 import cylstm
 from benchmarks.peers.quantized import module_of, session_of
+from benchmarks.peers.tables import add_output, as_text, keep
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -140,6 +140,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small models, for a test")
     parser.add_argument("--models", nargs="*", choices=[name.split(",")[0] for name in MODELS])
+    add_output(parser)
     arguments = parser.parse_args()
     sys.path.insert(0, str(EXAMPLES))
     rows = []
@@ -152,7 +153,8 @@ def main():
             rows.append([title, name, f"{value:.4f}", f"{value / exact - 1:+.3%}", f"{off:.1e}"])
             title = ""
     headers = ["model", "weights of the LSTM", "value", "beside float32", "h off by (rms)"]
-    print(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
+    print(as_text(headers, rows))
+    keep(arguments.output, "accuracy", headers, rows)
 
 
 if __name__ == "__main__":

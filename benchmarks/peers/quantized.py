@@ -15,9 +15,10 @@ import tempfile
 import time
 
 import numpy as np
-from tabulate import tabulate
 
 import cylstm
+from benchmarks.peers.report import in_us
+from benchmarks.peers.tables import add_output, as_text, keep
 
 # steps, sequences, features, units, layers (in both directions where there are two)
 CELLS = [
@@ -135,11 +136,12 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cells", default="", help="those whose names match")
     parser.add_argument("--seconds", type=float, default=3, help="for each cell")
+    add_output(parser)
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)  # ONNX Runtime's advice
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     cylstm.set_num_threads(arguments.threads)
-    rows, headers = [], []
+    rows, kept, headers = [], [], []
     for cell in CELLS:
         if not re.search(arguments.cells, name_of(cell)):
             continue
@@ -147,9 +149,12 @@ def main():
         shown = [f"{1e6 * least:.1f} / {1e6 * median:.1f}" for least, median in found.values()]
         eight = found["ONNX Runtime int8"][0], found["PyTorch int8"][0]
         ratios = min(eight) / found["int8"][0], found["PyTorch bfloat16"][0] / found["bfloat16"][0]
-        rows.append([name_of(cell), *shown, *(f"{ratio:.2f}" for ratio in ratios)])
-        headers = ["cell", *found, "best int8 / int8", "PyTorch's bfloat16 / bfloat16"]
-    print(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
+        told = [f"{ratio:.2f}" for ratio in ratios]
+        rows.append([name_of(cell), *shown, *told])
+        kept.append([name_of(cell), *(in_us(least) for least, _ in found.values()), *told])
+        headers = ["cell", *found, "best int8 / ours", "PyTorch's bfloat16 / ours"]
+    print(as_text(headers, rows))
+    keep(arguments.output, "quantized", headers, kept)
 
 
 if __name__ == "__main__":

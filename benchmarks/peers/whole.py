@@ -13,12 +13,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from tabulate import tabulate
 
 from benchmarks.benchmarks.programs import PROGRAMS
 from benchmarks.peers.contest import Peer, peers_of
 from benchmarks.peers.environment import default_folder, python_of
 from benchmarks.peers.libraries import OURS
+from benchmarks.peers.tables import add_output, as_text, keep
 
 PEER = "pytorch"
 STEPS = 3  # whose losses are compared
@@ -35,17 +35,24 @@ def main() -> None:
     add("--seconds", type=float, default=0.4, help="of a turn (default: 0.4)")
     add("--environment", type=Path, default=default_folder(), metavar="FOLDER",
         help="the peers' virtual environment, made if missing (default: %(default)s)")  # fmt: skip
+    add_output(parser)
     given = parser.parse_args()
+    kept = []
     pythons = {OURS: sys.executable, PEER: python_of(given.environment)}
     for threads in given.threads:
         with peers_of(pythons, threads) as (peers, absent):
             if absent:
                 sys.exit(f"nothing to compare: {absent}")
             found = [measure(number, peers, given) for number in range(len(PROGRAMS))]
-        for kind in KINDS:
+        tables = [table([times[kind] for times in found], threads) for kind in KINDS]
+        for kind, rows in zip(KINDS, tables, strict=True):
             head = [kind, "threads", "cylstm, ms", "PyTorch, ms", "ratio", "of the least"]
-            rows = table([times[kind] for times in found], threads)
-            print(tabulate(rows, head, tablefmt="github", disable_numparse=True), "\n")
+            print(as_text(head, rows), "\n")
+        kept += [side_by_side(*rows) for rows in zip(*tables, strict=True)]
+    head = ["program", "threads"]
+    for kind in ("step", "scoring"):
+        head += [f"{kind}, cylstm", f"{kind}, PyTorch", "ratio"]
+    keep(given.output, "whole", head, kept)
 
 
 def measure(
@@ -78,6 +85,12 @@ def table(found: list[dict[str, Times]], threads: int) -> list[list[str]]:
         rows.append([program.name, threads, *cells, *(f"{ratio:.2f}" for ratio in ratios[-1])])
     means = [math.exp(statistics.fmean(map(math.log, part))) for part in zip(*ratios, strict=True)]
     return [*rows, ["geometric mean", threads, "", "", *(f"{mean:.2f}" for mean in means)]]
+
+
+def side_by_side(step: list, score: list) -> list[str]:
+    """A row of both kinds, as the documentation has it."""
+    times = [[*row[2:4], f"{row[4]} / {row[5]}"] for row in (step, score)]
+    return [str(step[0]), str(step[1]), *times[0], *times[1]]
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from libc.string cimport memcpy, memset
 
 from cylstm.core.cell cimport Cell
 from cylstm.core.kernels cimport packed_matrix, step_gradients, step_tape
-from cylstm.core.memory cimport arena, arena_return, first_of, row_width, take
+from cylstm.core.memory cimport arena, arena_return, enough, first_of, row_width, take
 from cylstm.core.plan cimport (
     ROWS_ALIKE,
     copy_rows,
@@ -27,6 +27,7 @@ from cylstm.core.plan cimport (
     share_of,
     tape_from,
     work,
+    work_of_step,
 )
 from cylstm.core.products cimport (
     add_products,
@@ -88,7 +89,8 @@ cdef int run_backward(passing *p, Cell r, Packed weights, const layout *b, dict 
     memset(&w, 0, sizeof(work))
     memory, w.memory = empty, &memory
     try:
-        divide(r, 1, 1, b, &w)
+        enough(&memory, divide(
+            work_of_step(p.sums, p.inputs, p.hidden, p.outputs), 1, b, &w))
         threads = useful_threads(2.0 * p.sums.gates * r.hidden * (r.inputs + r.outputs) * rows)
         p.sum_shares = best_units(threads)
         add_block(p, grads, min(rows, max(BLOCK_ROWS, p.batch)), threads, &memory)

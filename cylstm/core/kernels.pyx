@@ -25,6 +25,20 @@ cdef extern from "kernels.h":
     const kernels *cylstm_kernels(const char *isa, format weights, bint by_blas)
     add_product *cylstm_add_product
 
+cdef extern from *:
+    """
+    #if defined(__clang__)
+    #define CYLSTM_COMPILER "Clang " __clang_version__
+    #elif defined(__GNUC__)
+    #define CYLSTM_COMPILER "GCC " __VERSION__
+    #else
+    #define CYLSTM_COMPILER "unknown"
+    #endif
+    """
+    const char *CYLSTM_COMPILER
+    const char *CYLSTM_FLAGS   # what setup.py says
+    const char *CYLSTM_CYTHON
+
 
 cdef tuple _available():
     cdef const char *const *names = cylstm_isas()
@@ -47,6 +61,12 @@ def _product():
     if chosen not in ("packed", "blas"):
         raise ImportError(f"CYLSTM_PRODUCT: expected 'packed' or 'blas', got {chosen!r}")
     return chosen
+
+
+def built_with():
+    """The compiler, its flags for every instruction set, and Cython."""
+    return {"compiler": CYLSTM_COMPILER.decode().strip(), "flags": CYLSTM_FLAGS.decode(),
+            "Cython": CYLSTM_CYTHON.decode()}
 
 
 ISAS = _available()  # of this CPU and build, the best first

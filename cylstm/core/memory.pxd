@@ -6,8 +6,11 @@ cdef extern from "arena.h" nogil:
         Py_ssize_t size, peak
     void *arena_take(arena *a, Py_ssize_t size)
     void arena_return(arena *a, const arena *before)
+    int arena_grow(arena *a, Py_ssize_t size)
+    void arena_free(arena *a)
 
 cdef char *first_of(array) noexcept
 cdef int check_array(array, int typenum, Py_ssize_t size) except -1
 cdef char *take(arena *memory, Py_ssize_t size) except NULL
-cdef Py_ssize_t row_width(Py_ssize_t width, Py_ssize_t size) noexcept
+cdef int enough(const arena *memory, int got) except -1
+cdef Py_ssize_t row_width(Py_ssize_t width, Py_ssize_t size) noexcept nogil

@@ -44,6 +44,13 @@ cdef char *take(arena *memory, Py_ssize_t size) except NULL:
     return <char *> taken
 
 
-cdef Py_ssize_t row_width(Py_ssize_t width, Py_ssize_t size) noexcept:
+cdef int enough(const arena *memory, int got) except -1:
+    """After code without the GIL, which gives -1 where it got no memory."""
+    if got < 0:
+        raise MemoryError(f"no memory for {memory.peak} bytes of workspace")
+    return 0
+
+
+cdef Py_ssize_t row_width(Py_ssize_t width, Py_ssize_t size) noexcept nogil:
     """A row's length, off the powers of two at which rows compete for a place in the cache."""
     return width + 64 // size if width * size % 1024 == 0 else width

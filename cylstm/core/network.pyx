@@ -7,18 +7,19 @@ from libc.string cimport memset
 from cylstm.core.backward cimport passing, run_backward
 from cylstm.core.cell cimport Cell
 from cylstm.core.forward cimport run_tasks
-from cylstm.core.memory cimport arena, arena_return, check_array, first_of, take
+from cylstm.core.memory cimport arena, arena_return, check_array, enough, first_of, take
 from cylstm.core.plan cimport (
     add_tasks,
-    chain_layers,
     check_batch,
     divide,
     full_batch,
     layout,
     tape_of,
     work,
+    work_of_step,
 )
-from cylstm.core.weights cimport all_packed, packed
+from cylstm.core.stack cimport is_small, run_stack, stack
+from cylstm.core.weights cimport Packed, all_packed, packed, point_to, runnable
 from cylstm.core.workspace cimport Workspace
 
 cnp.import_array()
@@ -119,7 +120,8 @@ cdef class Network:
         memset(&w, 0, sizeof(work))
         memory, w.memory = empty, &memory
         try:
-            divide(r, 1, self.directions, &lies, &w)
+            enough(&memory, divide(work_of_step(r.sums, r.inputs, r.hidden, r.outputs),
+                                   self.directions, &lies, &w))
             weights = [packed(self.version, r, False) for r in self.layers[layer]]
             for d in range(self.directions):
                 if tapes[d] is None:
@@ -128,9 +130,11 @@ cdef class Network:
                 w.tape = tape_of(r, tapes[d], rows)
                 if lies.starts != NULL:
                     w.starts = lies.starts + d * lies.starts_each
-                add_tasks(&w, r, weights[d], &lies, first_of(x), lies.rows * x.strides[0],
-                          x.strides[0], first_of(y) + d * width, lies.rows * y.strides[0],
-                          y.strides[0], first_of(h[d]), first_of(None if c is None else c[d]))
+                enough(&memory, add_tasks(
+                    &w, &(<Packed> weights[d]).ready, &lies, first_of(x),
+                    lies.rows * x.strides[0], x.strides[0], first_of(y) + d * width,
+                    lies.rows * y.strides[0], y.strides[0], first_of(h[d]),
+                    first_of(None if c is None else c[d])))
             with nogil:
                 run_tasks(&w)
         finally:
@@ -356,6 +360,9 @@ cdef int run_layers(Network net, Workspace workspace, const layout *b, const cha
     bytes."""
     cdef char local[LOCAL_BYTES + 64]
     cdef arena memory, empty
+    cdef stack s
+    cdef int got
+    cdef list weights = all_packed(net.store, net.version, net.cells)  # kept until all is done
     memset(&empty, 0, sizeof(arena))
     memory = empty
     if workspace is not None:
@@ -363,59 +370,16 @@ cdef int run_layers(Network net, Workspace workspace, const layout *b, const cha
     else:
         memory.memory, memory.size = local + (-<Py_ssize_t> local & 63), LOCAL_BYTES
     try:
-        return run_layers_in(&memory, net, b, x, x_step, x_row, y, y_step, y_row, h, c)
+        s.layers, s.directions = len(net.layers), net.directions
+        s.cells = <const runnable **> take(&memory, net.states * sizeof(void *))
+        point_to(weights, s.cells)
+        if is_small(&s, b):
+            got = run_stack(&memory, &s, b, x, x_step, x_row, y, y_step, y_row, h, c)
+        else:
+            with nogil:
+                got = run_stack(&memory, &s, b, x, x_step, x_row, y, y_step, y_row, h, c)
+        return enough(&memory, got)
     finally:
         if workspace is not None:
             workspace.grow(memory.peak)
         arena_return(&memory, &empty)
-
-
-cdef int run_layers_in(arena *memory, Network net, const layout *b, const char *x,
-                       Py_ssize_t x_step, Py_ssize_t x_row, char *y, Py_ssize_t y_step,
-                       Py_ssize_t y_row, char *h, char *c) except -1:
-    """The layers between write where the last one will, since a layer has read a step before it
-    writes it. Not so with two directions: then they take turns with a second memory.
-    """
-    cdef:
-        Py_ssize_t layers = len(net.layers), layer, d, k, size = net.itemsize
-        Py_ssize_t width = net.outputs * size, spare_row = net.directions * width
-        Py_ssize_t h_size = b.rows * width, c_size = b.rows * net.hidden * size
-        char *spare = NULL
-        char *to
-        Py_ssize_t to_step, to_row
-        arena before
-        work w
-        Cell r
-    if b.steps < 1 or b.rows < 1:
-        return 0
-    memset(&w, 0, sizeof(work))
-    w.memory = memory
-    divide(net.layers[layers - 1][0], layers, net.directions, b, &w)
-    chain_layers(layers, net.directions, b, &w)
-    weights = all_packed(net.store, net.version, net.cells)
-    if net.directions > 1 and layers > 1:
-        spare = take(memory, b.steps * b.rows * spare_row)
-    before = memory[0]
-    for layer in range(layers):
-        to, to_step, to_row = y, y_step, y_row
-        if spare != NULL and (layers - 1 - layer) % 2:
-            to, to_step, to_row = spare, b.rows * spare_row, spare_row
-        for d in range(net.directions):
-            r = net.layers[layer][d]
-            k = layer * net.directions + d
-            if b.starts != NULL:
-                w.starts = b.starts + d * b.starts_each
-            add_tasks(&w, r, weights[k], b, x, x_step, x_row, to + d * width, to_step, to_row,
-                      h + k * h_size, c + k * c_size if c != NULL else NULL)
-        x, x_step, x_row = to, to_step, to_row
-        if layer + 1 < layers and w.block > 0:
-            continue
-        if w.small:
-            run_tasks(&w)
-        else:
-            with nogil:
-                run_tasks(&w)
-        w.count = 0
-        if layer + 1 < layers:
-            arena_return(memory, &before)
-    return 0

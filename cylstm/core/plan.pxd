@@ -3,10 +3,10 @@
 from libc.string cimport memcpy, memset
 
 from cylstm.core.cell cimport Cell
-from cylstm.core.kernels cimport cell, cell_kernels, kernels, packed_matrix, step_tape
+from cylstm.core.kernels cimport cell, cell_kernels, cell_sums, kernels, packed_matrix, step_tape
 from cylstm.core.memory cimport arena
 from cylstm.core.team cimport barrier, progress
-from cylstm.core.weights cimport Packed
+from cylstm.core.weights cimport runnable
 
 
 cdef enum:
@@ -69,7 +69,7 @@ cdef struct layout:
     Py_ssize_t starts_each    # NULL for none. So many bytes
 
 
-cdef inline layout full_batch(Py_ssize_t steps, Py_ssize_t rows) noexcept:
+cdef inline layout full_batch(Py_ssize_t steps, Py_ssize_t rows) noexcept nogil:
     cdef layout lies
     memset(&lies, 0, sizeof(layout))
     lies.steps, lies.rows = steps, rows
@@ -86,7 +86,6 @@ cdef struct work:
     int threads
     int members               # of a task at most
     Py_ssize_t block          # of steps, after which the next layer follows; 0: layer after layer
-    bint small                # so short that giving the GIL away would cost more
     Py_ssize_t *sizes         # [shares, steps] and
     Py_ssize_t *offsets       # [shares, steps + 1], of ragged batches
     Py_ssize_t *order         # [rows], share after share
@@ -95,13 +94,21 @@ cdef struct work:
 
 cdef int check_batch(batch) except -1
 cdef step_tape tape_of(Cell r, array, Py_ssize_t rows) noexcept
-cdef int divide(Cell r, Py_ssize_t layers, Py_ssize_t directions, const layout *b,
-                work *w) except -1
+# These give 0, or -1 where there is no memory.
+cdef int divide(double step, Py_ssize_t directions, const layout *b, work *w) noexcept nogil
 cdef int chain_layers(Py_ssize_t layers, Py_ssize_t directions, const layout *b,
-                      work *w) except -1
-cdef int add_tasks(work *w, Cell r, Packed weights, const layout *b, const char *x,
-                   Py_ssize_t x_step, Py_ssize_t x_row, char *y, Py_ssize_t y_step,
-                   Py_ssize_t y_row, char *h, char *c) except -1
+                      work *w) noexcept nogil
+cdef int add_tasks(work *w, const runnable *r, const layout *b, const char *x, Py_ssize_t x_step,
+                   Py_ssize_t x_row, char *y, Py_ssize_t y_step, Py_ssize_t y_row, char *h,
+                   char *c) noexcept nogil
+
+
+cdef inline double work_of_step(const cell_sums *sums, Py_ssize_t inputs, Py_ssize_t hidden,
+                                Py_ssize_t outputs) noexcept nogil:
+    """A layer's multiply-adds for a sequence."""
+    return <double> sums.gates * hidden * (inputs + outputs)
+
+
 cdef inline Py_ssize_t share_of(Py_ssize_t rows, Py_ssize_t share,
                                 Py_ssize_t shares) noexcept nogil:
     return rows if shares == 1 else (rows - share + shares - 1) // shares

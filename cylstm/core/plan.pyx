@@ -11,9 +11,9 @@ from libc.string cimport memset
 
 from cylstm.core.cell cimport Cell
 from cylstm.core.kernels cimport step_tape
-from cylstm.core.memory cimport arena, check_array, first_of, row_width, take
+from cylstm.core.memory cimport arena, arena_take, check_array, first_of, row_width
 from cylstm.core.team cimport best_units, useful_threads
-from cylstm.core.weights cimport Packed, whole_groups
+from cylstm.core.weights cimport runnable, whole_groups
 
 cnp.import_array()
 
@@ -23,7 +23,6 @@ cdef enum:
     LEAST_OF_CONVERTED = 24  # where more of them would take the place of smaller weights in it
     FUSED_ROWS = 4        # from which on a step takes x's share too, where for each row there are
     FUSED_BYTES = 524288  # at most so many bytes of weights, which come from far at each step
-    SMALL = 100_000             # multiply-adds: a few microseconds
     ENOUGH_IN_A_STEP = 80_000   # that are worth a meeting after each step
     ROWS_OF_ONE = 4             # as many sequences keep a thread busy without sharing units
     ROWS_OF_SMALL = 32          # in fewer the weights come from afar too often to pay for balance
@@ -45,15 +44,12 @@ cdef step_tape tape_of(Cell r, array, Py_ssize_t rows) noexcept:
     return tape
 
 
-cdef int divide(Cell r, Py_ssize_t layers, Py_ssize_t directions, const layout *b,
-                work *w) except -1:
-    """How many threads and shares, by the work of a layer such as `r`; and the shares' rows."""
+cdef int divide(double step, Py_ssize_t directions, const layout *b, work *w) noexcept nogil:
+    """How many threads and shares, by a layer's work in a step; and the shares' rows."""
     cdef:
-        double step = <double> r.sums.gates * r.hidden * (r.inputs + r.outputs)
         Py_ssize_t share, t, j, n, at = 0
     w.total = step * b.steps * b.rows * directions
     w.threads = useful_threads(w.total)
-    w.small = w.total * layers < SMALL
     w.shares = 1
     if w.threads > directions and (b.rows >= ROWS_OF_ONE * w.threads
                                    or step * b.rows < ENOUGH_IN_A_STEP):
@@ -63,8 +59,10 @@ cdef int divide(Cell r, Py_ssize_t layers, Py_ssize_t directions, const layout *
     if step * b.rows < ENOUGH_IN_A_STEP or w.shares > 1:
         w.threads = min(w.threads, w.shares * directions)
     w.members = w.threads if w.threads > w.shares * directions else 1
-    w.tasks = <task *> take(w.memory, w.shares * directions * sizeof(task))
-    w.order = <Py_ssize_t *> take(w.memory, b.rows * sizeof(Py_ssize_t))
+    w.tasks = <task *> arena_take(w.memory, w.shares * directions * sizeof(task))
+    w.order = <Py_ssize_t *> arena_take(w.memory, b.rows * sizeof(Py_ssize_t))
+    if w.tasks == NULL or w.order == NULL:
+        return -1
     for share in range(w.shares):
         for j in range(share_of(b.rows, share, w.shares)):
             n = share + j * w.shares
@@ -72,8 +70,11 @@ cdef int divide(Cell r, Py_ssize_t layers, Py_ssize_t directions, const layout *
             at += 1
     if b.sizes == NULL:
         return 0
-    w.sizes = <Py_ssize_t *> take(w.memory, w.shares * b.steps * sizeof(Py_ssize_t))
-    w.offsets = <Py_ssize_t *> take(w.memory, w.shares * (b.steps + 1) * sizeof(Py_ssize_t))
+    w.sizes = <Py_ssize_t *> arena_take(w.memory, w.shares * b.steps * sizeof(Py_ssize_t))
+    w.offsets = <Py_ssize_t *> arena_take(
+        w.memory, w.shares * (b.steps + 1) * sizeof(Py_ssize_t))
+    if w.sizes == NULL or w.offsets == NULL:
+        return -1
     for share in range(w.shares):
         at = 0
         for t in range(b.steps):
@@ -85,7 +86,8 @@ cdef int divide(Cell r, Py_ssize_t layers, Py_ssize_t directions, const layout *
     return 0
 
 
-cdef int chain_layers(Py_ssize_t layers, Py_ssize_t directions, const layout *b, work *w) except -1:
+cdef int chain_layers(Py_ssize_t layers, Py_ssize_t directions, const layout *b,
+                      work *w) noexcept nogil:
     """Let each layer follow the one before, a few steps behind, where threads lack work."""
     cdef int threads
     if (directions > 1 or layers == 1 or b.steps < 2 * CHAIN_STEPS
@@ -95,13 +97,13 @@ cdef int chain_layers(Py_ssize_t layers, Py_ssize_t directions, const layout *b,
     if threads <= w.threads:
         return 0
     w.threads, w.block = threads, max(CHAIN_STEPS, b.steps // CHAIN_PARTS)
-    w.tasks = <task *> take(w.memory, w.shares * layers * sizeof(task))
-    return 0
+    w.tasks = <task *> arena_take(w.memory, w.shares * layers * sizeof(task))
+    return 0 if w.tasks != NULL else -1
 
 
-cdef int add_tasks(work *w, Cell r, Packed weights, const layout *b, const char *x,
-                   Py_ssize_t x_step, Py_ssize_t x_row, char *y, Py_ssize_t y_step,
-                   Py_ssize_t y_row, char *h, char *c) except -1:
+cdef int add_tasks(work *w, const runnable *r, const layout *b, const char *x, Py_ssize_t x_step,
+                   Py_ssize_t x_row, char *y, Py_ssize_t y_step, Py_ssize_t y_row, char *h,
+                   char *c) noexcept nogil:
     """The tasks of one layer and direction; h, c are its [rows, R] and [rows, H], or c is NULL."""
     cdef Py_ssize_t share, first = 0
     cdef task *t
@@ -109,12 +111,11 @@ cdef int add_tasks(work *w, Cell r, Packed weights, const layout *b, const char 
         t = &w.tasks[w.count]
         memset(t, 0, sizeof(task))
         w.count += 1
-        t.equations, t.kernel, t.functions = &weights.equations, r.kernel, r.functions
-        t.reverse = r.reverse
-        t.weights, t.weight_ih, t.weight_hr = (
-            weights.weights, weights.weight_ih, weights.weight_hr)
-        t.projected, t.converts = r.weight_hr != NULL, r.kernel.convert != NULL
-        t.itemsize = 8 if r.is_double else 4
+        t.equations, t.kernel, t.functions = r.equations, r.kernel, r.functions
+        t.reverse, t.projected = r.reverse, r.projected
+        t.converts = r.kernel.convert != NULL
+        t.weights, t.weight_ih, t.weight_hr = r.weights[0], r.weight_ih[0], r.weight_hr[0]
+        t.itemsize = r.itemsize
         t.inputs, t.hidden, t.outputs = r.inputs, r.hidden, r.outputs
         t.steps, t.rows, t.most = b.steps, b.rows, share_of(b.rows, share, w.shares)
         t.begins, t.tape, t.down = b.begins, w.tape, b.down
@@ -136,15 +137,16 @@ cdef int add_tasks(work *w, Cell r, Packed weights, const layout *b, const char 
             t.source = &(t - w.shares).finished
         t.fused = not t.followed and is_fused(t)
         if not t.fused:
-            t.weights = weights.weight_hh
+            t.weights = r.weight_hh[0]
         # Rows of x at equal distances through all steps are read where they lie.
         t.gather = not t.fused and (t.converts or w.shares > 1 or (b.begins == NULL and (
             b.sizes != NULL or (b.rows > 1 and x_step != b.rows * x_row))))
         if not (t.gather or t.fused) and b.rows == 1 and b.begins == NULL:
             t.x_row = x_step
-        add_workspace(t, r.sums.tile, w.memory)
-        if t.converts:
-            add_inputs(t, w.members, w.memory)
+        if add_workspace(t, r.sums.tile, w.memory) < 0:
+            return -1
+        if t.converts and add_inputs(t, w.members, w.memory) < 0:
+            return -1
     return 0
 
 
@@ -158,7 +160,7 @@ cdef bint is_fused(const task *t) noexcept nogil:
     return t.steps == 1 or (rows >= FUSED_ROWS and weights // rows <= FUSED_BYTES)
 
 
-cdef int add_workspace(task *t, Py_ssize_t tile, arena *memory) except -1:
+cdef int add_workspace(task *t, Py_ssize_t tile, arena *memory) noexcept nogil:
     """A tile is of so many vectors of units."""
     cdef:
         Py_ssize_t width = t.kernel.width, tiles = t.weights.tiles, size = t.itemsize
@@ -174,9 +176,11 @@ cdef int add_workspace(task *t, Py_ssize_t tile, arena *memory) except -1:
     t.block = t.steps if t.fused else max(1, min(t.block, most // t.most))
     rows = 0 if t.fused else t.block * t.most
     state = t.most * (2 * t.v_width + 2 * t.c_width)
-    t.v_now = take(
+    t.v_now = <char *> arena_take(
         memory, (state + rows * t.z_width) * size + (
             rows * t.x_width * t.kernel.input_size if t.gather else 0))
+    if t.v_now == NULL:
+        return -1
     t.v_next = t.v_now + t.most * t.v_width * size
     t.c_now = t.v_next + t.most * t.v_width * size
     t.unprojected = t.c_now + t.most * t.c_width * size
@@ -186,17 +190,19 @@ cdef int add_workspace(task *t, Py_ssize_t tile, arena *memory) except -1:
     return 0
 
 
-cdef int add_inputs(task *t, Py_ssize_t members, arena *memory) except -1:
+cdef int add_inputs(task *t, Py_ssize_t members, arena *memory) noexcept nogil:
     """What converted rows want beside."""
     cdef Py_ssize_t size = t.kernel.input_size
     cdef Py_ssize_t depth = t.kernel.header + whole_groups(t.kernel, t.outputs)
     depth += t.weight_ih.depth if t.fused else 0
     t.inputs_width = row_width((depth * size + 63) // 64 * 64, 1) // size
-    t.inputs_now = take(memory, members * t.most * t.inputs_width * size)
+    t.inputs_now = <char *> arena_take(memory, members * t.most * t.inputs_width * size)
     if t.projected:
-        t.unprojected_inputs = take(
+        t.unprojected_inputs = <char *> arena_take(
             memory, t.most * (t.kernel.header + t.weight_hr.depth) * size)
-    return 0
+        if t.unprojected_inputs == NULL:
+            return -1
+    return 0 if t.inputs_now != NULL else -1
 
 
 cdef int check_batch(batch) except -1:

@@ -19,7 +19,7 @@ cdef extern from "team.h" nogil:
     void cylstm_await(progress *p, int least)
     void cylstm_watch_forks()
 
-cdef int useful_threads(double total) noexcept
+cdef int useful_threads(double total) noexcept nogil
 cdef void meet(int most, member_work work, void *arg) noexcept nogil
 cdef void share(int most, int units, sameness are, unit_work work, void *arg) noexcept nogil
 cdef int best_units(int threads) noexcept nogil

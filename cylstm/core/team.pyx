@@ -42,6 +42,21 @@ def get_num_threads():
     return _num_threads()
 
 
+def where_threads_come_from():
+    """What `get_num_threads` was decided by, in words."""
+    cdef int by_openmp = openmp.omp_get_max_threads()
+    most = _chosen or min(by_openmp, _QUOTA)
+    if cylstm_most_here and cylstm_most_here < most:
+        return "a limit of this thread"
+    if _chosen:
+        return "set_num_threads"
+    if _QUOTA < by_openmp:
+        return "the control group's CPU quota"
+    from os import environ
+
+    return "OMP_NUM_THREADS" if environ.get("OMP_NUM_THREADS") else "OpenMP: the CPUs to be used"
+
+
 def limit_threads_here(n):
     """Set how many threads a call from this thread may use, if not fewer; 0 for any number.
 
@@ -51,12 +66,12 @@ def limit_threads_here(n):
     cylstm_most_here = n
 
 
-cdef int _num_threads() noexcept:
+cdef int _num_threads() noexcept nogil:
     cdef int most = _chosen or min(openmp.omp_get_max_threads(), _QUOTA)
     return min(most, cylstm_most_here) if cylstm_most_here else most
 
 
-cdef int useful_threads(double total) noexcept:
+cdef int useful_threads(double total) noexcept nogil:
     """As many as the work is worth; far more than there are CPUs would only wait for each other."""
     cdef int threads
     if total < 2 * ENOUGH:

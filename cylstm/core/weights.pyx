@@ -71,6 +71,13 @@ cdef list all_packed(store, Version version, list cells):
         return [packed(version, r, False) for r in cells]
 
 
+cdef void point_to(list weights, const runnable **cells) noexcept:
+    """At those of `all_packed`."""
+    cdef Py_ssize_t k
+    for k in range(len(weights)):
+        cells[k] = &(<Packed> weights[k]).ready
+
+
 cdef Packed packed(Version version, Cell r, bint transposed):
     """The copy for now. The caller reads the parameters."""
     cdef Packed made = current(r.packed, transposed, version)
@@ -82,6 +89,10 @@ cdef Packed packed(Version version, Cell r, bint transposed):
         pack_transposes(r, made)
     else:
         pack_weights(r, made)
+        made.ready = runnable(
+            &made.equations, r.kernel, r.functions, r.sums, &made.weights, &made.weight_ih,
+            &made.weight_hh, &made.weight_hr, r.weight_hr != NULL, r.reverse,
+            8 if r.is_double else 4, r.inputs, r.hidden, r.outputs)
     r.packed[transposed] = made
     return made
 
@@ -166,7 +177,7 @@ cdef int new_parts(Cell r, Py_ssize_t size, Packed made) except -1:
     return 0
 
 
-cdef Py_ssize_t whole_groups(const kernels *kernel, Py_ssize_t depth) noexcept:
+cdef Py_ssize_t whole_groups(const kernels *kernel, Py_ssize_t depth) noexcept nogil:
     """A depth, padded to what lies together."""
     return (depth + kernel.together - 1) // kernel.together * kernel.together
 

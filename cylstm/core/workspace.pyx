@@ -2,8 +2,7 @@
 
 import os
 
-from libc.stdlib cimport free
-from posix.stdlib cimport posix_memalign
+from cylstm.core.memory cimport arena_free, arena_grow
 
 
 cdef int _process = 1  # one more in each child of a fork
@@ -42,17 +41,12 @@ cdef class Workspace:
             self.taken = 0
 
     def __dealloc__(self):
-        free(self.memory.memory)
+        arena_free(&self.memory)
 
     def __reduce__(self):
         return Workspace, ()
 
     cdef int grow(self, Py_ssize_t size) except -1:
-        cdef void *memory = NULL
-        if size <= self.memory.size:
-            return 0
-        if posix_memalign(&memory, 64, size):
+        if arena_grow(&self.memory, size) < 0:
             raise MemoryError(f"no memory for {size} bytes of workspace")
-        free(self.memory.memory)
-        self.memory.memory, self.memory.size = <char *> memory, size
         return 0
