@@ -118,6 +118,7 @@ setup(
         [
             extension("core.access"),
             extension("core.affine"),
+            extension("core.attend"),
             extension("core.backward"),
             extension("core.blas", "src/exclusive.c"),
             extension("core.cell"),
