@@ -19,6 +19,7 @@ from cylstm.layers.base import Array, Layer, as_array, check_gradient
 from cylstm.parameters import Parameters
 
 SCORES = ("dot", "additive")
+Ends = npt.NDArray[np.intp]  # (N,): how many steps are a sequence's own
 
 
 @dataclass(eq=False)
@@ -37,8 +38,8 @@ class AttendedByDots:
 
     queries: Array  # (T, N, Q)
     memory: Array  # (S, N, Q)
-    ends: Array  # (N,)
-    query_ends: Array
+    ends: Ends
+    query_ends: Ends
     weights: Array  # (N, T, S or more), zero past the ends
 
 
@@ -247,6 +248,7 @@ class Attention(Layer):
         ends = _ends("lengths", lengths, len(given), size)
         query_ends = _ends("query_lengths", query_lengths, steps, size)
         context = self._empty(steps, size, self.memory_size)
+        parts: list[Attended] | AttendedByDots
         with self._reading() as changes:
             if self.score == "dot":
                 parts = self._attend_by_dots(asked, given, ends, query_ends, context)
@@ -315,7 +317,7 @@ class Attention(Layer):
         return self._turned(weights)
 
     def _attend_by_dots(
-        self, queries: Array, memory: Array, ends: Array, query_ends: Array, context: Array
+        self, queries: Array, memory: Array, ends: Ends, query_ends: Ends, context: Array
     ) -> AttendedByDots:
         """Write the context; what is kept is copied, a sequence's steps side by side."""
         queries, memory = (
@@ -327,7 +329,7 @@ class Attention(Layer):
     # Additive scores
 
     def _attend_each(
-        self, queries: Array, memory: Array, ends: Array, query_ends: Array, context: Array
+        self, queries: Array, memory: Array, ends: Ends, query_ends: Ends, context: Array
     ) -> list[Attended]:
         """Write the context, sequence by sequence."""
         parts = []
@@ -474,7 +476,7 @@ def _size(name: str, value: int | None, default: int) -> int:
     return default if value is None else checks.whole(name, value, 1)
 
 
-def _ends(name: str, lengths: Any, steps: int, size: int) -> npt.NDArray[np.intp]:
+def _ends(name: str, lengths: Any, steps: int, size: int) -> Ends:
     if lengths is None:
         return np.full(size, steps)
     try:
