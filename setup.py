@@ -129,6 +129,7 @@ setup(
             extension("core.access"),
             extension("core.affine"),
             extension("core.api"),
+            extension("core.attend"),
             extension("core.backward"),
             extension("core.blas", "src/exclusive.c"),
             extension("core.cell"),

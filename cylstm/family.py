@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
@@ -21,12 +21,19 @@ from cylstm.options import Shared, initialise
 from cylstm.parameters import Lent, Parameters
 from cylstm.recurrent import Recurrent, State
 
+if TYPE_CHECKING:
+    from cylstm.quantized import Quantized
+
 Own = TypeVar("Own", bound="Trainable[Any]")
 
 
 class Trainable(Recurrent[State], Generic[State]):
     """What an LSTM, a GRU and an RNN have beside running: parameters by name, in files too."""
 
+    bias: bool
+    bidirectional: bool
+    reverse: bool
+    clip: float | None
     _options_type: ClassVar[Any]
     _checked: ClassVar[Callable[..., Any]]  # from arguments to such options
 
@@ -160,7 +167,7 @@ class Trainable(Recurrent[State], Generic[State]):
                 given.update(self._of_pair(ending, ih, hh))
         self._store.assign(self._store.checked_all(given, "state_dict"))
 
-    def quantize(self, weights: str = "int8") -> Any:
+    def quantize(self, weights: str = "int8") -> Quantized[State]:
         """Return a copy with weights of fewer bits, for inference: smaller, and faster.
 
         Parameters

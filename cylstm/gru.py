@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cylstm.family import Trainable
-from cylstm.options import STANDARD, GRUOptions, checked_gru
+from cylstm.options import STANDARD, Activation, GRUOptions, checked_gru
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from cylstm.quantized import QuantizedGRU
 
 
 class GRU(Trainable[np.ndarray]):
@@ -68,6 +74,7 @@ class GRU(Trainable[np.ndarray]):
     ((5, 2, 8), (2, 2, 8))
     """
 
+    activations: Sequence[Activation | Sequence[Activation]]
     _options_type = GRUOptions
     _checked = staticmethod(checked_gru)
 
@@ -83,12 +90,17 @@ class GRU(Trainable[np.ndarray]):
         *,
         reverse: bool = False,
         clip: float | None = None,
-        activations: Any = STANDARD[:2],
-        dtype: Any = "float32",
+        activations: Sequence[Activation | Sequence[Activation]] = STANDARD[:2],
+        dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "seed")}
         self._make(seed, given)
+
+    if TYPE_CHECKING:
+
+        def quantize(self, weights: str = "int8") -> QuantizedGRU:
+            """Return what `Trainable.quantize` does."""
 
     def _with_pair(self, ending: str, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         made = super()._with_pair(ending, state)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cylstm.family import Trainable
-from cylstm.options import STANDARD, Options, checked_options
+from cylstm.options import STANDARD, Activation, Options, checked_options
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from cylstm.quantized import QuantizedLSTM
 
 
 class LSTM(Trainable[tuple[np.ndarray, np.ndarray]]):
@@ -100,6 +106,11 @@ class LSTM(Trainable[tuple[np.ndarray, np.ndarray]]):
     ((5, 2, 8), (2, 2, 8), (2, 2, 8))
     """
 
+    proj_size: int
+    peephole: bool
+    coupled: bool
+    activations: Sequence[Activation | Sequence[Activation]]
+    forget_bias: float
     _options_type = Options
     _checked = staticmethod(checked_options)
 
@@ -118,10 +129,15 @@ class LSTM(Trainable[tuple[np.ndarray, np.ndarray]]):
         peephole: bool = False,
         coupled: bool = False,
         clip: float | None = None,
-        activations: Any = STANDARD,
+        activations: Sequence[Activation | Sequence[Activation]] = STANDARD,
         forget_bias: float = 1.0,
-        dtype: Any = "float32",
+        dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "seed")}
         self._make(seed, given)
+
+    if TYPE_CHECKING:
+
+        def quantize(self, weights: str = "int8") -> QuantizedLSTM:
+            """Return what `Trainable.quantize` does."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 
@@ -27,6 +27,10 @@ class Quantized(Recurrent[State]):
     _of: ClassVar[type[Trainable[Any]]]
 
     weights: str
+    bias: bool
+    bidirectional: bool
+    reverse: bool
+    clip: float | None
 
     def __init__(self, lstm: Trainable[Any], weights: str = "int8") -> None:
         if not isinstance(lstm, self._of):
@@ -83,7 +87,7 @@ class Quantized(Recurrent[State]):
         """Copies of the parameters, by name."""
         return {name: array.copy() for name, array in self._store.views.items()}
 
-    def dequantize(self) -> Any:
+    def dequantize(self) -> Trainable[State]:
         """Return a network of float32 whose weights are just those that these stand for.
 
         Examples
@@ -162,18 +166,30 @@ class QuantizedLSTM(Quantized[tuple[np.ndarray, np.ndarray]]):
     """
 
     _of = LSTM
+    if TYPE_CHECKING:
+
+        def dequantize(self) -> LSTM:
+            """Return what `Quantized.dequantize` does."""
 
 
 class QuantizedGRU(Quantized[np.ndarray]):
     """A GRU of int8 or bfloat16 weights, made by `GRU.quantize`: as `QuantizedLSTM` of an LSTM."""
 
     _of = GRU
+    if TYPE_CHECKING:
+
+        def dequantize(self) -> GRU:
+            """Return what `Quantized.dequantize` does."""
 
 
 class QuantizedRNN(Quantized[np.ndarray]):
     """An RNN of int8 or bfloat16 weights, made by `RNN.quantize`: as `QuantizedLSTM` of an LSTM."""
 
     _of = RNN
+    if TYPE_CHECKING:
+
+        def dequantize(self) -> RNN:
+            """Return what `Quantized.dequantize` does."""
 
 
 QUANTIZED: dict[str, type[Quantized[Any]]] = {
@@ -181,7 +197,7 @@ QUANTIZED: dict[str, type[Quantized[Any]]] = {
 }
 
 
-def quantize(network: Trainable[Any], weights: str) -> Any:
+def quantize(network: Trainable[State], weights: str) -> Quantized[State]:
     """Do what `LSTM.quantize` does."""
     return QUANTIZED[f"Quantized{network._options.kind}"](network, weights)
 

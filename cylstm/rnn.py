@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cylstm.family import Trainable
-from cylstm.options import RNNOptions, checked_rnn
+from cylstm.options import Activation, RNNOptions, checked_rnn
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from cylstm.quantized import QuantizedRNN
 
 
 class RNN(Trainable[np.ndarray]):
@@ -59,6 +65,7 @@ class RNN(Trainable[np.ndarray]):
     ((5, 2, 8), (1, 2, 8))
     """
 
+    nonlinearity: Activation | Sequence[Activation]
     _options_type = RNNOptions
     _checked = staticmethod(checked_rnn)
 
@@ -67,7 +74,7 @@ class RNN(Trainable[np.ndarray]):
         input_size: int,
         hidden_size: int,
         num_layers: int = 1,
-        nonlinearity: Any = "tanh",
+        nonlinearity: Activation | Sequence[Activation] = "tanh",
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
@@ -75,8 +82,13 @@ class RNN(Trainable[np.ndarray]):
         *,
         reverse: bool = False,
         clip: float | None = None,
-        dtype: Any = "float32",
+        dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "seed")}
         self._make(seed, given)
+
+    if TYPE_CHECKING:
+
+        def quantize(self, weights: str = "int8") -> QuantizedRNN:
+            """Return what `Trainable.quantize` does."""

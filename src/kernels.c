@@ -178,8 +178,9 @@ extern const kernels TABLE(ISA, FORMAT)[2];
 
 #if TRAINS
 #define TRAINING                                                                                  \
-    .group = GROUP, .add = add, .cell_output = cell_output, .pack_columns = pack_columns, .add_outer = add_outer, \
-    .transpose = transpose, .cross_entropy = cross_entropy, .sgd = sgd, .adam = adam,             \
+    .group = GROUP, .add = add, .cell_output = cell_output, .pack_columns = pack_columns,         \
+    .add_outer = add_outer, .transpose = transpose, .cross_entropy = cross_entropy,               \
+    .softmax = softmax, .softmax_gradient = softmax_gradient, .sgd = sgd, .adam = adam,           \
     .rmsprop = rmsprop, .sum_of_squares = sum_of_squares, .scale = scale
 
 #define CELLS(by)                                                                                 \

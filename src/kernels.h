@@ -198,6 +198,12 @@ typedef struct {
     void (*cross_entropy)(ptrdiff_t n, ptrdiff_t classes, const void *logits,
                           const ptrdiff_t *labels, double each, void *gradient, double *losses);
 
+    /* Rows of n numbers, some reals apart, become softmax(by x), in place; and, in place, the gradients
+       of such rows y become those of x. */
+    void (*softmax)(ptrdiff_t rows, ptrdiff_t n, double by, void *x, ptrdiff_t x_row);
+    void (*softmax_gradient)(ptrdiff_t rows, ptrdiff_t n, double by, const void *y, ptrdiff_t y_row,
+                             void *gradient, ptrdiff_t gradient_row);
+
     update *sgd, *adam, *rmsprop;
     double (*sum_of_squares)(ptrdiff_t n, const void *x);
     void (*scale)(ptrdiff_t n, double by, void *x); /* x *= by */

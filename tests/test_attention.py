@@ -209,6 +209,72 @@ def test_the_same_bits_alone_and_in_any_batch(kind, width, steps, length, thread
     np.testing.assert_array_equal(whole[t, 0], alone[0, 0])
 
 
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_many_steps_are_taken_in_blocks(dtype, first, rng):
+    """More than a unit of work has, of queries and of the memory, and other ends."""
+    width, ends, query_ends = 5, [200, 97, 0, 1], [130, 96, 7, 0]
+    queries, memory, grad = (
+        rng.normal(size=(steps, 4, width)).astype(dtype) for steps in (130, 200, 130)
+    )
+
+    def turned(array):
+        return np.moveaxis(array, 0, 1) if first else array
+
+    attention = Attention(width, dtype=dtype, batch_first=first)
+    found = []
+    with threads_as_before():
+        for threads in (1, 2):
+            cylstm.set_num_threads(threads)
+            context, tape = attention.attend(
+                turned(queries), turned(memory), ends, query_lengths=query_ends
+            )
+            *grads, _ = attention.attend_backward(tape, turned(grad))
+            found.append([turned(array) for array in (context, *grads)])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for n, (end, last) in enumerate(zip(ends, query_ends, strict=True)):
+        q, m, g = (a.astype(float) for a in (queries[:last, n], memory[:end, n], grad[:last, n]))
+        weights = np.exp(q @ m.T / np.sqrt(width))
+        weights /= weights.sum(1, keepdims=True)
+        by_weights = g @ m.T
+        scores = weights * (by_weights - (weights * by_weights).sum(1, keepdims=True))
+        scores /= np.sqrt(width)
+        expected = weights @ m, scores @ m, scores.T @ q + weights.T @ g
+        for own, array, steps in zip(expected, found[0], (last, last, end), strict=True):
+            atol = 3e-5 if dtype == "float32" else 1e-13
+            np.testing.assert_allclose(array[:steps, n], own, rtol=0, atol=atol)
+            assert not array[steps:, n].any()
+
+
+def test_a_tape_keeps_what_was_there(rng):
+    attention = make("dot")
+    queries, memory = drawn(rng, attention)
+    context, tape = attention.attend(queries, memory)
+    before = attention.attend_backward(tape, context)
+    queries[...] = memory[...] = np.nan
+    for one, other in zip(attention.attend_backward(tape, context)[:2], before[:2], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("turn", [lambda a: a[::-1], lambda a: a[..., ::-1], np.asfortranarray])
+def test_any_layout(turn, rng):
+    attention = make("scaled")
+    queries, memory = drawn(rng, attention, steps=5)
+    views = [turn(array) for array in (queries, memory)]
+    copies = [np.ascontiguousarray(array) for array in views]
+    grad = turn(rng.normal(size=queries.shape))
+    given, tape = attention.attend(*views)
+    expected, other = attention.attend(*copies)
+    np.testing.assert_array_equal(given, expected)
+    for one, two in zip(
+        attention.attend_backward(tape, grad)[:2],
+        attention.attend_backward(other, np.ascontiguousarray(grad))[:2],
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, two)
+
+
 def test_in_a_model_that_is_saved(tmp_path, kind, rng):
     first = KINDS[kind].get("batch_first", False)
     model = Sequential(

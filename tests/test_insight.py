@@ -484,3 +484,11 @@ def test_what_cannot_be_looked_at_is_refused(rng):
         insight.correlations(np.ones((5, 2)), np.ones(4))
     with pytest.raises(ValueError, match="property_: expected one that changes"):
         insight.correlations(np.ones((5, 2)), np.ones(5))
+
+
+def test_a_way_of_a_state_that_is_not_there(rng):
+    x = rng.normal(size=(4, 2, 3))
+    (way,) = insight.gradient_way(cylstm.GRU(3, 2, dtype="float64"), x, np.zeros((4, 2, 2)))
+    np.testing.assert_array_equal(way.by_lag("h"), way.by_lag())
+    with pytest.raises(ValueError, match="state: expected one of h, got 'c'"):
+        way.by_lag("c")

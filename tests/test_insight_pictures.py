@@ -252,3 +252,20 @@ def test_the_page_says_that_a_gru_cannot_remember(x, tmp_path):
     findings = " ".join(findings_of(gru, x, np.zeros((20, 4, 8), "f4"), tmp_path))
     assert "The update gates of layer 1 are below 0.1 at" in findings
     assert "no unit can remember more than about 1 step" in findings
+
+
+def test_the_page_of_a_model_of_several_kinds(x, rng, tmp_path):
+    """Whose gates are drawn apart."""
+    model = Sequential(cylstm.LSTM(3, 4, seed=0), cylstm.GRU(4, 5, seed=1), cylstm.RNN(5, 2))
+    path = tmp_path / "page.html"
+    insight.report(model, x, rng.normal(size=(*x.shape[:2], 2)).astype("f4"), path=path)
+    page = path.read_text()
+    assert page.count("<h2>Saturation of the gates</h2>") == 2
+    assert page.count('<div class="picture"><img alt=') == 6
+    found = [
+        one
+        for layer, width in ((model[0], 3), (model[1], 4))
+        for one in insight.saturation(layer.trace(np.ones((2, 1, width), "f4")))
+    ]
+    with pytest.raises(ValueError, match="found: expected cells of one kind, whose gates are"):
+        insight.draw_saturation(found)

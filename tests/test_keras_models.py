@@ -42,6 +42,12 @@ CHAINS = {
     "cell": lambda: [inner.RNN(inner.LSTMCell(3), return_sequences=True), inner.Dense(2)],
     "cells": lambda: [inner.RNN([inner.LSTMCell(3), inner.LSTMCell(3)], return_sequences=True)],
     "cells of different units": lambda: [inner.RNN([inner.LSTMCell(3), inner.LSTMCell(2)])],
+    "gru cell": lambda: [inner.RNN(inner.GRUCell(3), return_sequences=True), inner.Dense(2)],
+    "gru cells": lambda: [inner.RNN([inner.GRUCell(3), inner.GRUCell(3)], go_backwards=True)],
+    "gru cells of different units": lambda: [inner.RNN([inner.GRUCell(3), inner.GRUCell(2)])],
+    "gru cell both": lambda: [inner.Bidirectional(inner.RNN(inner.GRUCell(3, use_bias=False)))],
+    "rnn cell": lambda: [inner.RNN(inner.SimpleRNNCell(3), return_sequences=True)],
+    "rnn cells": lambda: [inner.RNN([inner.SimpleRNNCell(3), inner.SimpleRNNCell(3, "sigmoid")])],
     "gru": lambda: [inner.GRU(3, return_sequences=True), inner.Dense(2)],
     "gru bare": lambda: [inner.GRU(3, use_bias=False, activation="relu", go_backwards=True)],
     "gru both": lambda: [inner.Bidirectional(inner.GRU(3), merge_mode="sum"), inner.Dense(2)],
@@ -61,7 +67,8 @@ def functional(shape):
 
 STREAM = {
     "layer norm", "unscaled", "cell", "cells", "cells of different units", "nested",
-    "functional within", "gru", "gru masked", "rnn", "rnn masked",
+    "functional within", "gru", "gru masked", "rnn", "rnn masked", "gru cell",
+    "gru cells of different units", "rnn cell", "rnn cells",
 }  # fmt: skip
 
 
@@ -232,11 +239,11 @@ def test_initial_states_are_refused(tmp_path):
             cylstm.load(save(model, tmp_path, file))
 
 
-@pytest.mark.parametrize("cell", ["GRUCell", "SimpleRNNCell"])
-def test_what_is_not_there_yet_is_named(cell, tmp_path):
-    own = inner.RNN(getattr(inner, cell)(3), name="own")
+def test_cells_of_several_kinds_are_refused(tmp_path):
+    own = inner.RNN([inner.LSTMCell(3), inner.GRUCell(3)], name="own")
     model = keras.Sequential([inner.Input((STEPS, 4)), own])
-    with pytest.raises(ValueError, match=rf"'own': .*'{cell}', which cylstm has no layer for yet"):
+    expected = "'own': .*cells: expected cells of one kind, got GRUCell, LSTMCell"
+    with pytest.raises(ValueError, match=expected):
         cylstm.load(save(model, tmp_path, "model.keras"))
 
 
@@ -244,7 +251,8 @@ def test_what_is_not_there_yet_is_named(cell, tmp_path):
 @pytest.mark.parametrize("layer", ["GRU", "SimpleRNN"])
 def test_other_layers_alone(layer, file, tmp_path, rng):
     both = inner.Bidirectional(getattr(inner, layer)(3, return_sequences=True))
-    for own in (getattr(inner, layer)(3, return_sequences=True), both):
+    cell = inner.RNN(getattr(inner, f"{layer}Cell")(3), return_sequences=True)
+    for own in (getattr(inner, layer)(3, return_sequences=True), both, cell):
         model = keras.Sequential([inner.Input((STEPS, FEATURES)), own])
         randomise(model, rng)
         config = {"config": model.to_json()} if file.endswith("weights.h5") else {}
@@ -255,8 +263,14 @@ def test_other_layers_alone(layer, file, tmp_path, rng):
         np.testing.assert_array_equal(cylstm.from_keras(model)(x)[0], network(x)[0])
 
 
-def test_a_gru_that_resets_before_is_refused(tmp_path):
-    own = inner.GRU(3, reset_after=False, name="own")
+@pytest.mark.parametrize("cell", [False, True])
+def test_a_gru_that_resets_before_is_refused(cell, tmp_path):
+    before = {"reset_after": False}
+    own = (
+        inner.RNN(inner.GRUCell(3, **before), name="own")
+        if cell
+        else inner.GRU(3, **before, name="own")
+    )
     model = keras.Sequential([inner.Input((STEPS, 4)), own])
     with pytest.raises(ValueError, match="reset_after: expected True"):
         cylstm.from_keras(model)

@@ -153,6 +153,9 @@ cdef extern from "kernels.h" nogil:
                           Py_ssize_t) noexcept nogil
         void (*cross_entropy)(Py_ssize_t, Py_ssize_t, const void *, const Py_ssize_t *, double,
                               void *, double *) noexcept nogil
+        void (*softmax)(Py_ssize_t, Py_ssize_t, double, void *, Py_ssize_t) noexcept nogil
+        void (*softmax_gradient)(Py_ssize_t, Py_ssize_t, double, const void *, Py_ssize_t, void *,
+                                 Py_ssize_t) noexcept nogil
         update *sgd
         update *adam
         update *rmsprop

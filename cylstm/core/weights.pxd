@@ -42,7 +42,8 @@ cdef void point_to(list weights, const runnable **cells) noexcept
 cdef Packed packed(Version version, Cell r, bint transposed)
 cdef int pack_seldom(const kernels *kernel, Py_ssize_t size, list memory, const void *matrix,
                      Py_ssize_t rows, Py_ssize_t columns, packed_matrix *to) except -1
-cdef int vectors_for(const kernels *kernel, Py_ssize_t depth, Py_ssize_t outputs) noexcept
+cdef int vectors_for(const kernels *kernel, Py_ssize_t depth,
+                     Py_ssize_t outputs) noexcept nogil
 cdef int new_matrix(const kernels *kernel, Py_ssize_t size, list memory, const packing *how,
                     bint has_bias, int parts, packed_matrix *to) except -1
 cdef Py_ssize_t whole_groups(const kernels *kernel, Py_ssize_t depth) noexcept nogil

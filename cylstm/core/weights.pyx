@@ -216,7 +216,8 @@ cdef int pack_transpose(const kernels *kernel, Py_ssize_t size, list memory, con
     return 0
 
 
-cdef int vectors_for(const kernels *kernel, Py_ssize_t depth, Py_ssize_t outputs) noexcept:
+cdef int vectors_for(const kernels *kernel, Py_ssize_t depth,
+                     Py_ssize_t outputs) noexcept nogil:
     """In a tile of outputs: one where they are few."""
     if outputs > 2 * kernel.width or depth % 4 or kernel.flat or kernel.convert != NULL:
         return 4

@@ -18,7 +18,7 @@ from cylstm import checks
 from cylstm.formats.chain import Apply, Embedding, activation
 from cylstm.formats.keras_config import Entry, check_keys, described, flag, number
 from cylstm.formats.keras_joins import Attention, Concatenate, Merge
-from cylstm.formats.keras_lstm import activation_name, got, halves_of, hard_sigmoid, lstms_of
+from cylstm.formats.keras_lstm import activation_name, halves_of, hard_sigmoid, lstms_of
 from cylstm.formats.keras_ops import OPERATIONS, operation_of
 from cylstm.formats.keras_scoring import (
     GlobalAverage,
@@ -56,7 +56,7 @@ def layers_of(entry: Entry) -> Layers:
         known = ", ".join([*_SCORED, *_PASSED_OVER])
         raise ValueError(
             f"layer {entry.name!r}: expected one of {known}, "
-            f"got {got(entry.kind)}; from_keras takes the LSTMs alone"
+            f"got {short(entry.kind)}; from_keras takes the LSTMs alone"
         )
 
 

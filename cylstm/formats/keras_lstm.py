@@ -18,7 +18,6 @@ from cylstm.formats.parts import GRU_ORDER, Cell, assemble, gates, gru_cell
 __all__ = [
     "Half",
     "activation_name",
-    "got",
     "halves_of",
     "hard_sigmoid",
     "is_lstm",
@@ -38,12 +37,8 @@ _OF_LAYERS = (
     *("return_sequences", "return_state", "go_backwards", "stateful", "time_major"),
     *("zero_output_for_mask", "cell"),
 )
-_NOT_YET = ("GRUCell", "SimpleRNNCell")
-
-
-def got(kind: Any) -> str:
-    """Return, for an error, what class came instead of those that are read."""
-    return short(kind) + ", which cylstm has no layer for yet" * (kind in _NOT_YET)
+_CELLS = {"LSTMCell": "LSTM", "GRUCell": "GRU", "SimpleRNNCell": "RNN"}  # and what of them
+_NAMES_OF_CELLS = {"LSTM": "lstm_cell", "GRU": "gru_cell", "RNN": "simple_rnn_cell"}
 
 
 @dataclass
@@ -117,7 +112,7 @@ def lstms_of(entry: Entry, forget_bias: float = 0.0) -> list[Any]:
     if options["reverse"]:
         raise ValueError("go_backwards: expected False for cells that differ, got True")
     return [
-        assemble([cell], forget_bias, activations=triple, **options)
+        assemble([cell], forget_bias, kind, **{_NAMED[kind]: triple}, **options)
         for cell, triple in zip(cells, triples, strict=True)
     ]
 
@@ -144,26 +139,30 @@ def halves_of(entry: Entry) -> list[Half]:
 
 
 def _half(kind: str, config: dict[str, Any]) -> Half:
-    """Describe an LSTM, or an RNN of LSTM cells."""
+    """Describe an LSTM, GRU or SimpleRNN, or an RNN of such cells."""
     if kind == "RNN":
         check_keys(config, _OF_LAYERS)
-        cells = _cells_of(config)
-        stacked = [f"cell/cells/lstm_cell{f'_{k}' if k else ''}" for k in range(len(cells))]
-        alone = config["cell"].get("class_name") == "LSTMCell"
-        return Half(config, cells, ["cell"] if alone else stacked)
-    if kind not in _LAYERS:
-        raise ValueError(f"layer: expected an LSTM, GRU or SimpleRNN, got {got(kind)}")
-    check_keys(config, _OF_CELLS + _OF_LAYERS)
-    if kind == "GRU" and not flag(config, "reset_after"):
-        raise ValueError(
-            "reset_after: expected True, since r acts on W_h h here, got False, where it acts on "
-            "h: a product more a step"
-        )
-    return Half(config, [config], ["cell"], _LAYERS[kind])
+        of, cells = _cells_of(config)
+        name = _NAMES_OF_CELLS[of]
+        stacked = [f"cell/cells/{name}{f'_{k}' if k else ''}" for k in range(len(cells))]
+        alone = config["cell"].get("class_name") in _CELLS
+        half = Half(config, cells, ["cell"] if alone else stacked, of)
+    elif kind in _LAYERS:
+        check_keys(config, _OF_CELLS + _OF_LAYERS)
+        half = Half(config, [config], ["cell"], _LAYERS[kind])
+    else:
+        raise ValueError(f"layer: expected an LSTM, GRU or SimpleRNN, got {short(kind)}")
+    for cell in half.cells:
+        if half.kind == "GRU" and kind != "CuDNNGRU" and not flag(cell, "reset_after"):
+            raise ValueError(
+                "reset_after: expected True, since r acts on W_h h here, got False, where it acts "
+                "on h: a product more a step"
+            )
+    return half
 
 
-def _cells_of(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the configurations of an RNN's cells."""
+def _cells_of(config: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]]]:
+    """Return what an RNN's cells become, and their configurations."""
     kind, cell = described(config.get("cell"), "cell")
     found = [config["cell"]]
     if kind == "StackedRNNCells":
@@ -171,14 +170,17 @@ def _cells_of(config: Mapping[str, Any]) -> list[dict[str, Any]]:
         found = cell.get("cells")
         if not isinstance(found, list) or not found:
             raise ValueError(f"cells: expected a list of cells, got {short(found)}")
-    cells = []
+    kinds, cells = set(), []
     for inner in found:
         kind, own = described(inner, "cell")
-        if kind != "LSTMCell":
-            raise ValueError(f"cell: expected an LSTMCell, got {got(kind)}")
+        if kind not in _CELLS:
+            raise ValueError(f"cell: expected one of {', '.join(_CELLS)}, got {short(kind)}")
         check_keys(own, _OF_CELLS)
+        kinds.add(kind)
         cells.append(own)
-    return cells
+    if len(kinds) > 1:
+        raise ValueError(f"cells: expected cells of one kind, got {', '.join(sorted(kinds))}")
+    return _CELLS[kinds.pop()], cells
 
 
 def _cell(arrays: Arrays, config: Mapping[str, Any]) -> Cell:

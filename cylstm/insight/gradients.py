@@ -41,7 +41,10 @@ class GradientWay:
 
     def by_lag(self, state: str | None = None) -> np.ndarray:
         """The mean norm over the sequences at each distance from their last step."""
-        norms = {"h": self.h, "c": self.c}[state or self.states[0]]
+        which = self.states[0] if state is None else state
+        norms = {"h": self.h, "c": self.c}.get(which)
+        if norms is None:
+            raise ValueError(f"state: expected one of {', '.join(self.states)}, got {state!r}")
         steps = int(self.lengths.max())
         lags = [norms[self.lengths - 1 - k, range(len(self.lengths))] for k in range(steps)]
         longer = self.lengths > np.arange(steps)[:, None]
@@ -158,7 +161,7 @@ def _through(
     ways: list[GradientWay] = []
     for ending, layer, direction in reversed(cells_of(lstm)):
         if direction == directions - 1:
-            grad_above, grad = grad, 0.0
+            grad_above, grad = grad, np.zeros(())
         below = inputs_of(lstm, trace, x, layer)
         cell = Cell(lstm, ending, below, lengths)
         width = grad_above.shape[2] // directions
@@ -177,9 +180,9 @@ def _states(cell: Cell, grad_y: np.ndarray) -> tuple[np.ndarray, dict[str, np.nd
     grad_y = np.where(running, grad_y, 0.0)
     grad_x, size = np.zeros_like(cell.x), len(cell.lengths)
     # Of step t: what comes from the steps after it, and of h what its own output gives.
-    at = {name: np.zeros_like(cell.at[name]) for name in cell.states}
+    at: dict[str, np.ndarray] = {name: np.zeros_like(cell.at[name]) for name in cell.states}
     at["h"] += grad_y
-    carried = {name: np.zeros((size, g.shape[2])) for name, g in at.items()}
+    carried: dict[str, np.ndarray] = {name: np.zeros((size, g.shape[2])) for name, g in at.items()}
     for t, of_x in cell.back(grad_y, carried):
         grad_x[t] = of_x
         for name in cell.states if t else ():

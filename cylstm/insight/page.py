@@ -22,6 +22,7 @@ from cylstm.insight.pictures import (
     draw_saliency,
     draw_saturation,
     new_figure,
+    steps_in_words,
 )
 from cylstm.insight.remembered import Memory, memory
 from cylstm.insight.saturated import Saturation, saturation
@@ -35,9 +36,11 @@ KEEP = {"f": "forget", "z": "update"}  # the gate that keeps, of an LSTM and of 
 SHOWN = 8  # units of the heat map
 
 PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title><style>
 body {{ max-width: 70em; margin: 2em auto; padding: 0 1em; font-family: sans-serif; }}
-img {{ max-width: 100%; }} li {{ margin: 0.4em 0; }} code {{ background: #f3f3f3; }}
+li {{ margin: 0.4em 0; }} code {{ background: #f3f3f3; overflow-wrap: anywhere; }}
+.picture {{ overflow-x: auto; }} img {{ width: 100%; min-width: 48em; }}
 </style></head><body><h1>{title}</h1><p><code>{model}</code>, {data}</p>
 <h2>What was found</h2><ul>{findings}</ul>{pictures}</body></html>
 """
@@ -109,9 +112,8 @@ def report(
         raise ValueError("model: expected one with an LSTM, GRU or RNN in it, got none")
     ways = gradient_way(model, x, target, loss, lengths=lengths)
     salient = saliency(model, x, target, loss, lengths=lengths)
-    gated = [one for one in saturated if one.below]
     pictures += [
-        *([("Saturation of the gates", draw_saturation(gated))] if gated else []),
+        *_of_saturation(saturated),
         ("Does the gradient vanish?", draw_gradients(ways)),
         ("Memory", draw_memory(remembered)),
         ("What the loss rests on", draw_saliency(salient, labels=labels)),
@@ -124,24 +126,38 @@ def report(
         *map(_of_chaos, remembered),
         _of_input(salient, own),
     ]
-    data = f"{len(own)} sequences of {own.min()} to {own.max()} steps"
+    shortest = "" if own.min() == own.max() else f"{own.min()} to "
+    data = f"{len(own)} sequences of {shortest}{steps_in_words(int(own.max()))}"
     page = PAGE.format(
         title=html.escape(title),
         model=html.escape(repr(model)),
         data=data,
         findings="".join(f"<li>{html.escape(finding)}</li>" for finding in findings),
-        pictures="".join(f"<h2>{html.escape(name)}</h2>{_image(f)}" for name, f in pictures),
+        pictures="".join(f"<h2>{html.escape(name)}</h2>{_image(name, f)}" for name, f in pictures),
     )
     with replacing(path) as file:
         file.write(page.encode())
     return findings
 
 
-def _image(figure: Any) -> str:
+def _of_saturation(saturated: Sequence[Saturation]) -> list[tuple[str, Any]]:
+    """A picture for each kind of cell that has gates."""
+    by_gates: dict[tuple[str, ...], list[Saturation]] = {}
+    for one in saturated:
+        if one.below:
+            by_gates.setdefault(tuple(one.below), []).append(one)
+    return [("Saturation of the gates", draw_saturation(found)) for found in by_gates.values()]
+
+
+def _image(name: str, figure: Any) -> str:
+    """On a narrow screen it keeps a width at which it can be read, and is moved sideways."""
     memory_file = io.BytesIO()
     figure.savefig(memory_file, format="png", dpi=110)
     encoded = base64.b64encode(memory_file.getvalue()).decode()
-    return f'<img alt="" src="data:image/png;base64,{encoded}">'
+    return (
+        f'<div class="picture"><img alt="{html.escape(name)}" '
+        f'src="data:image/png;base64,{encoded}"></div>'
+    )
 
 
 def _of_gates(one: Saturation, remembered: Memory) -> str:
@@ -152,7 +168,7 @@ def _of_gates(one: Saturation, remembered: Memory) -> str:
         return (
             f"The {KEEP[keeps]} gates of {one.name} are below {one.low:g} at "
             f"{_percent(one.below[keeps].mean())} of the steps: no unit can remember more than "
-            f"about {_steps(longest)}."
+            f"about {steps_in_words(longest)}."
         )
     for gate, name in GATES.items():
         if gate in one.below and one.below[gate].mean() > OFTEN:
@@ -171,7 +187,9 @@ def _of_gates(one: Saturation, remembered: Memory) -> str:
 def _of_gradient(way: GradientWay) -> str:
     last = int(way.lengths.max()) - 1
     halved, left = way.halving(), way.left()
-    half = "it is never halved" if halved is None else f"it has halved after {_steps(halved)}"
+    half = (
+        "it is never halved" if halved is None else f"it has halved after {steps_in_words(halved)}"
+    )
     if way.verdict == "does not reach":
         return f"The gradient of the last step does not reach the steps before it in {way.name}."
     meaning = {
@@ -217,14 +235,10 @@ def _of_input(found: Saliency, lengths: np.ndarray) -> str:
         return "The loss does not depend on the input."
     half = int(np.searchsorted(np.cumsum(by_lag), by_lag.sum() / 2)) + 1
     return (
-        f"Half of what the input gives to the loss comes from the last {_steps(half)} of a "
+        f"Half of what the input gives to the loss comes from the last {steps_in_words(half)} of a "
         f"sequence (integrated gradients, which miss their exact sum by {100 * found.error:.2g} %)."
     )
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
-
-
-def _steps(count: int) -> str:
-    return f"{count} step" + "s" * (count != 1)

@@ -22,6 +22,7 @@ NAMES = {"i": "input gate i", "f": "forget gate f", "o": "output gate o", "g": "
          "c": "cell state c", "tanh_c": "tanh(c)", "h": "output h", "r": "reset gate r",
          "z": "update gate z", "n": "candidate n", "hn": "hn, of which r lets through"}  # fmt: skip
 MOST_LABELS = 90  # of the steps, that can be read beside each other
+MANY = 4  # units at one place, of which the number is said
 WIDE, LINE = 11.0, 80  # inches, characters of a text
 
 
@@ -89,7 +90,8 @@ def draw_gates(
         drawn = axis.imshow(values, aspect="auto", interpolation="nearest", vmax=most, **colours)
         axis.set_yticks(range(len(units)), [f"unit {unit}" for unit in units])
         axis.set_title(NAMES[slot], loc="left", fontsize=10)
-        figure.colorbar(drawn, ax=axis, label="0 shut, 1 open" if gate else "value", pad=0.01)
+        scale = "0 shut, 1 open" if gate else f"value of {slot}"
+        figure.colorbar(drawn, ax=axis, label=scale, pad=0.01)
     label_steps(axes[-1], length, labels)
     return figure
 
@@ -154,17 +156,32 @@ def draw_saturation(found: Sequence[Saturation]) -> Figure:
     gates = list(found[0].below)
     if not gates:
         raise ValueError("found: expected cells that have gates, got an RNN's")
+    for one in found:
+        if list(one.below) != gates:
+            raise ValueError(
+                f"found: expected cells of one kind, whose gates are {', '.join(gates)}, got "
+                f"{', '.join(one.below) or 'none'} in {one.name}"
+            )
     figure = new_figure(4.4)
     axes = figure.subplots(1, len(gates), sharex=True, sharey=True, squeeze=False)[0]
-    figure.suptitle("How often each unit's gates are saturated (one dot a unit)")
+    figure.suptitle("How often each unit's gates are saturated (a dot's area: how many units)")
     marks = "os^Dv<>ph"
     for axis, gate in zip(axes, gates, strict=True):
         for k, one in enumerate(found):
-            axis.plot(
-                100 * one.above[gate], 100 * one.below[gate], marks[k % len(marks)], alpha=0.5,
-                markersize=5, markeredgewidth=0, label=one.name, clip_on=False,
+            shares = np.stack([one.above[gate], one.below[gate]]).T
+            places, counts = np.unique((100 * shares).round(), axis=0, return_counts=True)
+            axis.scatter(
+                *places.T, s=25 * counts, marker=marks[k % len(marks)], alpha=0.5, linewidth=0,
+                clip_on=False,
             )  # fmt: skip
+            for place, count in zip(places, counts, strict=True):
+                if count > MANY:
+                    beside = 3 + 2.5 * count**0.5, -12 if place[1] > 90 else 4
+                    axis.annotate(f"{count} units", place, beside, textcoords="offset points")
+            axis.plot([], [], marks[k % len(marks)], color=f"C{k}", alpha=0.5, label=one.name)
         axis.plot([0, 100], [100, 0], color="0.7", linewidth=1, zorder=0)
+        axis.text(52, 52, "always shut or open", color="0.4", rotation=-45, ha="center",
+                  va="center", fontsize=9)  # fmt: skip
         axis.set(title=NAMES[gate], xlim=(0, 100), ylim=(0, 100), aspect="equal")
         axis.set_xlabel(f"open: above {found[0].high:g}\n(% of the steps)")
     axes[0].set_ylabel(f"shut: below {found[0].low:g} (% of the steps)")
@@ -193,7 +210,7 @@ def draw_gradients(ways: Sequence[GradientWay]) -> Figure:
         for way in (way for way in ways if state in way.states):
             norms = way.by_lag(state)
             halved = way.halving(state)
-            half = "never halved" if halved is None else f"halved after {halved} steps"
+            half = "never halved" if halved is None else f"halved after {steps_in_words(halved)}"
             shown = np.where(norms > 0, norms, np.nan)
             verdict = f"{way.verdict}, " if state == way.states[0] else ""
             axis.semilogy(shown, label=f"{way.name}: {verdict}{half}", marker=".", markersize=3)
@@ -230,7 +247,9 @@ def draw_memory(found: Sequence[Memory]) -> Figure:
         measured = np.minimum(one.measured[order], reach)
         left.plot(ranks, measured, ".", color=colour, markersize=5, alpha=0.6)
         middle, high = np.quantile(one.influence, [0.5, 0.95], axis=1)
-        right.plot(middle, color=colour, label=f"{one.name} (exponent {one.lyapunov:+.3f} a step)")
+        right.plot(
+            middle, color=colour, label=f"{one.name} (Lyapunov exponent {one.lyapunov:+.3f})"
+        )
         right.fill_between(range(len(high)), middle, high, color=colour, alpha=0.15, linewidth=0)
     left.plot([], [], "k-", label="line: -1 / log(mean gate that keeps)")
     left.plot([], [], "k.", label=f"dots: measured, at most {reach}")
@@ -319,8 +338,8 @@ def draw_attention(
     drawn = axis.imshow(weights, aspect="auto", cmap="Greys", vmin=0, vmax=1)
     axis.set_xticks(range(len(read)), [visible(step) for step in read], family="monospace")
     axis.set_yticks(range(len(written)), [visible(step) for step in written], family="monospace")
-    axis.set(title=title, xlabel="read", ylabel="written, from top to bottom")
-    figure.colorbar(drawn, ax=axis, label="weight")
+    axis.set(title=title, xlabel="read, from left to right", ylabel="written, from top to bottom")
+    figure.colorbar(drawn, ax=axis, label="weight: each row adds up to 1")
     return figure
 
 
@@ -351,9 +370,14 @@ def visible(character: str) -> str:
 def label_steps(axis: Any, count: int, labels: Sequence[str] | None) -> None:
     """Say what the steps are, where there is room."""
     if labels is None or count > MOST_LABELS:
-        axis.set_xlabel("step")
+        axis.set_xlabel(f"step of the input, of {steps_in_words(count)}")
         return
     shown = [visible(label) for label in labels[:count]]
     long = max(map(len, shown), default=1) > 2
     axis.set_xticks(range(count), shown, family="monospace", rotation=90 if long else 0)
-    axis.set_xlabel("step of the input")
+    axis.set_xlabel(f"step of the input, of {steps_in_words(count)}")
+
+
+def steps_in_words(count: int) -> str:
+    """So many, as a sentence says it."""
+    return f"{count} step" + "s" * (count != 1)

@@ -173,7 +173,9 @@ def lyapunov(cell: Cell, skipped: float = 0.1) -> np.ndarray:
     """
     rng = np.random.default_rng(0)
     size = len(cell.lengths)
-    grads = {name: rng.standard_normal(cell.at[name].shape[1:]) for name in cell.states}
+    grads: dict[str, np.ndarray] = {
+        name: rng.standard_normal(cell.at[name].shape[1:]) for name in cell.states
+    }
     sums, counts = np.zeros(size), np.zeros(size)
     first = np.floor((cell.lengths - 1) * (1 - skipped))
     for t, _ in cell.back(np.zeros_like(cell.at["h"]), grads):
@@ -215,4 +217,4 @@ def _steps_until(decay: np.ndarray, level: float) -> float:
     if not len(under):
         return float("inf")
     k = int(under[0])
-    return k - 1 + (decay[k - 1] - level) / (decay[k - 1] - decay[k])
+    return float(k - 1 + (decay[k - 1] - level) / (decay[k - 1] - decay[k]))

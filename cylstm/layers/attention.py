@@ -12,29 +12,42 @@ import numpy as np
 import numpy.typing as npt
 
 from cylstm import checks
+from cylstm.core import attend as dots
 from cylstm.core.affine import Affine
 from cylstm.core.weights import Version
 from cylstm.layers.base import Array, Layer, as_array, check_gradient
 from cylstm.parameters import Parameters
 
 SCORES = ("dot", "additive")
+Ends = npt.NDArray[np.intp]  # (N,): how many steps are a sequence's own
 
 
 @dataclass(eq=False)
 class Attended:
-    """What one sequence leaves for the backward pass: of its own steps alone."""
+    """What one sequence leaves for the backward pass of additive scores: of its own steps alone."""
 
     memory: Array  # (S, M)
     queries: Array  # (T, Q)
     weights: Array  # (T, S)
-    hidden: Array | None  # (T, S, A), of additive scores
+    hidden: Array  # (T, S, A)
+
+
+@dataclass(eq=False)
+class AttendedByDots:
+    """What a whole batch leaves for it."""
+
+    queries: Array  # (T, N, Q)
+    memory: Array  # (S, N, Q)
+    ends: Ends
+    query_ends: Ends
+    weights: Array  # (N, T, S or more), zero past the ends
 
 
 @dataclass(eq=False)
 class AttentionTape:
-    """What `Attention.attend` leaves, a part for each sequence."""
+    """What `Attention.attend` leaves: a part for each sequence, or the whole of dot scores."""
 
-    parts: list[Attended]
+    parts: list[Attended] | AttendedByDots
     query_shape: tuple[int, ...]  # as they were given
     memory_shape: tuple[int, ...]
     changes: int  # of the parameters, until then
@@ -235,13 +248,12 @@ class Attention(Layer):
         ends = _ends("lengths", lengths, len(given), size)
         query_ends = _ends("query_lengths", query_lengths, steps, size)
         context = self._empty(steps, size, self.memory_size)
+        parts: list[Attended] | AttendedByDots
         with self._reading() as changes:
-            parts = [
-                self._attended(asked[: query_ends[n], n], given[: ends[n], n]) for n in range(size)
-            ]
-        for n, part in enumerate(parts):
-            context[: query_ends[n], n] = _mean(part)
-            context[query_ends[n] :, n] = 0
+            if self.score == "dot":
+                parts = self._attend_by_dots(asked, given, ends, query_ends, context)
+            else:
+                parts = self._attend_each(asked, given, ends, query_ends, context)
         return self._turned(context), AttentionTape(parts, queries.shape, memory.shape, changes)
 
     def attend_backward(
@@ -258,19 +270,21 @@ class Attention(Layer):
         """
         grad_context = as_array("grad_y", grad_context, self.dtype)
         check_gradient(grad_context, (*tape.query_shape[:2], self.memory_size))
-        grad = self._turned(grad_context)
-        grad_queries = self._turned(np.zeros(tape.query_shape, self.dtype))
-        grad_memory = self._turned(np.zeros(tape.memory_shape, self.dtype))
+        grad = _with_rows(self._turned(grad_context))
+        grad_queries = self._turned(np.empty(tape.query_shape, self.dtype))
+        grad_memory = self._turned(np.empty(tape.memory_shape, self.dtype))
         grads = {name: np.zeros_like(p) for name, p in self.named_parameters()}
         with self._reading() as changes:
             if changes != tape.changes:
                 raise ValueError("tape: the parameters have changed since forward; run it again")
-            for n, part in enumerate(tape.parts):
-                steps, length = part.weights.shape
-                if steps and length:
-                    of_queries, of_memory = self._backward_of(part, grad[:steps, n], grads)
-                    grad_queries[:steps, n] = of_queries
-                    grad_memory[:length, n] = of_memory
+            if isinstance(tape.parts, AttendedByDots):
+                kept = tape.parts
+                dots.attend_backward(
+                    kept.queries, kept.memory, kept.ends, kept.query_ends, self._scale,
+                    kept.weights, grad, grad_queries, grad_memory,
+                )  # fmt: skip
+            else:
+                self._backward_each(tape.parts, grad, grad_queries, grad_memory, grads)
         return self._turned(grad_queries), self._turned(grad_memory), grads
 
     def weights(self, queries: Array, memory: Array, lengths: Any = None) -> Array:
@@ -289,26 +303,63 @@ class Attention(Layer):
         asked, given = self._checked(queries, memory)
         steps, size = asked.shape[:2]
         ends = _ends("lengths", lengths, len(given), size)
-        weights = self._empty(steps, size, len(given))
-        weights[...] = 0
+        query_ends, length = _ends("query_lengths", None, steps, size), len(given)
+        weights = self._empty(steps, size, length)
         with self._reading():
-            for n in range(size):
-                part = self._attended(asked[:, n], given[: ends[n], n])
-                weights[:, n, : ends[n]] = part.weights
+            if self.score == "dot":
+                context = np.empty(asked.shape, self.dtype)
+                kept = self._attend_by_dots(asked, given, ends, query_ends, context)
+                weights[...] = kept.weights[:, :, :length].swapaxes(0, 1)
+                return self._turned(weights)
+            weights[...] = 0
+            for n, end in enumerate(ends):
+                weights[:, n, :end] = self._attended(asked[:, n], given[:end, n]).weights
         return self._turned(weights)
+
+    def _attend_by_dots(
+        self, queries: Array, memory: Array, ends: Ends, query_ends: Ends, context: Array
+    ) -> AttendedByDots:
+        """Write the context; what is kept is copied, a sequence's steps side by side."""
+        queries, memory = (
+            np.array(a.swapaxes(0, 1), order="C").swapaxes(0, 1) for a in (queries, memory)
+        )
+        weights = dots.attend(queries, memory, ends, query_ends, self._scale, context)
+        return AttendedByDots(queries, memory, ends, query_ends, weights)
+
+    # Additive scores
+
+    def _attend_each(
+        self, queries: Array, memory: Array, ends: Ends, query_ends: Ends, context: Array
+    ) -> list[Attended]:
+        """Write the context, sequence by sequence."""
+        parts = []
+        for n, (end, last) in enumerate(zip(ends, query_ends, strict=True)):
+            part = self._attended(queries[:last, n], memory[:end, n])
+            context[:last, n], context[last:, n] = _mean(part), 0
+            parts.append(part)
+        return parts
+
+    def _backward_each(
+        self, parts: list[Attended], grad_context: Array, grad_queries: Array, grad_memory: Array,
+        grads: dict[str, Array],
+    ) -> None:  # fmt: skip
+        """Write the gradients of queries and memory; those of the parameters are added to."""
+        grad_queries[...] = grad_memory[...] = 0
+        for n, part in enumerate(parts):
+            steps, length = part.weights.shape
+            if steps and length:
+                of_queries, of_memory = self._backward_of(part, grad_context[:steps, n], grads)
+                grad_queries[:steps, n] = of_queries
+                grad_memory[:length, n] = of_memory
 
     # One sequence: rows (T, Q) that look at rows (S, M)
 
     def _attended(self, queries: Array, memory: Array) -> Attended:
         queries, memory = np.ascontiguousarray(queries), np.ascontiguousarray(memory)
-        if self.score == "dot":
-            hidden = None
-            scores = _affine(memory).run(queries) * self._scale if len(memory) else None
-        else:
-            hidden = self._map("weight_q", None).run(queries)[:, None]
-            hidden = np.tanh(hidden + self._map("weight_m", "bias").run(memory))
-            rows = hidden.reshape(-1, hidden.shape[2])
-            scores = self._map("weight_v", None).run(rows).reshape(hidden.shape[:2])
+        hidden = self._map("weight_q", None).run(queries)[:, None]
+        hidden = np.tanh(hidden + self._map("weight_m", "bias").run(memory))
+        rows = hidden.reshape(-1, hidden.shape[2])
+        scores = self._map("weight_v", None).run(rows).reshape(hidden.shape[:2])
         weights = _softmax(scores) if len(memory) else np.zeros((len(queries), 0), self.dtype)
         return Attended(memory, queries, weights, hidden)
 
@@ -322,11 +373,6 @@ class Attention(Layer):
         )
         inner = (grad_weights * part.weights).sum(-1, keepdims=True)
         grad_scores = part.weights * (grad_weights - inner)
-        if part.hidden is None:
-            grad_queries, grad_memory, _ = _affine(part.memory).backward(
-                part.queries, grad_scores * self._scale
-            )
-            return grad_queries, grad_memory + grad_transposed.T
         width = part.hidden.shape[2]
         grad_hidden, grad_v, _ = self._map("weight_v", None).backward(
             part.hidden.reshape(-1, width), grad_scores.reshape(-1, 1)
@@ -344,8 +390,8 @@ class Attention(Layer):
         return grad_queries, grad_memory + grad_transposed.T
 
     @property
-    def _scale(self) -> np.floating[Any]:
-        return self.dtype.type(1 / math.sqrt(self.query_size) if self.scale is None else self.scale)
+    def _scale(self) -> float:
+        return 1 / math.sqrt(self.query_size) if self.scale is None else self.scale
 
     def _map(self, weight: str, bias: str | None) -> Affine:
         """The map of a parameter, its packed copies kept."""
@@ -401,6 +447,13 @@ class Attention(Layer):
             yield self._store.version.changes
 
 
+def _with_rows(array: Array) -> Array:
+    """The array, or a copy, whose rows are contiguous."""
+    strides, size = array.strides, array.itemsize
+    regular = strides[2] == size and all(s >= 0 and s % size == 0 for s in strides[:2])
+    return array if regular and array.flags.aligned else np.ascontiguousarray(array)
+
+
 def _affine(weight: Array) -> Affine:
     """The map of a sequence's own rows: our products, so that no threads of BLAS's spin."""
     return Affine(weight, None, Version())
@@ -423,7 +476,7 @@ def _size(name: str, value: int | None, default: int) -> int:
     return default if value is None else checks.whole(name, value, 1)
 
 
-def _ends(name: str, lengths: Any, steps: int, size: int) -> npt.NDArray[np.intp]:
+def _ends(name: str, lengths: Any, steps: int, size: int) -> Ends:
     if lengths is None:
         return np.full(size, steps)
     try:
