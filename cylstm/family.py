@@ -152,13 +152,18 @@ class Trainable(Recurrent[State], Generic[State]):
         TypeError
             Where a value is no array of real numbers.
         """
+        given = self._own_names(state_dict)
+        self._store.assign(self._store.checked_all(given, "state_dict"))
+
+    def _own_names(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+        """The same with one bias where PyTorch's has two that stand for it."""
         given = dict(state_dict)
         for ending in self._options.endings:
             own, pair = "bias" + ending, ("bias_ih" + ending, "bias_hh" + ending)
             if own in self._store.views and own not in given and all(p in given for p in pair):
                 ih, hh = (self._store.checked(own, given.pop(p)) for p in pair)
                 given.update(self._of_pair(ending, ih, hh))
-        self._store.assign(self._store.checked_all(given, "state_dict"))
+        return given
 
     def quantize(self, weights: str = "int8") -> Any:
         """Return a copy with weights of fewer bits, for inference: smaller, and faster.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,8 @@ def load(
     *,
     batch_first: bool | None = None,
     config: Any = None,
-) -> LSTM | Layer:
+    layers: Mapping[str, type[Layer]] | None = None,
+) -> Any:
     """Open a file of cylstm, PyTorch, Keras or ONNX; its content tells which it is.
 
     Parameters
@@ -40,6 +42,9 @@ def load(
         Of PyTorch's, as `from_torch` takes it.
     config : mapping, JSON text or path-like, optional
         Of a Keras file of weights alone: the model's configuration, as `from_keras` takes it.
+    layers : mapping of str to type, optional
+        Of a file of cylstm's: classes of layers of one's own, by their names in the file, beside
+        those that `cylstm.layers.register` knows. No code comes from a file.
 
     Returns
     -------
@@ -77,7 +82,7 @@ def load(
     >>> bool((again.weight_ih_l0 == lstm.weight_ih_l0).all())
     True
     """
-    given = {"prefix": prefix, "batch_first": batch_first, "config": config}
+    given = {"prefix": prefix, "batch_first": batch_first, "config": config, "layers": layers}
     given = {name: value for name, value in given.items() if value is not None}
     kind = kind_of_file(path)
     if kind.endswith("safetensors"):
@@ -104,8 +109,8 @@ def _tensors(path: Any, given: dict[str, Any]) -> LSTM | Layer:
     tensors, metadata = safetensors.read(path)
     if not safetensors.is_model(metadata):
         return _of_torch(path, tensors, given)
-    _check_taken(path, "cylstm", given)
     kind, config = safetensors.check_model(path, metadata)
+    _check_taken(path, "cylstm", given, *(("layers",) if kind == "Sequential" else ()))
     if kind in _OWN:
         return _OWN[kind]._from_file(path, config, tensors)
     if kind.startswith("Quantized"):
@@ -114,7 +119,7 @@ def _tensors(path: Any, given: dict[str, Any]) -> LSTM | Layer:
         return quantized_from_file(path, kind, config, tensors)
     from cylstm.layers import Sequential
 
-    return Sequential._from_file(path, config, tensors)
+    return Sequential._from_file(path, config, tensors, given.get("layers"))
 
 
 def _of_torch(path: Any, source: Any, given: dict[str, Any]) -> LSTM:
