@@ -20,6 +20,7 @@ from cylstm.io.safetensors import write_model
 from cylstm.options import Shared, initialise
 from cylstm.parameters import Lent, Parameters
 from cylstm.recurrent import Recurrent, State
+from cylstm.selfcheck import example_of
 
 Own = TypeVar("Own", bound="Trainable[Any]")
 
@@ -267,14 +268,23 @@ class Trainable(Recurrent[State], Generic[State]):
 
     # Files, pickles, text
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, check: bool | np.ndarray = False) -> None:
         """Write the parameters and the configuration as a safetensors file.
+
+        Parameters
+        ----------
+        path : path-like
+            The file; one that is there is replaced, whole or not at all.
+        check : bool or array, default False
+            Whether the file keeps a small input and the output, so that `cylstm.load` tests itself
+            by them; or the input to keep.
 
         See Also
         --------
         cylstm.load
         """
-        write_model(path, self._options.kind, self.config, self.state_dict())
+        model, example = example_of(self, check)
+        write_model(path, self._options.kind, self.config, model.state_dict(), example)
 
     @classmethod
     def _from_saved(cls: type[Own], config: dict[str, Any], state: Mapping[str, np.ndarray]) -> Own:

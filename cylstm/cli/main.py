@@ -200,6 +200,12 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
         choices=("int8", "bfloat16"),
         help="keep weights in fewer bits (.safetensors alone)",
     )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="keep an input and its output, by which the file is tested when it is opened "
+        "(.safetensors alone)",
+    )
 
 
 def _add_bench(commands: argparse._SubParsersAction) -> None:

@@ -26,6 +26,7 @@ from cylstm.layers.streams import SequentialStream, named
 from cylstm.parameters import Lent, Parameters, checked
 from cylstm.quantized import Quantized
 from cylstm.recurrent import Recurrent
+from cylstm.selfcheck import example_of
 
 
 class Sequential(Layer):
@@ -363,13 +364,16 @@ class Sequential(Layer):
         with reading(self._stores):  # between layers pickled one by one a step could come
             return {"_layers": copy.deepcopy(self._layers)}
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, check: bool | Input = False) -> None:
         """Save the whole model as one safetensors file.
 
         Parameters
         ----------
         path : path-like
             The file; one that is there is replaced, whole or not at all.
+        check : bool or array, default False
+            Whether the file keeps a small input and the output, so that `cylstm.load` tests itself
+            by them; or the input to keep.
 
         Raises
         ------
@@ -388,7 +392,8 @@ class Sequential(Layer):
         Linear(in_features=2, out_features=3, bias=True, dtype='float32')
         """
         check_saved(self)
-        write_model(path, "Sequential", self.config, self.state_dict())
+        model, example = example_of(self, check)
+        write_model(path, "Sequential", model.config, model.state_dict(), example)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Any:
