@@ -51,6 +51,7 @@ class Sequential(Layer):
     Examples
     --------
     >>> import cylstm
+    >>> from cylstm.layers import Last
     >>> model = Sequential(cylstm.LSTM(1, 8, seed=0), Last(), Linear(8, 1, seed=0))
     >>> model(np.zeros((20, 5, 1), np.float32)).shape
     (5, 1)
@@ -126,7 +127,7 @@ class Sequential(Layer):
 
         Examples
         --------
-        >>> model = Sequential(LSTM(4, 8, seed=0), Linear(8, 9, seed=0))
+        >>> model = Sequential(cylstm.LSTM(4, 8, seed=0), Linear(8, 9, seed=0))
         >>> model.quantize("int8")[0]
         QuantizedLSTM(4, 8, weights='int8')
         """
@@ -241,7 +242,9 @@ class Sequential(Layer):
 
         Examples
         --------
-        >>> model = Sequential(Embedding(9, 4, seed=0), LSTM(4, 8, seed=0), Linear(8, 9, seed=0))
+        >>> from cylstm.layers import Embedding
+        >>> lstm = cylstm.LSTM(4, 8, seed=0)
+        >>> model = Sequential(Embedding(9, 4, seed=0), lstm, Linear(8, 9, seed=0))
         >>> stream = model.stream()
         >>> logits = [stream.step(np.array([word])) for word in (3, 1, 4)]
         >>> logits[0].shape
@@ -386,6 +389,7 @@ class Sequential(Layer):
         Examples
         --------
         >>> import cylstm, os, tempfile
+        >>> from cylstm.layers import Last
         >>> path = os.path.join(tempfile.mkdtemp(), "model.safetensors")
         >>> Sequential(Last(), Linear(2, 3)).save(path)
         >>> cylstm.load(path)[1]
