@@ -22,7 +22,9 @@ from cylstm.formats.torch_files import PLAIN, SAID, Contents, contents, contents
 from cylstm.formats.torch_names import Named, find, others
 from cylstm.formats.torch_tensors import packed_parts
 from cylstm.io.files import is_path, pick
-from cylstm.layers import Embedding, LayerNorm, Linear, Sequential
+from cylstm.layers import Dropout, Embedding, LayerNorm, Linear, Sequential
+from cylstm.layers.activations import Activation
+from cylstm.layers.pooling import Pooling
 from cylstm.options import STANDARD
 
 __all__ = ["from_torch", "state_for_torch", "states_for_torch"]
@@ -136,7 +138,7 @@ def states_for_torch(model: Sequential) -> dict[str, Any]:
             own = state_for_torch(layer)
         elif type(layer) is Sequential:
             own = states_for_torch(layer)
-        elif type(layer) in _PYTORCHS or not list(layer.named_parameters()):
+        elif isinstance(layer, _PYTORCHS):
             own = _tensors(layer.state_dict())
         else:
             raise ValueError(f"layers[{i}]: expected a layer that PyTorch has, got {layer!r}")
@@ -144,7 +146,8 @@ def states_for_torch(model: Sequential) -> dict[str, Any]:
     return state
 
 
-_PYTORCHS = (Embedding, LayerNorm, Linear)  # with parameters of the same names and shapes
+# With parameters of the same names and shapes, or without any.
+_PYTORCHS = (Activation, Dropout, Embedding, LayerNorm, Linear, Pooling)
 
 
 def _tensors(state: dict[str, np.ndarray]) -> dict[str, Any]:
