@@ -78,6 +78,9 @@ def supervised(name: str, scale: float) -> tuple[str, str, str, str]:
         os.killpg(process.pid, signal.SIGKILL)
         out, err = process.communicate()
         err += f"\nhangs: no end after {LIMIT} s"
+    finally:  # Ctrl-C
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
     seconds = f"{time.monotonic() - begin:.0f} s"
     lines = (out.strip() or err.strip() or "nothing said").splitlines()
     verdict = {0: "ok", SKIPPED: "skipped"}.get(process.returncode)
