@@ -6,11 +6,18 @@ import math
 import operator
 import sys
 from reprlib import repr as short
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cylstm.core.memory import aligned_empty
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    Lengths = Sequence[int] | npt.NDArray[np.integer[Any]]  # of sequences, (N,)
 
 LARGEST = 2**31 - 1  # BLAS takes 32-bit sizes
 

@@ -20,6 +20,7 @@ from cylstm.io.safetensors import write_model
 from cylstm.options import Shared, initialise
 from cylstm.parameters import Lent, Parameters
 from cylstm.recurrent import Recurrent, State
+from cylstm.selfcheck import example_of
 
 if TYPE_CHECKING:
     from cylstm.quantized import Quantized
@@ -159,13 +160,18 @@ class Trainable(Recurrent[State], Generic[State]):
         TypeError
             Where a value is no array of real numbers.
         """
+        given = self._own_names(state_dict)
+        self._store.assign(self._store.checked_all(given, "state_dict"))
+
+    def _own_names(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+        """The same with one bias where PyTorch's has two that stand for it."""
         given = dict(state_dict)
         for ending in self._options.endings:
             own, pair = "bias" + ending, ("bias_ih" + ending, "bias_hh" + ending)
             if own in self._store.views and own not in given and all(p in given for p in pair):
                 ih, hh = (self._store.checked(own, given.pop(p)) for p in pair)
                 given.update(self._of_pair(ending, ih, hh))
-        self._store.assign(self._store.checked_all(given, "state_dict"))
+        return given
 
     def quantize(self, weights: str = "int8") -> Quantized[State]:
         """Return a copy with weights of fewer bits, for inference: smaller, and faster.
@@ -269,14 +275,23 @@ class Trainable(Recurrent[State], Generic[State]):
 
     # Files, pickles, text
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, check: bool | np.ndarray = False) -> None:
         """Write the parameters and the configuration as a safetensors file.
+
+        Parameters
+        ----------
+        path : path-like
+            The file; one that is there is replaced, whole or not at all.
+        check : bool or array, default False
+            Whether the file keeps a small input and the output, so that `cylstm.load` tests itself
+            by them; or the input to keep.
 
         See Also
         --------
         cylstm.load
         """
-        write_model(path, self._options.kind, self.config, self.state_dict())
+        model, example = example_of(self, check)
+        write_model(path, self._options.kind, self.config, model.state_dict(), example)
 
     @classmethod
     def _from_saved(cls: type[Own], config: dict[str, Any], state: Mapping[str, np.ndarray]) -> Own:

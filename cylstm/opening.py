@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from cylstm import checks, selfcheck
 from cylstm.family import Trainable
 from cylstm.gru import GRU
 from cylstm.io import safetensors
@@ -28,7 +30,9 @@ def load(
     *,
     batch_first: bool | None = None,
     config: Any = None,
-) -> LSTM | Layer:
+    layers: Mapping[str, type[Layer]] | None = None,
+    check: bool = True,
+) -> Any:
     """Open a file of cylstm, PyTorch, Keras or ONNX; its content tells which it is.
 
     Parameters
@@ -40,6 +44,12 @@ def load(
         Of PyTorch's, as `from_torch` takes it.
     config : mapping, JSON text or path-like, optional
         Of a Keras file of weights alone: the model's configuration, as `from_keras` takes it.
+    layers : mapping of str to type, optional
+        Of a file of cylstm's: classes of layers of one's own, by their names in the file, beside
+        those that `cylstm.layers.register` knows. No code comes from a file.
+    check : bool, default True
+        Whether a file that was saved with ``check=True`` is tested: the model is run on the input
+        that the file keeps, and refused if its output is not the one that is kept beside it.
 
     Returns
     -------
@@ -58,7 +68,8 @@ def load(
     ValueError
         If the file is none of these, is damaged, is newer than this version can read, or holds a
         layer, an option or an operator that is not read (the message names the first); it tells
-        what the file is, where that is known.
+        what the file is, where that is known. Also if the file keeps an output, and the model gives
+        another.
     TypeError
         If there is an argument that files of its kind do not take.
     ModuleNotFoundError
@@ -77,11 +88,12 @@ def load(
     >>> bool((again.weight_ih_l0 == lstm.weight_ih_l0).all())
     True
     """
-    given = {"prefix": prefix, "batch_first": batch_first, "config": config}
+    check = checks.is_true_or_false("check", check)
+    given = {"prefix": prefix, "batch_first": batch_first, "config": config, "layers": layers}
     given = {name: value for name, value in given.items() if value is not None}
     kind = kind_of_file(path)
     if kind.endswith("safetensors"):
-        return _tensors(path, given)
+        return _tensors(path, given, check)
     if kind.startswith("PyTorch"):
         return _of_torch(path, path, given)
     if kind.startswith("Keras"):
@@ -99,13 +111,24 @@ def load(
     return load_onnx(path)
 
 
-def _tensors(path: Any, given: dict[str, Any]) -> LSTM | Layer:
+def _tensors(path: Any, given: dict[str, Any], check: bool) -> Any:
     """Open a safetensors file: ours, or another's."""
     tensors, metadata = safetensors.read(path)
     if not safetensors.is_model(metadata):
         return _of_torch(path, tensors, given)
-    _check_taken(path, "cylstm", given)
     kind, config = safetensors.check_model(path, metadata)
+    _check_taken(path, "cylstm", given, *(("layers",) if kind == "Sequential" else ()))
+    with naming(path):
+        example = selfcheck.taken(tensors, metadata)
+    model = _own_model(path, kind, config, tensors, given)
+    if example is not None and check:
+        with naming(path):
+            selfcheck.verify(model, example)
+    return model
+
+
+def _own_model(path: Any, kind: str, config: Any, tensors: Any, given: dict[str, Any]) -> Any:
+    """Make the model of a file of ours."""
     if kind in _OWN:
         return _OWN[kind]._from_file(path, config, tensors)
     if kind.startswith("Quantized"):
@@ -114,7 +137,7 @@ def _tensors(path: Any, given: dict[str, Any]) -> LSTM | Layer:
         return quantized_from_file(path, kind, config, tensors)
     from cylstm.layers import Sequential
 
-    return Sequential._from_file(path, config, tensors)
+    return Sequential._from_file(path, config, tensors, given.get("layers"))
 
 
 def _of_torch(path: Any, source: Any, given: dict[str, Any]) -> LSTM:

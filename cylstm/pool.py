@@ -189,7 +189,13 @@ def _recurrent(stream: Any) -> list[Stream]:
     own = getattr(stream, "stream", None)
     if isinstance(own, Stream):
         return [own]
-    return [one for step in getattr(stream, "_steps", ()) for one in _recurrent(step)]
+    steps = getattr(stream, "_steps", ())
+    if not steps and not callable(stream) and getattr(stream, "has_state", True):
+        raise ValueError(
+            f"model: expected layers without a state beside the recurrent ones, got one that "
+            f"streams as {type(stream).__name__}"
+        )
+    return [one for step in steps for one in _recurrent(step)]
 
 
 def _arrays(stream: Stream) -> list[np.ndarray]:

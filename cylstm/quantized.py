@@ -19,6 +19,7 @@ from cylstm.options import Shared
 from cylstm.quantization import SCALE, Fixed
 from cylstm.recurrent import Recurrent, State
 from cylstm.rnn import RNN
+from cylstm.selfcheck import example_of
 
 
 class Quantized(Recurrent[State]):
@@ -99,14 +100,23 @@ class Quantized(Recurrent[State]):
         """
         return self._of._from_saved(asdict(self._options), quantization.widened(self._store.views))
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, check: bool | np.ndarray = False) -> None:
         """Write the parameters and the configuration as a safetensors file, a quarter as large.
+
+        Parameters
+        ----------
+        path : path-like
+            The file; one that is there is replaced, whole or not at all.
+        check : bool or array, default False
+            Whether the file keeps a small input and the output, so that `cylstm.load` tests itself
+            by them; or the input to keep.
 
         See Also
         --------
         cylstm.load
         """
-        write_model(path, type(self).__name__, self.config, self.state_dict())
+        model, example = example_of(self, check)
+        write_model(path, type(self).__name__, self.config, model.state_dict(), example)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,10 @@ class Recurrent(Generic[State]):
     _rng: np.random.Generator | None  # None until it is asked for
     _store: Parameters
 
+    if TYPE_CHECKING:  # the parameters: weight_ih_l0
+
+        def __getattr__(self, name: str) -> np.ndarray: ...
+
     @property
     def _width(self) -> int:
         """Of y: D R."""
@@ -47,7 +51,7 @@ class Recurrent(Generic[State]):
         self,
         x: np.ndarray,
         state: State | None = None,
-        lengths: Any = None,
+        lengths: checks.Lengths | None = None,
         *,
         resets: Any = None,
         out: np.ndarray | None = None,
@@ -177,7 +181,7 @@ class Recurrent(Generic[State]):
         self,
         x: np.ndarray,
         state: State | None = None,
-        lengths: Any = None,
+        lengths: checks.Lengths | None = None,
         *,
         resets: Any = None,
         rng: np.random.Generator | None = None,
@@ -245,15 +249,13 @@ class Recurrent(Generic[State]):
         """
         directions, width = self._options.directions, self._options.output_size
         for layer in range(self.num_layers):
-            drops = layer and self.dropout and rng is not None
-            mask = self._dropout_mask(rows, rng) if drops else None
+            mask = self._dropout_mask(rows, rng) if layer and self.dropout and rng else None
             if mask is not None:
                 rows = rows * mask
-            kept = TapeOfLayer(
-                rows, mask, np.empty((len(rows), directions * width), self.dtype), []
-            )
+            y = np.empty((len(rows), directions * width), self.dtype)
+            kept = TapeOfLayer(rows, mask, y, [])
             own = slice(layer * directions, (layer + 1) * directions)
-            self._forward_layer(layer, kept, h[own], _part(c, own), tape)
+            self._forward_layer(layer, kept, h[own], None if c is None else c[own], tape)
             tape.layers.append(kept)
             rows = kept.y
         return rows
@@ -305,7 +307,7 @@ class Recurrent(Generic[State]):
         self,
         x: np.ndarray,
         state: State | None = None,
-        lengths: Any = None,
+        lengths: checks.Lengths | None = None,
         *,
         resets: Any = None,
     ) -> Trace:
@@ -529,10 +531,6 @@ class Recurrent(Generic[State]):
         if axes.unbatched:
             parts = [part[:, 0] for part in parts]
         return parts[0] if c is None else tuple(parts)  # type: ignore[return-value]
-
-
-def _part(c: np.ndarray | None, index: Any) -> Any:
-    return None if c is None else c[index]
 
 
 def _start(h: np.ndarray, c: np.ndarray | None, direction: int, tape: Any) -> Start:

@@ -117,7 +117,6 @@ def test_skipped_rows_have_an_exit_status(folder, capsys):
         ((*SCORE, "--output", "best"), 2, "invalid choice: 'best'"),
         (("info", "in.parquet"), 1, "a Parquet table"),
         (("convert", "m.safetensors", "m.npy"), 1, "OUT: expected a name that ends in"),
-        (("convert", "m.safetensors", "m.onnx"), 1, "OUT: expected .safetensors for Sequential"),
         (("convert", "m.safetensors", "./m.safetensors"), 1, "OUT: expected another file than IN"),
         (("bench", "m.safetensors", "--batches", "0"), 2, "expected numbers such as 1,32"),
         (("sing",), 2, "invalid choice: 'sing'"),

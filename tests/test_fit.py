@@ -1,6 +1,7 @@
 """The training loop: what it learns, that a seed gives its bits, and that a kill costs nothing."""
 
 import builtins
+import json
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cylstm
+from cylstm.io.safetensors import read, write
 from cylstm.train import (
     SGD,
     Adam,
@@ -523,7 +525,7 @@ def test_the_history_can_be_plotted(tmp_path):
     pytest.importorskip("matplotlib")
     _, history = run()
     axes = history.plot()
-    assert [line.get_label() for line in axes.get_lines()] == ["loss", "validation"]
+    assert [line.get_label() for line in axes.get_lines()] == ["training", "validation"]
     np.testing.assert_array_equal(axes.get_lines()[1].get_ydata(), history.validation)
     axes.figure.savefig(tmp_path / "history.png")
     assert history.plot(axes) is axes
@@ -588,3 +590,106 @@ def test_neither_an_lstm_nor_a_layer():
         evaluate(Linear(1, 1), [], mse_loss)
     with pytest.raises(ValueError, match="target: expected as many examples as x"):
         Arrays(np.ones((2, 3)), np.ones((2, 4)))
+
+
+# Metrics ------------------------------------------------------------------------------------------
+
+
+def ragged(rng, classes=4):
+    lengths = np.array([5, 2, 3, 1, 4, 5])
+    x = rng.normal(size=(5, 6, 2)).astype(np.float32)
+    return x, rng.integers(classes, size=(5, 6)), lengths
+
+
+def test_metrics_are_over_what_counts(rng):
+    """Of unequal batches, ragged, with labels that do not count: as of all at once."""
+    x, labels, lengths = ragged(rng)
+    labels[0, 2] = -100
+    model = Sequential(cylstm.LSTM(2, 6, seed=1), Linear(6, 4, seed=2))
+    still = SGD(model, lr=0.0)
+    history = fit(
+        model, (x, labels, lengths), cross_entropy_loss, still, epochs=2, batch_size=4, seed=0,
+        validation=(x, labels, lengths),
+        metrics={"accuracy": "accuracy", "perplexity": "perplexity", "first": first_class},
+    )  # fmt: skip
+    counts = (np.arange(5)[:, None] < lengths) & (labels != -100)
+    logits, own = model(x, lengths=lengths)[counts], labels[counts]
+    shares = np.exp(logits.astype(float))
+    shares /= shares.sum(-1, keepdims=True)
+    expected = {
+        "accuracy": np.mean(logits.argmax(-1) == own),
+        "perplexity": np.exp(-np.mean(np.log(shares[np.arange(len(own)), own]))),
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(history.metrics[name], [value] * 2, rtol=1e-6)
+        np.testing.assert_allclose(history.validation_metrics[name], [value] * 2, rtol=1e-6)
+    assert list(history.metrics) == ["accuracy", "perplexity", "first"]
+
+
+def first_class(prediction, target):
+    assert prediction.ndim == 2
+    return np.float32(np.mean(target == 0))
+
+
+def test_metrics_of_numbers(rng):
+    x, target = rng.normal(size=(7, 3)).astype("f4"), rng.normal(size=(7, 2)).astype("f4")
+    model = Linear(3, 2, seed=0)
+    history = fit(
+        model, (x, target), mse_loss, SGD(model, lr=0.0), epochs=1, batch_size=4,
+        metrics=["mae", "mse", "rmse"],
+    )  # fmt: skip
+    error = (model(x) - target).astype(float)
+    np.testing.assert_allclose(history.metrics["mae"], np.abs(error).mean(), rtol=1e-6)
+    np.testing.assert_allclose(history.metrics["rmse"], np.sqrt((error**2).mean()), rtol=1e-6)
+    np.testing.assert_allclose(history.metrics["mse"], history.loss, rtol=1e-6)
+    assert history.validation_metrics == {}
+
+
+def test_metrics_outlive_an_interruption(tmp_path):
+    plain, whole = run(data=list(streams().epoch(None)), metrics=["perplexity"])
+    assert len(whole.metrics["perplexity"]) == len(whole.validation_metrics["perplexity"]) == 3
+    for at in (1, 11):
+        path = tmp_path / f"run {at}"
+        given = {"metrics": ["perplexity"], "checkpoint": path}
+        with pytest.raises(KeyboardInterrupt):
+            run(data=Interrupted(streams(), at), **given)
+        resumed, history = run(data=list(streams().epoch(None)), **given)
+        assert history == whole
+        assert_same(resumed.state_dict(), plain.state_dict())
+        with pytest.raises(ValueError, match="another metrics"):
+            run(**given | {"metrics": ["accuracy"]})
+
+
+@pytest.mark.parametrize(
+    ("metrics", "error", "message"),
+    [
+        ("mae", TypeError, "metrics: expected a list"),
+        (3, TypeError, "metrics: expected a list"),
+        (["precision"], ValueError, "metrics: expected one of accuracy, mae"),
+        ([3], TypeError, "metrics: expected names and functions"),
+        (["accuracy"] * 2, ValueError, "metrics: expected each name once"),
+        ([lambda p, t: "much"], TypeError, "metrics.'<lambda>'.: expected a number"),
+        ([lambda p, t: p], TypeError, "metrics.'<lambda>'.: expected a number"),
+        (["mae"], TypeError, "target: expected dtype"),
+    ],
+)
+def test_metrics_that_are_none(metrics, error, message):
+    with pytest.raises(error, match=message):
+        run(metrics=metrics)
+
+
+def test_a_checkpoint_of_false_metrics_is_refused(tmp_path):
+    run(metrics=["perplexity"], checkpoint=tmp_path / "run")
+    tensors, metadata = read(tmp_path / "run")
+    for change in (
+        lambda numbers: numbers["history"]["metrics"]["perplexity"].pop(),
+        lambda numbers: numbers["history"].update(metrics=[1]),
+        lambda numbers: numbers["history"]["validation_metrics"].update(mae="much"),
+        lambda numbers: numbers.update(measures={"mae": {"total": 1.0}}),
+        lambda numbers: numbers.update(measures=None),
+    ):
+        numbers = json.loads(metadata["run"])
+        change(numbers)
+        write(tmp_path / "run", tensors, metadata | {"run": json.dumps(numbers)})
+        with pytest.raises(ValueError, match=r"metrics|measures"):
+            run(metrics=["perplexity"], checkpoint=tmp_path / "run")

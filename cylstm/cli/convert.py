@@ -18,12 +18,14 @@ def run(given: argparse.Namespace) -> int:
         raise ValueError(f"OUT: expected a name that ends in {', '.join(ENDINGS)}")
     if given.quantize is not None and ending != ".safetensors":
         raise ValueError(f"--quantize: expected a .safetensors file to write, got {ending}")
+    if given.check and ending != ".safetensors":
+        raise ValueError(f"--check: expected a .safetensors file to write, got {ending}")
     if os.path.exists(given.target) and os.path.samefile(given.file, given.target):
         raise ValueError("OUT: expected another file than IN")
     model = _opened(given)
     if given.quantize is not None:
         model = _quantized(model, given.quantize)
-    _write(model, given.target, ending)
+    _write(model, given.target, ending, given.check)
     sizes = (f"{os.path.getsize(path):,} bytes" for path in (given.file, given.target))
     print(f"{given.file} ({next(sizes)}) -> {given.target} ({next(sizes)}): {model!r}")
     return 0
@@ -59,12 +61,12 @@ def _quantized(model: Any, kind: str) -> Any:
     return model.quantize(kind)
 
 
-def _write(model: Any, target: str, ending: str) -> None:
+def _write(model: Any, target: str, ending: str, check: bool) -> None:
     if ending == ".safetensors":
         if not hasattr(model, "save"):
             raise ValueError(f"IN: {_ALONE}, got {type(model).__name__}")
         try:
-            return model.save(target)
+            return model.save(target, check=check)
         except TypeError as error:  # of a layer that was read
             raise ValueError(f"IN: {_ALONE}; {error}") from None
     if not hasattr(model, "to_onnx"):

@@ -47,6 +47,7 @@ class Part:
 def run(given: argparse.Namespace) -> int:
     """Print what a model is made of."""
     from cylstm.opening import kind_of_file, load_to_score
+    from cylstm.selfcheck import is_kept
 
     kind = kind_of_file(given.file)
     model = load_to_score(given.file)
@@ -55,6 +56,7 @@ def run(given: argparse.Namespace) -> int:
         "file": given.file,
         "format": kind,
         "size": os.path.getsize(given.file),
+        "tests_itself": is_kept(given.file),  # and was as it should be, or it would not be open
         "model": type(model).__name__,
         "layers": [asdict(part) for part in parts],
         "parameters": sum(part.parameters for part in parts),
@@ -151,6 +153,7 @@ def _text(found: dict[str, Any], parts: list[Part]) -> str:
     lines = [
         f"{found['file']}: {found['format']}, {found['size']:,} bytes, {found['model']}",
         f"takes {found['takes']}; returns {found['returns']}",
+        *(["tests itself: gives the output that it keeps"] if found["tests_itself"] else []),
         "",
     ]
     for row in rows:

@@ -179,8 +179,8 @@ _CONVERT = """\
 Write a model in another format, which the ending of OUT tells:
 
   .safetensors  cylstm's own, which cylstm.load opens
-  .onnx         ONNX; of one LSTM, GRU or RNN
-  .pt           a state dict of PyTorch's; of one LSTM, GRU or RNN, where PyTorch is installed"""
+  .onnx         ONNX
+  .pt           a state dict of PyTorch's, where PyTorch is installed"""
 
 
 def _add_convert(commands: argparse._SubParsersAction) -> None:
@@ -199,6 +199,12 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
         "--quantize",
         choices=("int8", "bfloat16"),
         help="keep weights in fewer bits (.safetensors alone)",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="keep an input and its output, by which the file is tested when it is opened "
+        "(.safetensors alone)",
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from cylstm import checks
 from cylstm.formats.chain_stream import Axes, ChainStream, after_function
 from cylstm.layers import Layer, Sequential
+from cylstm.layers.activations import gelu, relu, sigmoid, softmax, tanh
 
 __all__ = ["Apply", "Chain", "Embedding", "Scoring", "activation"]
 
@@ -28,7 +29,11 @@ class Chain(Sequential):
 
     takes = frozenset()
 
-    def run(self, x: np.ndarray) -> tuple[np.ndarray, None]:
+    def __call__(self, x: np.ndarray) -> np.ndarray:  # type: ignore[override]
+        """Return the output."""
+        return self.run(x)[0]
+
+    def run(self, x: np.ndarray) -> tuple[np.ndarray, None]:  # type: ignore[override]
         """Return the output, and no state."""
         mask: Mask = None
         for layer in self:
@@ -179,25 +184,6 @@ class Embedding(Scoring):
 # Activations -----------------------------------------------------------------------------------
 
 
-def relu(x: np.ndarray) -> np.ndarray:
-    """Return max(x, 0)."""
-    return np.maximum(x, 0)
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    """Return 1 / (1 + exp(-x))."""
-    from scipy import special
-
-    return special.expit(x)
-
-
-def softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Return exp(x) over its sum along the axis."""
-    from scipy import special
-
-    return special.softmax(x, axis)
-
-
 def log_softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
     """Return the logarithm of the softmax."""
     from scipy import special
@@ -243,6 +229,7 @@ def silu(x: np.ndarray) -> np.ndarray:
 _ACTIVATIONS: Mapping[str, Callable[..., np.ndarray]] = {
     "elu": elu,
     "exponential": np.exp,
+    "gelu": gelu,
     "hard_sigmoid": hard_sigmoid,
     "leaky_relu": leaky_relu,
     "log_softmax": log_softmax,
@@ -254,7 +241,7 @@ _ACTIVATIONS: Mapping[str, Callable[..., np.ndarray]] = {
     "softplus": softplus,
     "softsign": softsign,
     "swish": silu,
-    "tanh": np.tanh,
+    "tanh": tanh,
 }
 
 

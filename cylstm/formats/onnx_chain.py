@@ -16,7 +16,7 @@ from cylstm.formats.onnx_inputs import as_declared, declared
 from cylstm.formats.onnx_lstm import Stack, acts, outputs_of, stacks
 from cylstm.formats.onnx_shapes import kind
 from cylstm.io.files import naming, real
-from cylstm.layers import Layer, Linear
+from cylstm.layers import GELU, Layer, LayerNorm, Linear
 
 __all__ = ["chain", "load_onnx"]
 
@@ -313,6 +313,39 @@ def scaled(x: np.ndarray, value: np.ndarray) -> np.ndarray:
     return x * value
 
 
+def mean(x: np.ndarray, axes: Any, keepdims: bool) -> np.ndarray:
+    """Return the mean over axes."""
+    return x.mean(None if axes is None else axes_of({}, axes, x.ndim), keepdims=keepdims)
+
+
+def largest(x: np.ndarray, axes: Any, keepdims: bool) -> np.ndarray:
+    """Return the largest over axes."""
+    return x.max(None if axes is None else axes_of({}, axes, x.ndim), keepdims=keepdims)
+
+
+def _reduced(function: Callable[..., np.ndarray]) -> Callable[..., Any]:
+    def made(given: dict[str, Any], _: Any, axes: Any = None) -> Apply | None:
+        found = _axes(given, axes)
+        if not found and given.get("noop_with_empty_axes"):
+            return None
+        return Apply(function, axes=found or None, keepdims=bool(given.get("keepdims", 1)))
+
+    return made
+
+
+def _layer_norm(given: dict[str, Any], _: Any, weight: Any, bias: Any = None) -> LayerNorm:
+    if weight is None or weight.ndim != 1 or given.get("axis", -1) != -1:
+        raise ValueError("expected the last axis to be normalised, with a scale of one axis")
+    state = {"weight": real("scale", weight)}
+    if bias is not None:
+        state["bias"] = real("bias", bias)
+    norm = LayerNorm(
+        len(weight), given.get("epsilon", 1e-5), bias="bias" in state, dtype=state["weight"].dtype
+    )
+    norm.load_state_dict(state)
+    return norm
+
+
 def _axes(given: dict[str, Any], axes: Any) -> Any:
     found = given.get("axes") if axes is None else axes
     return None if found is None else flat(found)
@@ -358,13 +391,17 @@ _SCORED: dict[str, Callable[..., Any]] = {
     "Exp": _elementwise("exponential"),
     "Flatten": lambda given, _: Apply(flattened, axis=given.get("axis", 1)),
     "Gather": _gather,
+    "Gelu": lambda given, _: GELU(given.get("approximate", "none")),
     "Gemm": _gemm,
     "HardSigmoid": _elementwise("hard_sigmoid", alpha=0.2, beta=0.5),
     "Identity": _nothing,
+    "LayerNormalization": _layer_norm,
     "LeakyRelu": _elementwise("leaky_relu", alpha=0.01),
     "LogSoftmax": _softmax(log_softmax),
     "MatMul": _matmul,
     "Mul": _constant_operand(scaled),
+    "ReduceMax": _reduced(largest),
+    "ReduceMean": _reduced(mean),
     "Relu": _elementwise("relu"),
     "Reshape": _reshape,
     "Sigmoid": _elementwise("sigmoid"),

@@ -16,6 +16,7 @@ from scipy import special
 from cylstm.formats.onnx_file import Graph
 from cylstm.formats.onnx_lstm import acts
 from cylstm.formats.onnx_shapes import kind
+from cylstm.layers.activations import gelu
 
 __all__ = ["OPERATORS", "check"]
 
@@ -133,10 +134,7 @@ class Gelu(OpRun):
     """For all types alike."""
 
     def _run(self, x: np.ndarray, approximate: str = "none") -> tuple[np.ndarray]:
-        if approximate == "tanh":
-            inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
-            return (np.asarray(0.5 * x * (1 + np.tanh(inner)), x.dtype),)
-        return (np.asarray(0.5 * x * (1 + special.erf(x / math.sqrt(2))), x.dtype),)
+        return (np.asarray(gelu(x, approximate), x.dtype),)
 
 
 class BatchNormalization(OpRun):

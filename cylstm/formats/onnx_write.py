@@ -12,7 +12,7 @@ from cylstm.formats.parts import GRU_ORDER, ORDER, ordered
 from cylstm.io.writing import replacing
 from cylstm.options import STANDARD
 
-__all__ = ["write_onnx"]
+__all__ = ["Writer", "Written", "save", "write_onnx"]
 
 _ORDER = "iofg"  # of the gates' rows, and of the peepholes without g
 _KINDS = {  # ONNX's order of gates, ours, and the activations that a node has without saying so
@@ -26,34 +26,30 @@ _OPSET, _IR_VERSION = 14, 8  # of 2021, which every runtime in use reads
 
 def write_onnx(lstm: Any, path: Any, state: bool) -> None:
     """Do what `LSTM.to_onnx` does."""
-    onnx = library()
-    if lstm._options.output_size != lstm.hidden_size:
-        raise ValueError(f"proj_size: expected 0, since ONNX has no projection, got {lstm}")
-    writer = _Writer(onnx, lstm)
-    x = writer.add("Transpose", ["x"], perm=[1, 0, 2]) if lstm.batch_first else "x"
-    ends = []
-    for layer in range(lstm.num_layers):
-        y, *end = writer.layer(layer, x, state)
-        ends.append(end)
-        x = writer.side_by_side(y)
-    writer.add("Transpose" if lstm.batch_first else "Identity", [x], ["y"],
-               **({"perm": [1, 0, 2]} if lstm.batch_first else {}))  # fmt: skip
-    for name, parts in zip(writer.ends("n"), zip(*ends, strict=True), strict=True):
+    writer = Writer(lstm.dtype)
+    network = Written(writer, lstm)
+    y, ends = network.add("x", state)
+    writer.add("Identity", [y], ["y"])
+    for name, parts in zip(network.ends("n"), zip(*ends, strict=True), strict=True):
         writer.add("Concat", parts, [name], axis=0)
-    model = writer.model(state)
-    onnx.checker.check_model(model, full_check=True)
+    given, made = network.values(state)
+    save(writer.model(lstm._options.kind.lower(), given, made), path)
+
+
+def save(model: Any, path: Any) -> None:
+    """Check a model, and write it whole or not at all."""
+    library().checker.check_model(model, full_check=True)
     with replacing(path) as file:
         file.write(model.SerializeToString())
 
 
-class _Writer:
+class Writer:
     """The nodes and the weights of a model, as they are made."""
 
-    def __init__(self, onnx: Any, lstm: Any) -> None:
-        self.onnx, self.lstm = onnx, lstm
-        self.of = lstm._options.kind
-        self.directions = 2 if lstm.bidirectional else 1
-        self.kind = onnx.helper.np_dtype_to_tensor_dtype(lstm.dtype)
+    def __init__(self, dtype: Any) -> None:
+        self.onnx = library()
+        self.kind = self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        self.opset = _OPSET
         self.nodes: list[Any] = []
         self.tensors: list[Any] = []
 
@@ -68,8 +64,49 @@ class _Writer:
 
     def tensor(self, name: str, array: np.ndarray) -> str:
         """Add weights, and return their name."""
-        self.tensors.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.tensors.append(self.onnx.numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
+
+    def value(self, name: str, shape: Sequence[Any], kind: int | None = None) -> Any:
+        """Return what tells of an input or an output."""
+        return self.onnx.helper.make_tensor_value_info(name, kind or self.kind, shape)
+
+    def model(self, name: str, given: Sequence[Any], made: Sequence[Any]) -> Any:
+        """Return all of it."""
+        helper = self.onnx.helper
+        graph = helper.make_graph(self.nodes, name, given, made, self.tensors)
+        return helper.make_model(
+            graph,
+            producer_name="cylstm",
+            ir_version=_IR_VERSION + (self.opset > 18),
+            opset_imports=[helper.make_opsetid("", self.opset)],
+        )
+
+
+class Written:
+    """A network among the nodes of a model; `before` begins the names of its weights."""
+
+    def __init__(self, writer: Writer, lstm: Any, before: str = "") -> None:
+        if lstm._options.output_size != lstm.hidden_size:
+            raise ValueError(f"proj_size: expected 0, since ONNX has no projection, got {lstm}")
+        self.writer, self.lstm, self.before = writer, lstm, before
+        self.of = lstm._options.kind
+        self.directions = 2 if lstm.bidirectional else 1
+
+    def add(self, x: str, state: bool = False) -> tuple[str, list[list[str]]]:
+        """Add all layers; return the names of y, and of each layer's last states."""
+        turned = {"perm": [1, 0, 2]}
+        x = self.writer.add("Transpose", [x], **turned) if self.lstm.batch_first else x
+        ends = []
+        for layer in range(self.lstm.num_layers):
+            y, *end = self.layer(layer, x, state)
+            ends.append(end)
+            x = self.side_by_side(y)
+        return self.writer.add("Transpose", [x], **turned) if self.lstm.batch_first else x, ends
+
+    def tensor(self, name: str, array: np.ndarray) -> str:
+        """Add weights of its own, and return their name."""
+        return self.writer.tensor(self.before + name, array)
 
     def ends(self, at: str) -> list[str]:
         """Return the names of the state's parts."""
@@ -97,8 +134,11 @@ class _Writer:
         inputs += [bias, "", *(self.part(name, layer) if state else "" for name in self.ends("0"))]
         if self.of == "LSTM" and lstm.peephole:
             inputs.append(self.tensor(f"P_l{layer}", stacked("weight_p", _ORDER[:3])))
-        names = [f"{name}_l{layer}" for name in ("Y", "Y_h", "Y_c")[: 1 + len(self.ends("n"))]]
-        self.add(self.of, inputs, names, **self.attributes())
+        names = [
+            f"{self.before}{name}_l{layer}"
+            for name in ("Y", "Y_h", "Y_c")[: 1 + len(self.ends("n"))]
+        ]
+        self.writer.add(self.of, inputs, names, **self.attributes())
         return names
 
     def attributes(self) -> dict[str, Any]:
@@ -133,18 +173,18 @@ class _Writer:
         """Return a layer's part of the initial state."""
         bounds = [layer * self.directions, (layer + 1) * self.directions]
         at = [self.tensor(f"{name}_{k}_l{layer}", np.array([n])) for k, n in enumerate(bounds)]
-        return self.add("Slice", [name, *at])
+        return self.writer.add("Slice", [name, *at])
 
     def side_by_side(self, y: str) -> str:
         """Bring Y (T, D, N, H) to (T, N, D H)."""
-        swapped = self.add("Transpose", [y], perm=[0, 2, 1, 3])
+        swapped = self.writer.add("Transpose", [y], perm=[0, 2, 1, 3])
         width = self.directions * self.lstm.hidden_size
-        shape = self.tensor(f"shape_{y}", np.array([0, 0, width]))
-        return self.add("Reshape", [swapped, shape])
+        shape = self.writer.tensor(f"shape_{y}", np.array([0, 0, width]))
+        return self.writer.add("Reshape", [swapped, shape])
 
-    def model(self, state: bool) -> Any:
-        """Return all of it."""
-        lstm, helper = self.lstm, self.onnx.helper
+    def values(self, state: bool) -> tuple[list[Any], list[Any]]:
+        """Return what tells of the inputs and the outputs of a model of this network alone."""
+        lstm = self.lstm
         rows = lstm.num_layers * self.directions
         steps = ["N", "T"] if lstm.batch_first else ["T", "N"]
         wide = {
@@ -153,13 +193,7 @@ class _Writer:
         } | {name: [rows, "N", lstm.hidden_size] for name in ("h_0", "c_0", "h_n", "c_n")}
 
         def values(*names: str) -> list[Any]:
-            return [helper.make_tensor_value_info(n, self.kind, wide[n]) for n in names]
+            return [self.writer.value(name, wide[name]) for name in names]
 
         given = values("x", *(self.ends("0") if state else ()))
-        graph = helper.make_graph(
-            self.nodes, self.of.lower(), given, values("y", *self.ends("n")), self.tensors
-        )
-        opset = [helper.make_opsetid("", _OPSET)]
-        return helper.make_model(
-            graph, producer_name="cylstm", ir_version=_IR_VERSION, opset_imports=opset
-        )
+        return given, values("y", *self.ends("n"))

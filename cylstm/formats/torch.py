@@ -22,9 +22,12 @@ from cylstm.formats.torch_files import PLAIN, SAID, Contents, contents, contents
 from cylstm.formats.torch_names import Named, find, others
 from cylstm.formats.torch_tensors import packed_parts
 from cylstm.io.files import is_path, pick
+from cylstm.layers import Dropout, Embedding, LayerNorm, Linear, Sequential
+from cylstm.layers.activations import Activation
+from cylstm.layers.pooling import Pooling
 from cylstm.options import STANDARD
 
-__all__ = ["from_torch", "state_for_torch"]
+__all__ = ["from_torch", "state_for_torch", "states_for_torch"]
 
 _MOST_LISTED = 12
 _DEEPEST = 64  # of dictionaries within each other
@@ -124,7 +127,30 @@ def state_for_torch(lstm: Trainable[Any]) -> dict[str, Any]:
     if changed:
         one = "a GRU" if kind == "GRU" else f"an {kind}"
         raise ValueError(f"{', '.join(changed)}: expected {one} as PyTorch has it, got {lstm}")
-    state = lstm.state_dict(torch=True)
+    return _tensors(lstm.state_dict(torch=True))
+
+
+def states_for_torch(model: Sequential) -> dict[str, Any]:
+    """Return what `Sequential.to_torch` does."""
+    state: dict[str, Any] = {}
+    for i, layer in enumerate(model):
+        if isinstance(layer, Trainable):
+            own = state_for_torch(layer)
+        elif type(layer) is Sequential:
+            own = states_for_torch(layer)
+        elif isinstance(layer, _PYTORCHS):
+            own = _tensors(layer.state_dict())
+        else:
+            raise ValueError(f"layers[{i}]: expected a layer that PyTorch has, got {layer!r}")
+        state |= {f"{i}.{name}": tensor for name, tensor in own.items()}
+    return state
+
+
+# With parameters of the same names and shapes, or without any.
+_PYTORCHS = (Activation, Dropout, Embedding, LayerNorm, Linear, Pooling)
+
+
+def _tensors(state: dict[str, np.ndarray]) -> dict[str, Any]:
     try:
         import torch
     except ModuleNotFoundError:

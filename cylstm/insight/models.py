@@ -10,8 +10,8 @@ import numpy as np
 from cylstm import checks
 from cylstm.family import Trainable
 from cylstm.layers import Dropout, Embedding, Layer, Sequential
+from cylstm.layers.outputs import taken
 from cylstm.layers.quantized import QuantizedLinear
-from cylstm.layers.sequential import taken
 from cylstm.train import cross_entropy_loss, mse_loss
 
 Loss = Callable[..., tuple[float, np.ndarray]]

@@ -186,6 +186,7 @@ def write_model(
     kind: str,
     config: Mapping[str, Any],
     tensors: Mapping[str, npt.NDArray[np.floating[Any]]],
+    example: Any = None,
 ) -> None:
     """Save a model as one file: its configuration in the metadata of its tensors.
 
@@ -199,6 +200,8 @@ def write_model(
         The arguments that build it, which JSON can hold. Tuples come back as lists.
     tensors : mapping of str to ndarray
         Its parameters.
+    example : cylstm.selfcheck.Example, optional
+        What the file keeps to test itself by.
 
     Raises
     ------
@@ -216,6 +219,8 @@ def write_model(
     """
     encoded = json.dumps(config, allow_nan=False)
     metadata = {"format": _FORMAT, "version": _VERSION, "kind": kind, "config": encoded}
+    if example is not None:
+        tensors, metadata = {**tensors, **example.tensors}, metadata | example.metadata
     write(path, tensors, metadata)
 
 

@@ -37,7 +37,7 @@ class Progress:
         except ImportError:
             return
         self._lines = False
-        self._bar = tqdm(total=total, initial=done, unit=" rows", unit_scale=True)
+        self._bar = tqdm(total=total, initial=done, desc="scoring", unit=" rows", unit_scale=True)
 
     def __enter__(self) -> Progress:
         return self

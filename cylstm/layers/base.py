@@ -7,6 +7,7 @@ one layer may serve many threads, and many sequences at once.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -22,6 +23,7 @@ from cylstm.layers.gradients import Gradient
 from cylstm.parameters import Parameters, checked
 
 Array = npt.NDArray[np.floating[Any]]
+Input = npt.NDArray[Any]  # of a layer: numbers, or the integers of an embedding
 
 
 class Layer(ABC):
@@ -62,7 +64,7 @@ class Layer(ABC):
     _store: Parameters | None = None  # of the library's own layers
 
     @abstractmethod
-    def forward(self, x: Array) -> tuple[Array, Any]:
+    def forward(self, x: Input) -> tuple[Array, Any]:
         """Return the output, and the tape that `backward` needs."""
 
     @abstractmethod
@@ -82,11 +84,11 @@ class Layer(ABC):
     def config(self) -> dict[str, Any]:
         """The arguments that build this layer, which JSON can hold."""
 
-    def __call__(self, x: Array, **given: Any) -> Array:
+    def __call__(self, x: Input, **given: Any) -> Array:
         """Return the output alone."""
         return self.run(x, **given)[0]
 
-    def run(self, x: Array, **given: Any) -> tuple[Array, Any]:
+    def run(self, x: Input, **given: Any) -> tuple[Array, Any]:
         """Return the output, and the state after the last step: None where there is none."""
         y, tape = self.forward(x, **given)
         return y, self.state_after(tape)
@@ -247,7 +249,7 @@ class Layer(ABC):
             If an argument or parameter is missing, unknown, or not such as it was saved.
         """
         layer = cls(**config)
-        if layer.config != config:
+        if json.loads(json.dumps(layer.config)) != config:  # of tuples JSON makes lists
             raise ValueError(f"config: expected {layer.config}, got {short(config)}")
         layer.load_state_dict(state)
         for name, parameter in layer.named_parameters():
@@ -262,9 +264,11 @@ class Layer(ABC):
 
 
 class StepsAlone:
-    """The steps of a layer that knows no others: it has no state."""
+    """The steps of a layer that knows no others."""
 
-    def __init__(self, step: Callable[[Array], Array]) -> None:
+    has_state = False
+
+    def __init__(self, step: Callable[[Input], Array]) -> None:
         self.step = step
 
     def reset(self, rows: Any = None) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from reprlib import repr as short
 from typing import Any
 from warnings import warn
 
@@ -16,22 +15,18 @@ import numpy as np
 from cylstm import checks
 from cylstm.core.access import reading
 from cylstm.family import Trainable
-from cylstm.gru import GRU
 from cylstm.io.safetensors import write_model
-from cylstm.layers.attention import Attention
-from cylstm.layers.base import Array, Layer, changing
-from cylstm.layers.dropout import Dropout
-from cylstm.layers.embedding import Embedding
+from cylstm.layers.base import Array, Input, Layer, changing
 from cylstm.layers.gradients import Gradient
-from cylstm.layers.last import Last
 from cylstm.layers.linear import Linear
+from cylstm.layers.outputs import OutputOf, as_layer, resets_of, taken
 from cylstm.layers.quantized import QuantizedLinear
-from cylstm.lstm import LSTM
+from cylstm.layers.saved import check_saved, kinds_of, load_layers
+from cylstm.layers.streams import SequentialStream, named
 from cylstm.parameters import Lent, Parameters, checked
-from cylstm.quantized import QUANTIZED, Quantized, quantized_from_file
+from cylstm.quantized import Quantized
 from cylstm.recurrent import Recurrent
-from cylstm.rnn import RNN
-from cylstm.stream import Stream
+from cylstm.selfcheck import example_of
 
 
 class Sequential(Layer):
@@ -56,6 +51,7 @@ class Sequential(Layer):
     Examples
     --------
     >>> import cylstm
+    >>> from cylstm.layers import Last
     >>> model = Sequential(cylstm.LSTM(1, 8, seed=0), Last(), Linear(8, 1, seed=0))
     >>> model(np.zeros((20, 5, 1), np.float32)).shape
     (5, 1)
@@ -86,7 +82,7 @@ class Sequential(Layer):
     def __getitem__(self, index: int) -> Layer | Trainable[Any]:
         """Return one layer as it was given."""
         layer = self._layers[index]
-        return layer.lstm if isinstance(layer, _OutputOf) else layer
+        return layer.lstm if isinstance(layer, OutputOf) else layer
 
     @property
     def config(self) -> dict[str, Any]:
@@ -131,24 +127,38 @@ class Sequential(Layer):
 
         Examples
         --------
-        >>> model = Sequential(LSTM(4, 8, seed=0), Linear(8, 9, seed=0))
+        >>> model = Sequential(cylstm.LSTM(4, 8, seed=0), Linear(8, 9, seed=0))
         >>> model.quantize("int8")[0]
         QuantizedLSTM(4, 8, weights='int8')
         """
         made: list[Layer | Recurrent[Any]] = []
         for i, layer in enumerate(self):
             if isinstance(layer, Trainable):
-                made.append(_named(f"layers[{i}]", layer.quantize, weights))
+                made.append(named(f"layers[{i}]", layer.quantize, weights))
             elif type(layer) is Linear:
-                made.append(_named(f"layers[{i}]", QuantizedLinear.of, layer, weights))
+                made.append(named(f"layers[{i}]", QuantizedLinear.of, layer, weights))
             else:
                 made.append(copy.deepcopy(layer))
         if not any(isinstance(layer, (Quantized, QuantizedLinear)) for layer in made):
             raise ValueError("layers: expected an LSTM or a Linear to quantize")
         return Sequential(*made)
 
+    def __call__(  # type: ignore[override]
+        self,
+        x: Input,
+        state: list[Any] | None = None,
+        lengths: checks.Lengths | None = None,
+        resets: Any = None,
+    ) -> Array:
+        """Return the output alone; see `run`."""
+        return self.run(x, state, lengths, resets)[0]
+
     def run(
-        self, x: Array, state: list[Any] | None = None, lengths: Any = None, resets: Any = None
+        self,
+        x: Input,
+        state: list[Any] | None = None,
+        lengths: checks.Lengths | None = None,
+        resets: Any = None,
     ) -> tuple[Array, list[Any]]:
         """Return the output, and the state after the last step; the layers keep nothing.
 
@@ -168,7 +178,7 @@ class Sequential(Layer):
         states = []
         with reading(self._stores):
             for layer, own in zip(self._layers, self._states(state), strict=True):
-                given = taken(layer, state=own, lengths=lengths, **_resets(layer, resets))
+                given = taken(layer, state=own, lengths=lengths, **resets_of(layer, resets))
                 x, after = layer.run(x, **given)
                 states.append(after)
                 lengths, resets = (lengths, resets) if layer.keeps_time else (None, None)
@@ -176,9 +186,9 @@ class Sequential(Layer):
 
     def forward(
         self,
-        x: Array,
+        x: Input,
         state: list[Any] | None = None,
-        lengths: Any = None,
+        lengths: checks.Lengths | None = None,
         rng: np.random.Generator | None = None,
         segment: int | None = None,
         resets: Any = None,
@@ -197,7 +207,7 @@ class Sequential(Layer):
         tapes = []
         with reading(self._stores):
             for layer, own in zip(self._layers, self._states(state), strict=True):
-                more = _resets(layer, resets)
+                more = resets_of(layer, resets)
                 given = taken(layer, state=own, lengths=lengths, rng=rng, segment=segment, **more)
                 x, tape = layer.forward(x, **given)
                 tapes.append(tape)
@@ -232,7 +242,9 @@ class Sequential(Layer):
 
         Examples
         --------
-        >>> model = Sequential(Embedding(9, 4, seed=0), LSTM(4, 8, seed=0), Linear(8, 9, seed=0))
+        >>> from cylstm.layers import Embedding
+        >>> lstm = cylstm.LSTM(4, 8, seed=0)
+        >>> model = Sequential(Embedding(9, 4, seed=0), lstm, Linear(8, 9, seed=0))
         >>> stream = model.stream()
         >>> logits = [stream.step(np.array([word])) for word in (3, 1, 4)]
         >>> logits[0].shape
@@ -253,6 +265,81 @@ class Sequential(Layer):
         """Iterate over pairs of name and array, the array read-only."""
         for i, layer in enumerate(self._layers):
             yield from _prefixed(i, dict(layer.named_parameters())).items()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set all parameters, or none, from our own by name or PyTorch's as they are.
+
+        Parameters
+        ----------
+        state : mapping of str to array
+            Such as the ``state_dict()`` of a ``torch.nn.Module`` whose parts are called as the
+            layers here, ``"0"`` and on; of recurrent layers PyTorch's two biases are summed where
+            the equations have one.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            As of `Layer.load_state_dict`.
+        """
+        super().load_state_dict(self._own_names(state))
+
+    def _own_names(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """The same with one bias where PyTorch's has two that stand for it."""
+        found = dict(state)
+        for i, layer in enumerate(self):
+            if isinstance(layer, (Trainable, Sequential)):
+                own = [name for name in found if name.startswith(f"{i}.")]
+                given = {name.partition(".")[2]: found.pop(name) for name in own}
+                found |= _prefixed(i, layer._own_names(given))
+        return found
+
+    def to_torch(self) -> dict[str, Any]:
+        """Return the parameters as a state dict of PyTorch's.
+
+        Returns
+        -------
+        dict of str to tensor
+            For a module whose parts are called ``"0"`` and on, as those of ``nn.Sequential`` and
+            ``nn.ModuleList`` are; arrays where PyTorch is not installed. `load_state_dict` is the
+            way back.
+
+        Raises
+        ------
+        ValueError
+            If a layer has parameters and PyTorch lacks it, or an option of it.
+
+        Examples
+        --------
+        >>> from cylstm.layers import LayerNorm
+        >>> list(Sequential(LayerNorm(3), Linear(3, 2)).to_torch())
+        ['0.weight', '0.bias', '1.weight', '1.bias']
+        """
+        from cylstm.formats.torch import states_for_torch
+
+        return states_for_torch(self)
+
+    def to_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write an ONNX model, whose input is ``x`` and whose output ``y``; it needs onnx.
+
+        Parameters
+        ----------
+        path : path-like
+            The file; one that is there is replaced, whole or not at all. `cylstm.load` reads it.
+
+        Raises
+        ------
+        ValueError
+            If a layer is none that ONNX has.
+        ModuleNotFoundError
+            If onnx is not installed.
+
+        Notes
+        -----
+        The numbers of steps and of sequences are free; the model takes neither lengths nor a state.
+        """
+        from cylstm.formats.onnx_layers import write_layers
+
+        write_layers(self, path)
 
     @contextmanager
     def edit(self) -> Iterator[Lent]:
@@ -280,31 +367,37 @@ class Sequential(Layer):
         with reading(self._stores):  # between layers pickled one by one a step could come
             return {"_layers": copy.deepcopy(self._layers)}
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, check: bool | Input = False) -> None:
         """Save the whole model as one safetensors file.
 
         Parameters
         ----------
         path : path-like
             The file; one that is there is replaced, whole or not at all.
+        check : bool or array, default False
+            Whether the file keeps a small input and the output, so that `cylstm.load` tests itself
+            by them; or the input to keep.
 
         Raises
         ------
         TypeError
-            If a layer is not one of the library's own, which alone `cylstm.load` can build.
+            If a layer is neither one of the library's own nor of a class that was given to
+            `cylstm.layers.register`, which alone `cylstm.load` can build.
+        ValueError
+            If a layer of such a class is not what its config and parameters make anew.
 
         Examples
         --------
         >>> import cylstm, os, tempfile
+        >>> from cylstm.layers import Last
         >>> path = os.path.join(tempfile.mkdtemp(), "model.safetensors")
         >>> Sequential(Last(), Linear(2, 3)).save(path)
         >>> cylstm.load(path)[1]
         Linear(in_features=2, out_features=3, bias=True, dtype='float32')
         """
-        for i, layer in enumerate(self):
-            if type(layer) not in _SAVED.values():
-                raise TypeError(f"layers[{i}]: expected one of {', '.join(_SAVED)}, got {layer!r}")
-        write_model(path, "Sequential", self.config, self.state_dict())
+        check_saved(self)
+        model, example = example_of(self, check)
+        write_model(path, "Sequential", model.config, model.state_dict(), example)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Any:
@@ -316,193 +409,20 @@ class Sequential(Layer):
 
     @classmethod
     def _from_file(
-        cls, path: Any, config: Mapping[str, Any], tensors: Mapping[str, Array]
+        cls,
+        path: Any,
+        config: Mapping[str, Any],
+        tensors: Mapping[str, Array],
+        layers: Mapping[str, type[Layer]] | None = None,
     ) -> Sequential:
         """Make the model that a file's configuration and tensors describe."""
+        kinds = kinds_of(layers)
         try:
-            return cls(*_load_layers(config, tensors))
+            return cls(*load_layers(config, tensors, kinds))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{os.fspath(path)}: {error.args[0]}") from error
-
-
-class SequentialStream:
-    """A model's state over N sequences that come step by step; made by `Sequential.stream`.
-
-    A copy, as `copy.copy` makes it, goes on from the same state.
-    """
-
-    def __init__(self, layers: tuple[Layer, ...], batch_size: int) -> None:
-        keeps_time = True
-        for i, layer in enumerate(layers):
-            if not keeps_time and not layer.steps_alone:
-                raise ValueError(
-                    f"layers[{i}]: {type(layer).__name__} cannot be streamed after a layer that "
-                    "keeps one step of all"
-                )
-            keeps_time = keeps_time and layer.keeps_time
-        self._stores = frozenset().union(*(layer._stores for layer in layers))
-        self._steps = [
-            _named(f"layers[{i}]", layer.stream, batch_size) for i, layer in enumerate(layers)
-        ]
-
-    def step(self, x: Array) -> Array:
-        """Advance by one step.
-
-        Parameters
-        ----------
-        x : ndarray, (N, ...)
-            The step of each sequence: what the model takes, without the axis of time.
-
-        Returns
-        -------
-        y : ndarray, (N, ...)
-            The model's output at this step.
-
-        Raises
-        ------
-        ValueError
-            If x is not one step.
-        """
-        with reading(self._stores):
-            for step in self._steps:
-                if isinstance(step, Stream) and getattr(x, "ndim", 0) > 2:
-                    raise ValueError(f"x: expected one step (N, I), got shape {np.shape(x)}")
-                x = step.step(x)
-        return x
-
-    def reset(self, rows: Any = None) -> None:
-        """Set the state to zero: of all sequences, or of those chosen, as `Stream.reset` does."""
-        for step in self._steps:
-            step.reset(rows)
-
-    def __copy__(self) -> SequentialStream:
-        stream = SequentialStream.__new__(SequentialStream)
-        stream._stores, stream._steps = self._stores, [copy.copy(step) for step in self._steps]
-        return stream
-
-
-class _OutputOf(Layer):
-    """An LSTM, GRU or RNN as a layer among others: its output, with its state on the side."""
-
-    def __init__(self, lstm: Recurrent[Any]) -> None:
-        self.lstm = lstm
-        self.batch_first = lstm.batch_first
-        random = {"rng"} if lstm.dropout else set()
-        self.takes = frozenset({"state", "lengths", "segment", "resets"} | random)  # type: ignore[misc]
-
-    @property
-    def config(self) -> dict[str, Any]:
-        return self.lstm.config
-
-    def run(
-        self, x: Array, state: Any = None, lengths: Any = None, resets: Any = None
-    ) -> tuple[Array, Any]:
-        return self.lstm(x, state, lengths, resets=resets)
-
-    def forward(
-        self, x: Array, state: Any = None, lengths: Any = None, **given: Any
-    ) -> tuple[Array, Any]:
-        y, after, tape = self.lstm.forward(x, state, lengths, **given)
-        return y, (tape, after)
-
-    def state_after(self, tape: Any) -> Any:
-        return tape[1]
-
-    def backward(self, tape: Any, grad_y: Array) -> tuple[Array, dict[str, Gradient]]:
-        grad_x, _, grads = self.lstm.backward(tape[0], grad_y)
-        return grad_x, grads
-
-    @property
-    def _store(self) -> Parameters:  # type: ignore[override]
-        return self.lstm._store
-
-    def stream(self, batch_size: int = 1) -> Stream:
-        return self.lstm.stream(batch_size)
-
-
-_SAVED = {
-    "LSTM": LSTM,
-    "Linear": Linear,
-    "Last": Last,
-    "Embedding": Embedding,
-    "Dropout": Dropout,
-    "GRU": GRU,
-    "RNN": RNN,
-    "Attention": Attention,
-    "QuantizedLinear": QuantizedLinear,
-    **QUANTIZED,
-}
-
-
-def as_layer(model: Layer | Recurrent[Any], name: str = "model") -> Layer:
-    """Return a layer, or an LSTM, GRU or RNN as one."""
-    if isinstance(model, Recurrent):
-        return _OutputOf(model)
-    if not isinstance(model, Layer):
-        raise TypeError(f"{name}: expected a Layer or an LSTM, GRU or RNN, got {model!r}")
-    return model
-
-
-def taken(layer: Layer, **given: Any) -> dict[str, Any]:
-    """Return what the layer takes of what is given."""
-    return {name: value for name, value in given.items() if name in layer.takes}
-
-
-def _resets(layer: Layer, resets: Any) -> dict[str, Any]:
-    """As an argument, if there are any: a layer of a user's own need not take them."""
-    if resets is None or layer.steps_alone:
-        return {}
-    if "resets" not in layer.takes and layer.keeps_time:
-        raise ValueError(f"resets: expected none for a layer that takes none, {short(layer)}")
-    return {"resets": resets}
-
-
-def _load_layers(
-    config: Mapping[str, Any], tensors: Mapping[str, Array]
-) -> list[Layer | Trainable[Any]]:
-    """Make a Sequential's layers from its configuration, which may be any JSON object."""
-    if config.keys() != {"layers"} or not isinstance(config["layers"], list):
-        raise ValueError(f"config: expected a list of layers, got {short(config)}")
-    states: dict[str, dict[str, Array]] = {str(i): {} for i in range(len(config["layers"]))}
-    for name, tensor in tensors.items():
-        index, _, own = name.partition(".")
-        if index not in states:
-            raise ValueError(f"{short(name)}: expected the parameters of its layers alone")
-        states[index][own] = tensor
-    return [
-        _load_layer(f"layers[{i}]", layer, states[str(i)])
-        for i, layer in enumerate(config["layers"])
-    ]
-
-
-def _load_layer(where: str, described: Any, state: Mapping[str, Array]) -> Layer | Trainable[Any]:
-    """Make one of them."""
-    if not isinstance(described, dict) or described.keys() != {"kind", "config"}:
-        raise ValueError(f"{where}: expected a kind and a config, got {short(described)}")
-    kind, config = described["kind"], described["config"]
-    if not isinstance(kind, str) or kind not in _SAVED:
-        raise ValueError(f"{where}: expected one of {', '.join(_SAVED)}, got {short(kind)}")
-    if not isinstance(config, dict):
-        raise ValueError(f"{where}: expected a config by names, got {short(config)}")
-    if kind in QUANTIZED:
-        return quantized_from_file(where, kind, config, state)
-    cls = _SAVED[kind]
-    if issubclass(cls, Trainable):
-        return cls._from_file(where, config, state)
-    try:
-        return cls.from_saved(config, state)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{where}: {error.args[0]}") from error
 
 
 def _prefixed(index: int, arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Return a layer's arrays under their names in the model."""
     return {f"{index}.{name}": array for name, array in arrays.items()}
-
-
-def _named(where: str, function: Callable[..., Any], *given: Any) -> Any:
-    """Call a function; a ValueError says where."""
-    try:
-        return function(*given)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None

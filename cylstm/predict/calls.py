@@ -98,5 +98,5 @@ def _bar(wanted: bool, total: int) -> Iterator[Any]:
     if not wanted:
         yield lambda count: None
         return
-    with checks.progress_bar("score", total=total, unit=" sequences") as bar:
+    with checks.progress_bar("score", total=total, desc="scoring", unit=" sequences") as bar:
         yield bar.update

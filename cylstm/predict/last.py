@@ -14,7 +14,16 @@ import numpy as np
 from cylstm.batch import Batch
 from cylstm.core.access import reading
 from cylstm.core.network import Network
-from cylstm.layers import Dropout, Embedding, Last, Linear, QuantizedLinear, Sequential
+from cylstm.layers import (
+    Dropout,
+    Embedding,
+    Last,
+    LayerNorm,
+    Linear,
+    QuantizedLinear,
+    Sequential,
+)
+from cylstm.layers.activations import Activation
 from cylstm.recurrent import Recurrent
 
 __all__ = ["LastStep", "last_step_of"]
@@ -116,10 +125,10 @@ def last_step_of(model: Any) -> LastStep | None:
     """
     layers = list(model) if type(model) is Sequential else [model]
     places = [k for k, layer in enumerate(layers) if isinstance(layer, Recurrent)]
-    kinds = (Recurrent, Dropout, Embedding, Linear, QuantizedLinear)
-    if not places or not all(isinstance(layer, kinds) for layer in layers[: places[-1]]):
+    each = (Activation, Dropout, LayerNorm, Linear, QuantizedLinear)  # maps of a step
+    before = (Recurrent, Embedding, *each)
+    if not places or not all(isinstance(layer, before) for layer in layers[: places[-1]]):
         return None
-    after = layers[places[-1] + 1 :]
-    if not all(isinstance(layer, (Dropout, Last, Linear, QuantizedLinear)) for layer in after):
+    if not all(isinstance(layer, (Last, *each)) for layer in layers[places[-1] + 1 :]):
         return None
     return LastStep(layers, places[-1])

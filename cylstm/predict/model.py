@@ -9,14 +9,32 @@ import numpy as np
 
 from cylstm import checks
 from cylstm.core import kernels
-from cylstm.layers import Dropout, Embedding, Last, Layer, Linear, QuantizedLinear, Sequential
-from cylstm.layers.sequential import as_layer, taken
+from cylstm.layers import (
+    Dropout,
+    Embedding,
+    Layer,
+    LayerNorm,
+    Linear,
+    QuantizedLinear,
+    Sequential,
+)
+from cylstm.layers.activations import Activation
+from cylstm.layers.outputs import as_layer, taken
+from cylstm.layers.pooling import Pooling
 from cylstm.predict.last import last_step_of
 from cylstm.recurrent import Recurrent
 
 __all__ = ["Predictor"]
 
-_OWN = (Dropout, Embedding, Last, Linear, QuantizedLinear)  # beside what is recurrent
+_OWN = (
+    Activation,
+    Dropout,
+    Embedding,
+    LayerNorm,
+    Linear,
+    Pooling,
+    QuantizedLinear,
+)  # beside what is recurrent
 _ALREADY = {"softmax": "probabilities", "sigmoid": "probabilities", "log_softmax": "logarithms"}
 
 
@@ -231,10 +249,12 @@ def _input_of(layers: list[Any], model: Any) -> tuple[bool | None, int | None, n
             return False, layer.in_features, getattr(layer, "dtype", dtype)
         if isinstance(layer, Embedding):
             return True, layer.num_embeddings, layer.dtype
+        if isinstance(layer, LayerNorm):
+            return False, layer.normalized_shape, layer.dtype
         if hasattr(layer, "mask_zero"):
             return True, len(layer.weight), dtype
         declared = getattr(layer, "arguments", {}).get("dtype")
-        if isinstance(layer, (Dropout, Last)) or type(layer).__name__ == "Masking":
+        if isinstance(layer, (Activation, Dropout, Pooling)) or type(layer).__name__ == "Masking":
             continue
         if declared is None or getattr(layer.function, "__name__", "") != "as_declared":
             break

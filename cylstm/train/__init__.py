@@ -10,14 +10,22 @@ Every layer and model has one protocol (`Layer`): ``forward`` returns the output
 """
 
 from cylstm.layers import (
+    GELU,
     Attention,
     Dropout,
     Embedding,
     Last,
     Layer,
+    LayerNorm,
     Linear,
+    MaxPool,
+    MeanPool,
+    ReLU,
     RowGradient,
     Sequential,
+    Sigmoid,
+    Softmax,
+    Tanh,
 )
 from cylstm.train.batches import Arrays, Batch, Buckets, Source, Streams, windows
 from cylstm.train.gradients import clip_grad_norm, clip_grad_value
@@ -28,6 +36,7 @@ from cylstm.train.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from cylstm.train.schedules import Cosine, Exponential, LinearDecay, Plateau
 
 __all__ = [
+    "GELU",
     "SGD",
     "Adam",
     "AdamW",
@@ -43,15 +52,22 @@ __all__ = [
     "History",
     "Last",
     "Layer",
+    "LayerNorm",
     "Linear",
     "LinearDecay",
+    "MaxPool",
+    "MeanPool",
     "Optimizer",
     "Plateau",
     "RMSprop",
+    "ReLU",
     "RowGradient",
     "Sequential",
+    "Sigmoid",
+    "Softmax",
     "Source",
     "Streams",
+    "Tanh",
     "clip_grad_norm",
     "clip_grad_value",
     "cross_entropy_loss",

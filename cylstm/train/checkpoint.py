@@ -89,6 +89,7 @@ def read_checkpoint(
         if "run" not in metadata:
             raise ValueError("expected the metadata of a run, got none")
         numbers = parse_object(metadata["run"], "the run", nan=True)
+        _without_metrics(numbers)
         if "carried" not in numbers:
             raise ValueError("expected 'carried' in the run, got none")
         described = numbers.pop("carried")
@@ -168,6 +169,15 @@ def _unflatten(described: Any, tensors: Mapping[str, Any]) -> Any:
     return tensors[described]
 
 
+def _without_metrics(numbers: dict[str, Any]) -> None:
+    """Let a checkpoint from before there were metrics have none."""
+    history = numbers.get("history")
+    if isinstance(history, dict) and "measures" not in numbers:
+        numbers["measures"] = {}
+        history.setdefault("metrics", {})
+        history.setdefault("validation_metrics", {})
+
+
 # The numbers -------------------------------------------------------------------------------------
 
 Kind = tuple[str, Callable[[Any], bool]]  # what is expected, and whether a value is so
@@ -192,11 +202,29 @@ _SETTINGS: Kind = (
     lambda v: isinstance(v, dict) and _is_count(v.get("seed")),
 )
 
+_MEAN: dict[str, Kind] = {"total": _NUMBER, "weight": _COUNT}
+
+
+def _are_means(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(mean, dict)
+        and mean.keys() == _MEAN.keys()
+        and all(fits(mean[name]) for name, (_, fits) in _MEAN.items())
+        for mean in value.values()
+    )
+
+
+_LISTS: Kind = (
+    "lists of numbers by name",
+    lambda v: isinstance(v, dict) and all(map(_NUMBERS[1], v.values())),
+)
+
 _EXPECTED: dict[str, Any] = {
     "settings": _SETTINGS,
     "batch": _COUNT,
     "taken": _COUNT,
-    "mean": {"total": _NUMBER, "weight": _COUNT},
+    "mean": _MEAN,
+    "measures": ("means by name", _are_means),
     "largest_norm": _NUMBER,
     "history": {
         "loss": _NUMBERS,
@@ -204,6 +232,8 @@ _EXPECTED: dict[str, Any] = {
         "lr": _NUMBERS,
         "grad_norm": _NUMBERS,
         "stopped": _FLAG,
+        "metrics": _LISTS,
+        "validation_metrics": _LISTS,
     },
     "optimizer_steps": _STEPS,
     "lr": _RATE,
@@ -230,6 +260,12 @@ def _check_numbers(where: str, found: Any, expected: Mapping[str, Any]) -> None:
 def _check_history(history: Mapping[str, list[float]]) -> None:
     """Check that it has one number an epoch in each list."""
     epochs = len(history["loss"])
+    for kind, count in (("metrics", epochs), ("validation_metrics", len(history["validation"]))):
+        for name, values in history[kind].items():
+            if len(values) != count:
+                raise ValueError(
+                    f"history, {kind}, {short(name)}: expected {count} numbers, got {len(values)}"
+                )
     for name in ("validation", "lr", "grad_norm"):
         count = len(history[name])
         if count != epochs and (name != "validation" or count):

@@ -21,7 +21,9 @@ class Bar:
         self._bar = None
         if not checks.is_true_or_false("progress", wanted):
             return
-        self._bar = checks.progress_bar("train", total=total, initial=done, unit="batch")
+        self._bar = checks.progress_bar(
+            "train", total=total, initial=done, desc="training", unit=" batches"
+        )
 
     def __enter__(self) -> Bar:
         return self
@@ -36,11 +38,13 @@ class Bar:
             self._bar.update()
 
     def tell(self, history: History) -> None:
-        """Show the last epoch's losses."""
+        """Show the last epoch's losses and metrics."""
         if self._bar is not None:
             shown = {"epoch": len(history.loss), "loss": f"{history.loss[-1]:.4g}"}
             if history.validation:
                 shown["validation"] = f"{history.validation[-1]:.4g}"
+            for name, values in (history.validation_metrics or history.metrics).items():
+                shown[name] = f"{values[-1]:.4g}"
             self._bar.set_postfix(shown)
 
 

@@ -26,6 +26,9 @@ class History:
         The learning rate of its last step.
     grad_norm : list of float
         The largest norm of the gradients in it, before clipping.
+    metrics, validation_metrics : dict of str to list of float
+        The metrics by name, over the training's batches as they were when each was trained on, and
+        over the validation.
     stopped : bool
         Whether the patience ended the run.
 
@@ -41,6 +44,8 @@ class History:
     lr: list[float] = field(default_factory=list)
     grad_norm: list[float] = field(default_factory=list)
     stopped: bool = False
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    validation_metrics: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def judged(self) -> list[float]:
@@ -89,10 +94,10 @@ class History:
                     "python -m pip install 'cylstm[train]'"
                 ) from None
             axes = Figure(layout="constrained").subplots()
-        for name in ("loss", "validation"):
-            if values := getattr(self, name):
-                axes.plot(range(1, len(values) + 1), values, label=name)
-        axes.set(xlabel="epoch", ylabel="loss")
+        for label, values in (("training", self.loss), ("validation", self.validation)):
+            if values:
+                axes.plot(range(1, len(values) + 1), values, label=label)
+        axes.set(title="Mean loss after each epoch", xlabel="epoch", ylabel="loss")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False)
         return axes

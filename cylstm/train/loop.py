@@ -10,12 +10,13 @@ import numpy.typing as npt
 
 from cylstm import checks
 from cylstm.layers.base import Layer
-from cylstm.layers.sequential import as_layer
+from cylstm.layers.outputs import as_layer
 from cylstm.lstm import LSTM
 from cylstm.train.batches import as_data
 from cylstm.train.console import Bar, Interrupts
 from cylstm.train.gradients import positive
 from cylstm.train.history import History
+from cylstm.train.metrics import as_metrics
 from cylstm.train.optimizers import Optimizer
 from cylstm.train.run import Diverged, Loss, Run, Schedule, mean_loss
 
@@ -40,6 +41,7 @@ def fit(
     seed: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int | None = None,
+    metrics: Any = None,
     progress: bool = False,
 ) -> History:
     """Train a model.
@@ -88,6 +90,11 @@ def fit(
         first batch.
     checkpoint_every : int, optional
         See `checkpoint`.
+    metrics : list of str and callable, or mapping of str to such, optional
+        What to measure beside the loss: "accuracy" and "perplexity" of labels, "mae", "mse" and
+        "rmse" of numbers, or functions of (prediction, target) that return a number. Of ragged
+        sequences they are given the steps that count, (S, ...). A batch's value is weighed by how
+        many targets count, as its loss is.
     progress : bool, default False
         Whether to show a bar, for which tqdm must be installed.
 
@@ -164,6 +171,7 @@ def fit(
         checkpoint=checkpoint,
         checkpoint_every=_optional("checkpoint_every", checkpoint_every, 1),
         batch_size=checks.whole("batch_size", batch_size, 1),
+        metrics=as_metrics(metrics),
     )
     if checkpoint is not None:
         run.check_checkpoint()

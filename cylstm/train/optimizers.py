@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager
 from numbers import Real
 from typing import Any, Protocol
@@ -28,7 +28,7 @@ class Model(Protocol):
 
     def named_parameters(self) -> Iterator[tuple[str, Array]]: ...
 
-    def edit(self) -> AbstractContextManager[dict[str, Array]]: ...
+    def edit(self) -> AbstractContextManager[MutableMapping[str, Array]]: ...
 
 
 class Optimizer(ABC):

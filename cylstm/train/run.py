@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from cylstm import checks
 from cylstm.layers.base import Layer
-from cylstm.layers.sequential import taken
+from cylstm.layers.outputs import taken
 from cylstm.train.batches import Batch, as_batch, epoch_of
 from cylstm.train.checkpoint import (
     check_checkpoint,
@@ -34,7 +34,7 @@ from cylstm.train.gradients import (
     norm_of,
 )
 from cylstm.train.history import History
-from cylstm.train.losses import IGNORED
+from cylstm.train.metrics import Mean, Measures, Metric, count_of
 from cylstm.train.optimizers import Optimizer
 
 __all__ = ["Diverged", "Loss", "Run", "Schedule", "mean_loss"]
@@ -48,35 +48,24 @@ class Diverged(ArithmeticError):
     """A loss or a gradient that is infinite or NaN; the model is that of the step before."""
 
 
-def mean_loss(model: Layer, data: Any, loss: Loss, name: str = "data") -> float:
-    """Return the mean loss over data, without training."""
-    mean, state = _Mean(), None
+def mean_loss(
+    model: Layer, data: Any, loss: Loss, name: str = "data", measures: Measures | None = None
+) -> float:
+    """Return the mean loss over data, without training; measures are added to."""
+    mean, state = Mean(), None
     for given in epoch_of(data, np.random.default_rng(0)):
         batch = as_batch(given, name)
         before = state if batch.follows else None
         prediction, state = model.run(batch.x, **_of_batch(model, batch, before))
         mask = _mask(model, batch)
         value, _ = _loss_of(loss, prediction, batch, mask)
-        mean.add(value, _count(batch.target, mask))
+        count = count_of(batch.target, mask)
+        mean.add(value, count)
+        if measures is not None:
+            measures.add(measures.of(prediction, batch.target, mask), count)
     if not mean.weight:
         raise ValueError(f"{name}: expected at least one batch, got none")
     return mean.value
-
-
-@dataclasses.dataclass
-class _Mean:
-    """The mean loss of batches, each weighed by how many targets count."""
-
-    total: float = 0.0
-    weight: int = 0
-
-    def add(self, loss: float, count: int) -> None:
-        self.total += loss * count
-        self.weight += count
-
-    @property
-    def value(self) -> float:
-        return self.total / self.weight
 
 
 @dataclasses.dataclass
@@ -99,10 +88,11 @@ class Run:
     checkpoint: str | os.PathLike[str] | None
     checkpoint_every: int | None
     batch_size: int
+    metrics: tuple[Metric, ...] = ()
 
     batch: int = 0  # of the epoch: how many are done
     taken: int = 0  # from an iterator, in all epochs
-    mean: _Mean = dataclasses.field(default_factory=_Mean)
+    mean: Mean = dataclasses.field(default_factory=Mean)
     largest_norm: float = 0.0
     carried: Any = None  # the state after the last batch
     best: dict[str, Array] | None = None
@@ -115,6 +105,7 @@ class Run:
         if self.seed is None:
             self.seed = secrets.randbits(32)
         self.first_lr = self.optimizer.lr
+        self.measures = Measures(self.metrics)  # of the epoch
         self.resumed = False
         self.replaced: Any = None  # what a checkpoint with a carried state took the place of
 
@@ -179,16 +170,19 @@ class Run:
     def _train_step(self, batch: Batch) -> None:
         before, mask = self.carried if batch.follows else None, _mask(self.model, batch)
         with np.errstate(over="ignore", invalid="ignore"):  # looked for here, and explained
-            value, grads, after = self._gradients(batch, before, mask)
+            value, grads, after, prediction = self._gradients(batch, before, mask)
             norm = self._clip(grads)
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise Diverged(self._explain(batch, value, grads))
         if self.schedule is not None:
             rate = self.schedule(self.optimizer.steps, self.history.judged)
             self.optimizer.lr = checks.finite("schedule(step, losses)", rate)
+        measured = self.measures.of(prediction, batch.target, mask)
         with self.interrupts.held():
             self.optimizer.step(grads)
-            self.mean.add(value, _count(batch.target, mask))
+            count = count_of(batch.target, mask)
+            self.mean.add(value, count)
+            self.measures.add(measured, count)
             self.largest_norm = max(self.largest_norm, norm)
             self.carried = after
             self.batch += 1
@@ -197,8 +191,8 @@ class Run:
 
     def _gradients(
         self, batch: Batch, before: Any, mask: Array | None
-    ) -> tuple[float, dict[str, Gradient], Any]:
-        """The loss, the parameters' gradients and the state after the batch."""
+    ) -> tuple[float, dict[str, Gradient], Any, Array]:
+        """The loss, the parameters' gradients, the state after the batch, the prediction."""
         needs_rng = "rng" in self.model.takes
         given = _of_batch(self.model, batch, before) | taken(
             self.model,
@@ -218,7 +212,7 @@ class Run:
         self.replaced = None
         value, gradient = _loss_of(self.loss, prediction, batch, mask)
         _, grads = self.model.backward(tape, gradient)
-        return value, grads, self.model.state_after(tape)
+        return value, grads, self.model.state_after(tape), prediction
 
     def _clip(self, grads: dict[str, Gradient]) -> float:
         """Bound the gradients; return their norm before. What is not finite stays so."""
@@ -245,19 +239,22 @@ class Run:
         return f"{what} {where}; try {', '.join(try_next)}"
 
     def _end_epoch(self) -> None:
-        judged = None
+        judged, measured = None, Measures(self.metrics)
         if self.validation is not None:
             with np.errstate(over="ignore", invalid="ignore"):  # looked for here, and told
-                judged = mean_loss(self.model, self.validation, self.loss, "validation")
+                judged = mean_loss(self.model, self.validation, self.loss, "validation", measured)
             self._warn_of(judged)
         with self.interrupts.held():
             history = self.history
             if judged is not None:
                 history.validation.append(judged)
+                _append(history.validation_metrics, measured.values())
+            _append(history.metrics, self.measures.values())
             history.loss.append(self.mean.value)
             history.lr.append(self.optimizer.lr)
             history.grad_norm.append(self.largest_norm)
-            self.mean, self.batch, self.largest_norm, self.carried = _Mean(), 0, 0.0, None
+            self.mean, self.batch, self.largest_norm, self.carried = Mean(), 0, 0.0, None
+            self.measures = Measures(self.metrics)
             if self.patience is not None:
                 if history.waited == 0:
                     self.best = self.model.state_dict()
@@ -289,6 +286,8 @@ class Run:
             "clip_value": self.clip_value,
             "segment": self.segment,
         }
+        if self.metrics:
+            settings["metrics"] = [metric.name for metric in self.metrics]
         if self.schedule is None:
             settings["lr"] = self.first_lr
         elif dataclasses.is_dataclass(self.schedule):
@@ -302,6 +301,7 @@ class Run:
             "batch": self.batch,
             "taken": self.taken,
             "mean": dataclasses.asdict(self.mean),
+            "measures": {n: dataclasses.asdict(m) for n, m in self.measures.means.items()},
             "largest_norm": self.largest_norm,
             "history": dataclasses.asdict(self.history),
             "optimizer_steps": self.optimizer.steps,
@@ -337,7 +337,9 @@ class Run:
         check_tensors(self.checkpoint, groups, expected)
         self._load(numbers, groups)
         self.batch, self.taken = numbers["batch"], numbers["taken"]
-        self.mean, self.largest_norm = _Mean(**numbers["mean"]), numbers["largest_norm"]
+        self.mean, self.largest_norm = Mean(**numbers["mean"]), numbers["largest_norm"]
+        measured = {name: Mean(**mean) for name, mean in numbers["measures"].items()}
+        self.measures = Measures(self.metrics, measured)
         self.history, self.best = history, groups.get("best")
         self.carried, self.resumed = carried, True
 
@@ -361,6 +363,11 @@ class Run:
                     f"checkpoint: {os.fspath(self.checkpoint)} is of a run with another {name}: "
                     f"expected {expected!r}, got {short(got)}; delete the file to begin anew"
                 )
+
+
+def _append(lists: dict[str, list[float]], values: dict[str, float]) -> None:
+    for name, value in values.items():
+        lists.setdefault(name, []).append(value)
 
 
 def _of_batch(model: Layer, batch: Batch, before: Any) -> dict[str, Any]:
@@ -390,12 +397,3 @@ def _loss_of(
     if not isinstance(given, (tuple, list)) or len(given) != 2:
         raise TypeError(f"loss: expected it to return (value, gradient), got {short(given)}")
     return checks.real("loss", given[0]), given[1]
-
-
-def _count(target: Array, mask: Array | None) -> int:
-    """How many elements of a target count."""
-    if target.dtype.kind == "f":
-        count = target.size if mask is None else np.count_nonzero(mask)
-        return int(count if mask is None else count * math.prod(target.shape[mask.ndim :]))
-    labels = target if mask is None else target[mask]
-    return int(np.count_nonzero(labels != IGNORED))

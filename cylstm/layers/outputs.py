@@ -1,0 +1,82 @@
+"""An LSTM, GRU or RNN as a layer among others, and what a layer takes beside its input."""
+
+from __future__ import annotations
+
+from reprlib import repr as short
+from typing import Any
+
+from cylstm.layers.base import Array, Layer
+from cylstm.layers.gradients import Gradient
+from cylstm.layers.pooling import Last
+from cylstm.parameters import Parameters
+from cylstm.recurrent import Recurrent
+from cylstm.stream import Stream
+
+
+class OutputOf(Layer):
+    """An LSTM, GRU or RNN as a layer among others: its output, with its state on the side."""
+
+    def __init__(self, lstm: Recurrent[Any]) -> None:
+        self.lstm = lstm
+        self.batch_first = lstm.batch_first
+        random = {"rng"} if lstm.dropout else set()
+        self.takes = frozenset({"state", "lengths", "segment", "resets"} | random)  # type: ignore[misc]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The network's."""
+        return self.lstm.config
+
+    def run(
+        self, x: Array, state: Any = None, lengths: Any = None, resets: Any = None
+    ) -> tuple[Array, Any]:
+        """Return y, and the state."""
+        return self.lstm(x, state, lengths, resets=resets)
+
+    def forward(
+        self, x: Array, state: Any = None, lengths: Any = None, **given: Any
+    ) -> tuple[Array, Any]:
+        """Return y, and the tape with the state after."""
+        y, after, tape = self.lstm.forward(x, state, lengths, **given)
+        return y, (tape, after)
+
+    def state_after(self, tape: Any) -> Any:
+        """Return the state after the last step."""
+        return tape[1]
+
+    def backward(self, tape: Any, grad_y: Array) -> tuple[Array, dict[str, Gradient]]:
+        """Return the gradients of the input and of the parameters."""
+        grad_x, _, grads = self.lstm.backward(tape[0], grad_y)
+        return grad_x, grads
+
+    @property
+    def _store(self) -> Parameters:  # type: ignore[override]
+        return self.lstm._store
+
+    def stream(self, batch_size: int = 1) -> Stream:
+        """Return the network with its state."""
+        return self.lstm.stream(batch_size)
+
+
+def as_layer(model: Layer | Recurrent[Any], name: str = "model") -> Layer:
+    """Return a layer, or an LSTM, GRU or RNN as one."""
+    if isinstance(model, Recurrent):
+        return OutputOf(model)
+    if not isinstance(model, Layer):
+        raise TypeError(f"{name}: expected a Layer or an LSTM, GRU or RNN, got {model!r}")
+    return model
+
+
+def taken(layer: Layer, **given: Any) -> dict[str, Any]:
+    """Return what the layer takes of what is given."""
+    return {name: value for name, value in given.items() if name in layer.takes}
+
+
+def resets_of(layer: Layer, resets: Any) -> dict[str, Any]:
+    """As an argument, if there are any: a layer of a user's own need not take them."""
+    if resets is None or layer.steps_alone:
+        return {}
+    for _, leaf in layer._leaves():
+        if not (leaf.steps_alone or "resets" in leaf.takes or isinstance(leaf, Last)):
+            raise ValueError(f"resets: expected none for a layer that takes none, {short(leaf)}")
+    return {"resets": resets}

@@ -1,0 +1,1 @@
+"""Long runs and faults: see `python -m tools.soak --help`."""
