@@ -26,6 +26,7 @@ __all__ = [
     "from_torch",
     "get_num_threads",
     "load",
+    "load_tensors",
     "score",
     "set_num_threads",
     "show_config",
@@ -41,6 +42,7 @@ _LATER = {  # imported when they are first used: most programs need none, or one
     "from_keras": "cylstm.formats.keras",
     "from_onnx": "cylstm.formats.onnx",
     "from_torch": "cylstm.formats.torch",
+    "load_tensors": "cylstm.formats.tensors",
     "score": "cylstm.jobs.api",
 }
 
