@@ -1,7 +1,7 @@
 """What six packages take on disk and in time, with their framework and on cylstm.
 
-    python measure.py make FOLDER CYLSTM   # two environments a package; CYLSTM: what pip installs
-    python measure.py run FOLDER [NAMES]   # the table, and how far the answers are apart
+    python measure.py make FOLDER CYLSTM [NAMES]  # two environments each; CYLSTM: what pip installs
+    python measure.py run FOLDER [NAMES]          # the table, and how far the answers are apart
 
 An environment "before" is what pip installs of the package; "after" has the package, what it needs
 but for its framework, and cylstm. Every figure is of one CPU. The time to the first answer is that
@@ -155,18 +155,22 @@ def one(name, way, whole):
 # The environments --------------------------------------------------------------------------------
 
 
-def make(folder, cylstm):
-    for name, (before, after) in PACKAGES.items():
+def make(folder, cylstm, *names):
+    folder.mkdir(exist_ok=True)
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for name in names or PACKAGES:
+        before, after = PACKAGES[name]
         for way, packages in (("before", [name, *before]), ("after", [*after, cylstm])):
             place = folder / f"{name}-{way}"
             subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
             pip = [sys.executable, "-m", "pip", "--python", place / "bin/python", "install", "-q"]
             if way == "after":
-                subprocess.run([*pip, "--no-deps", name], check=True)
-            subprocess.run([*pip, *packages], check=True)
-    convert = [sys.executable, Path(__file__).with_name("dksplit_cylstm.py"), "convert"]
-    given = {"PYTHONPATH": str(packages_of(folder, "dksplit", "after"))}  # onnx is this Python's
-    subprocess.run(convert, check=True, cwd=folder, env=os.environ | given)
+                subprocess.run([*pip, "--no-deps", name], check=True, env=own)
+            subprocess.run([*pip, *packages], check=True, env=own)
+    if "dksplit" in (names or PACKAGES):  # onnx, which converts its model, is this Python's
+        page = Path(__file__).with_name("dksplit_cylstm.py")
+        own["PYTHONPATH"] = str(packages_of(folder, "dksplit", "after"))
+        subprocess.run([sys.executable, page, "convert"], check=True, cwd=folder, env=own)
 
 
 def packages_of(folder, name, way):
