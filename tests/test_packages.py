@@ -17,7 +17,7 @@ PACKAGES = {
     "asmscan-bilstm": ("asmscan", "tensorflow", ["progress", "h5py"], 0, 1e-5),
     "arabic-diacritizer": ("diacritize", "torch", ["click"], 0, 0),
     "Resemblyzer": ("resemblyzer", "torch", ["librosa", "webrtcvad"], 0, 1e-5),
-    "dksplit": ("dksplit", "onnxruntime", ["onnx"], 0.02, 0),  # which rounds x and h otherwise
+    "dksplit": ("dksplit", "onnxruntime", ["onnx"], 0.01, 0),  # which rounds x and h otherwise
     "silero-vad": ("silero_vad", "torch", ["packaging"], 0, 0),
     "g2pM": ("g2pM", None, [], 0, 0),
 }

@@ -1,7 +1,8 @@
 """What six packages take on disk and in time, with their framework and on cylstm.
 
     python measure.py make FOLDER CYLSTM [NAMES]  # two environments each; CYLSTM: what pip installs
-    python measure.py run FOLDER [NAMES]          # the table, and how far the answers are apart
+    python measure.py run FOLDER [NAMES]          # the table, and how far the answers are apart;
+                                                  # NAME=WAY for a part of it
 
 An environment "before" is what pip installs of the package; "after" has the package, what it needs
 but for its framework, and cylstm. Every figure is of one CPU. The time to the first answer is that
@@ -239,20 +240,25 @@ def several(call):
 
 
 def run(folder, names):
+    """Measure those that are named, NAME or NAME=WAY, and print all that were until now."""
+    kept = folder / "measured.json"
+    found = json.loads(kept.read_text()) if kept.exists() else {}
+    for name, way in ways():
+        if not names or name in names or f"{name}={way}" in names:
+            found[f"{name}={way}"] = measured(folder, name, way)
+            kept.write_text(json.dumps(found))
     print("| package | | MB | import, s | first answer, s | throughput |")
     print("| --- | --- | --- | --- | --- | --- |")
-    answers = {}
-    for name, way in ways():
-        if names and name not in names:
-            continue
-        found = measured(folder, name, way)
-        answers[name, way] = found["answers"]
-        rate = f"{found['throughput']:.4g} {found['unit']}/s"
-        times = f"{found['import']:.2f} | {found['first']:.2f}"
-        print(f"| {name} | {way} | {found['size']:.0f} | {times} | {rate} |", flush=True)
-    for name, way in answers:
-        if way != "before":
-            changed, count, furthest = apart(answers[name, "before"], answers[name, way])
+    shown = [
+        (name, way, found[f"{name}={way}"]) for name, way in ways() if f"{name}={way}" in found
+    ]
+    for name, way, own in shown:
+        times = f"{own['size']:.0f} | {own['import']:.2f} | {own['first']:.2f}"
+        print(f"| {name} | {way} | {times} | {own['throughput']:.4g} {own['unit']}/s |")
+    for name, way, own in shown:
+        if way != "before" and f"{name}=before" in found:
+            before = found[f"{name}=before"]["answers"]
+            changed, count, furthest = apart(before, own["answers"])
             print(f"{name}, {way}: {changed} of {count} answers differ; numbers by {furthest:.1e}")
 
 
