@@ -22,6 +22,8 @@ from silero_vad.sequence_vad import frame_blocks
 
 RATE, WINDOW, CONTEXT = 16000, 512, 64  # samples; of the window before, as context
 HOP, FRAME, FREQUENCIES = 128, 256, 129
+REFLECTED = np.pad(np.arange(CONTEXT + WINDOW), (0, CONTEXT), "reflect")
+FRAMES = REFLECTED[HOP * np.arange(4)[:, None] + np.arange(FRAME)]  # the samples of each
 
 
 class Detector:
@@ -32,10 +34,11 @@ class Detector:
         self.lstm = cylstm.from_torch(path, "_model.decoder.rnn")
         tensors = cylstm.load_tensors(path, "_model.")
         self.stft = tensors["stft.forward_basis_buffer"][:, 0].T.copy()
-        self.convolutions = [
-            (*(tensors[f"encoder.{k}.reparam_conv.{part}"] for part in ("weight", "bias")), stride)
-            for k, stride in enumerate((1, 2, 2, 1))
-        ]
+        self.convolutions = []
+        for k, stride in enumerate((1, 2, 2, 1)):
+            weight = tensors[f"encoder.{k}.reparam_conv.weight"].transpose(2, 1, 0)
+            rows = weight.reshape(-1, weight.shape[2]).copy()  # three taps, one under the other
+            self.convolutions.append((rows, tensors[f"encoder.{k}.reparam_conv.bias"], stride))
         self.weight = tensors["decoder.decoder.2.weight"].ravel()
         self.bias = tensors["decoder.decoder.2.bias"]
         self.reset_states()
@@ -61,9 +64,7 @@ class Detector:
 
     def features(self, windows):
         """What the LSTM is given of each window."""
-        padded = np.pad(windows, ((0, 0), (0, CONTEXT)), "reflect")
-        frames = np.lib.stride_tricks.sliding_window_view(padded, FRAME, axis=1)[:, ::HOP]
-        waves = frames.reshape(-1, FRAME) @ self.stft
+        waves = windows[:, FRAMES].reshape(-1, FRAME) @ self.stft
         x = np.hypot(waves[:, :FREQUENCIES], waves[:, FREQUENCIES:])
         x = x.reshape(len(windows), -1, FREQUENCIES)
         for weight, bias, stride in self.convolutions:
@@ -74,12 +75,14 @@ class Detector:
         return 1 / (1 + np.exp(-(np.maximum(h, 0) @ self.weight + self.bias)))
 
 
-def convolve(x, weight, bias, stride):
+def convolve(x, rows, bias, stride):
     """Convolve (N, T, C) with zeros around; what is below zero is cut off."""
-    x = np.pad(x, ((0, 0), (1, 1), (0, 0)))
-    x = np.lib.stride_tricks.sliding_window_view(x, 3, axis=1)[:, ::stride]
-    rows = x.reshape(-1, weight[0].size) @ weight.reshape(len(weight), -1).T
-    return np.maximum(rows + bias, 0).reshape(len(x), -1, len(weight))
+    count, steps, channels = x.shape
+    padded = np.zeros((count, steps + 2, channels), x.dtype)
+    padded[:, 1:-1] = x
+    starts = np.arange(0, steps, stride)
+    taken = padded[:, starts[:, None] + np.arange(3)].reshape(-1, len(rows))
+    return np.maximum(taken @ rows + bias, 0).reshape(count, len(starts), -1)
 
 
 def check_rate(sampling_rate):
