@@ -40,6 +40,7 @@ __all__ = [
     "insight",
     "layers",
     "load",
+    "load_tensors",
     "score",
     "set_num_threads",
     "show_config",
@@ -57,6 +58,7 @@ _LATER = {  # imported when they are first used: most programs need none, or one
     "from_onnx": "cylstm.formats.onnx",
     "from_torch": "cylstm.formats.torch",
     "get_include": "cylstm.config",
+    "load_tensors": "cylstm.formats.tensors",
     "score": "cylstm.jobs.api",
     "show_config": "cylstm.config",
 }

@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,21 @@ def test_reading_takes_as_much_as_fits_from_the_nearest_cache(size, seconds):
 def test_a_product_takes_its_flops_or_the_reading_of_its_weights():
     assert limit.product_seconds(MACHINE, 1, 250) == pytest.approx(1e-6)  # reads 1000 bytes
     assert limit.product_seconds(MACHINE, 80, 250) == pytest.approx(10e-6)  # 40,000 FLOPs
+
+
+def test_fewer_bytes_are_read_in_less_time():
+    few = replace(MACHINE, weight_bytes=1)
+    assert limit.product_seconds(few, 1, 1000) == pytest.approx(1e-6)
+    assert limit.product_seconds(few, 80, 1000) == pytest.approx(40e-6)
+
+
+@pytest.mark.parametrize("weights", limit.WEIGHT_BYTES)
+def test_products_of_each_kind_are_counted(tmp_path, weights):
+    program = limit.compiled("baseline", str(tmp_path), weights)
+    done = subprocess.run([program, "0.01", "4096"], capture_output=True, check=True)
+    products, read = map(float, done.stdout.split())
+    assert products > 0
+    assert read > 0
 
 
 def test_one_step_reads_both_matrices():

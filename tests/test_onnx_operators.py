@@ -36,6 +36,8 @@ def same(names, *inputs, **options):
     return [case(name, *inputs, **options) for name in names.split()]
 
 
+EIGHT = (X * 20).astype(np.int8)
+SCALES = np.linspace(0.1, 0.3, X.shape[1], dtype=np.float32)
 CASES = [
     *same(
         "Abs Ceil Exp Floor Neg Relu Sigmoid Softplus Softsign Tanh Identity Elu Selu LeakyRelu "
@@ -77,6 +79,11 @@ CASES = [
     case("Clip", X, first=11, last=99),
     case("Clip", X, [np.float32(-0.5)], [np.float32(0.5)], first=11, id="both"),
     case("Clip", X, None, [np.float32(0.5)], first=11, id="upper"),
+    case("DequantizeLinear", EIGHT, np.float32(0.1), first=10),
+    case("DequantizeLinear", EIGHT, np.float32(0.1), np.int8(3), first=10, id="zero"),
+    case("DequantizeLinear", EIGHT.view("u1"), np.float32(0.1), np.uint8(99), first=10, id="u"),
+    case("DequantizeLinear", EIGHT, SCALES, EIGHT[0, :, 0].copy(), first=13, id="channels"),
+    case("DequantizeLinear", EIGHT, SCALES, first=13, axis=-2, id="axis"),
     case("Cast", X * 3, to=7),
     case("Cast", WHOLE, to=1, id="float"),
     case("Cast", X, to=9, id="bool"),

@@ -19,6 +19,12 @@ FLAGS = {  # instruction set: bytes of a vector, and the compiler's flags
     "avx2": (32, ["-mavx2", "-mfma"]),
     "baseline": (16, []),
 }
+WEIGHT_BYTES = {"float32": FLOAT_BYTES, "bfloat16": 2, "int8": 1}
+MORE_FLAGS = {  # those of a CPU that has these, for sums of such numbers: its name for them, GCC's
+    ("int8", "avx512"): {"avx512bw": "-mavx512bw", "avx512_vnni": "-mavx512vnni"},
+    ("int8", "avx2"): {"avx_vnni": "-mavxvnni"},
+    ("bfloat16", "avx512"): {"avx512_bf16": "-mavx512bf16"},
+}
 
 
 @dataclass(frozen=True)
@@ -35,8 +41,9 @@ class Machine:
     """What each of `threads` threads can do at most while all of them are at it."""
 
     threads: int
-    flops: float  # multiplications and additions a second, in float32
+    flops: float  # multiplications and additions a second, of numbers as the weights are
     levels: tuple[Level, ...]  # the nearest first; the last is the memory
+    weight_bytes: int = FLOAT_BYTES
 
 
 def read_seconds(machine: Machine, size: float) -> float:
@@ -54,7 +61,7 @@ def read_seconds(machine: Machine, size: float) -> float:
 def product_seconds(machine: Machine, rows: float, weights: int) -> float:
     """The least time of rows x weights: by its FLOPs, or by reading the weights once."""
     by_flops = 2 * rows * weights / (machine.threads * machine.flops)
-    return max(by_flops, read_seconds(machine, FLOAT_BYTES * weights))
+    return max(by_flops, read_seconds(machine, machine.weight_bytes * weights))
 
 
 def least_seconds(shape: Shape, machine: Machine, training: bool = False) -> float:
@@ -100,9 +107,11 @@ def cache_sizes() -> dict[str, int]:
     return sizes
 
 
-def measure(isa: str, threads: int = 1, seconds: float = 0.3) -> Machine:
+def measure(isa: str, threads: int = 1, seconds: float = 0.3, weights: str = "float32") -> Machine:
     """Measure what the first `threads` CPUs that are ours can do, with the instructions of `isa`.
 
+    With `weights` of int8 or bfloat16 the multiply-adds are those of such numbers, by the fastest
+    instructions that the CPU has for exact sums; where it has none of bfloat16, those of float32.
     Each runs `machine.c` at the same time as the others; the slowest counts.
     """
     caches = cache_sizes()
@@ -110,7 +119,7 @@ def measure(isa: str, threads: int = 1, seconds: float = 0.3) -> Machine:
     memory = 4 * outer
     sizes = [*(size // 2 for size in inner), outer // (4 * threads), memory // threads]
     with tempfile.TemporaryDirectory() as folder:
-        program = compiled(isa, folder)
+        program = compiled(isa, folder, weights)
         command = [program, str(seconds), *map(str, sizes)]
         cpus = usable_cpus()[:threads]
         runs = [subprocess.Popen(["taskset", "-c", str(cpu), *command], stdout=-1) for cpu in cpus]
@@ -118,12 +127,20 @@ def measure(isa: str, threads: int = 1, seconds: float = 0.3) -> Machine:
     flops, *reads = map(min, zip(*rates, strict=True))
     held = [*inner, outer // threads, 1 << 62]
     levels = map(Level, [*caches, "memory"], held, reads)
-    return Machine(threads, flops, tuple(levels))
+    return Machine(threads, flops, tuple(levels), WEIGHT_BYTES[weights])
 
 
-def compiled(isa: str, folder: str) -> str:
-    """The path of `machine.c`, compiled for `isa` into `folder`."""
+def cpu_flags() -> set[str]:
+    """What Linux says that the CPU has."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return set(next((line for line in lines if line.startswith("flags")), "").split())
+
+
+def compiled(isa: str, folder: str, weights: str = "float32") -> str:
+    """The path of `machine.c`, compiled for `isa` and numbers of `weights` into `folder`."""
     width, flags = FLAGS[isa]
+    there, more = cpu_flags(), MORE_FLAGS.get((weights, isa), {})
+    flags = [*flags, f"-D{weights.upper()}", *(more[name] for name in more if name in there)]
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     program = str(Path(folder, "machine"))
     subprocess.run(

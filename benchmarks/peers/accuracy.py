@@ -1,9 +1,10 @@
 """What models lose by weights of fewer bits, beside PyTorch's and ONNX Runtime's int8.
 
-    python -m benchmarks.peers.accuracy [--quick]
+    python -m benchmarks.peers.accuracy [--quick] [--published]
 
 The models of the examples are trained, then judged on what they have not seen, with the LSTM's
-outputs computed in turn by each library; the layers around it stay float32.
+outputs computed in turn by each library; the layers around it stay float32. With `--published` the
+models are those of packages on PyPI, of which those that are not installed are passed over.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import cylstm
+from benchmarks.peers.published import PUBLISHED, missing
 from benchmarks.peers.quantized import module_of, session_of
 from benchmarks.peers.tables import add_output, as_text, keep
 
@@ -136,12 +138,32 @@ MODELS = {
 }
 
 
+def judge_published():
+    """Print what changes in packages' models."""
+    sys.path.insert(0, str(EXAMPLES / "packages"))
+    rows = []
+    for name, (_, judge) in PUBLISHED.items():
+        if missing(name):
+            print(f"{name}: not installed: {', '.join(missing(name))}", file=sys.stderr)
+            continue
+        title = name
+        for weights, (changes, furthest, off) in judge(RUNNERS).items():
+            rows.append([title, weights, changes, f"{furthest:.1e}", f"{off:.1e}"])
+            title = ""
+    headers = ["package", "weights of the LSTM", "changes", "output off by (max)", "h off by (rms)"]
+    print(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small models, for a test")
     parser.add_argument("--models", nargs="*", choices=[name.split(",")[0] for name in MODELS])
     add_output(parser)
+    parser.add_argument("--published", action="store_true", help="packages' models instead")
     arguments = parser.parse_args()
+    if arguments.published:
+        judge_published()
+        return
     sys.path.insert(0, str(EXAMPLES))
     rows = []
     for title, judge in MODELS.items():

@@ -3,7 +3,11 @@
     python -m benchmarks.peers.quantized [--threads N] [--cells REGEX] [--seconds S]
 
 All run in this one process; each call of one is followed by a call of the next, so that a change of
-the machine's speed meets all alike. Each one's least and median time are told, in us.
+the machine's speed meets all alike. Each one's least and median time are told, in us, and the least
+that this machine could take with int8 and bfloat16 weights, which is measured first. PyTorch, onnx
+and ONNX Runtime must be installed; OpenVINO's bfloat16 is left out where it is not installed, or
+computes in float32 although it was asked for bfloat16, as it does where the CPU has no such
+instructions.
 """
 
 import argparse
@@ -17,8 +21,10 @@ import time
 import numpy as np
 
 import cylstm
-from benchmarks.peers.report import in_us
+from benchmarks.benchmarks import limit
+from benchmarks.benchmarks.common import Shape
 from benchmarks.peers.tables import add_output, as_text, keep
+from cylstm.core import kernels
 
 # steps, sequences, features, units, layers (in both directions where there are two)
 CELLS = [
@@ -99,18 +105,48 @@ def pytorch(lstm, x, threads, kind):
     return call
 
 
+def openvino_bfloat16(lstm, x, threads):
+    """OpenVINO's call, or None where there is none in bfloat16."""
+    try:
+        import openvino
+    except ImportError:
+        return None
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "bf16",
+    }
+    core = openvino.Core()
+    with tempfile.TemporaryDirectory() as folder:
+        lstm.to_onnx(f"{folder}/model.onnx", state=True)
+        model = core.read_model(f"{folder}/model.onnx")
+        count = lstm.num_layers * (2 if lstm.bidirectional else 1)
+        state = [count, x.shape[1], lstm.hidden_size]
+        model.reshape({"x": list(x.shape), "h_0": state, "c_0": state})
+        compiled = core.compile_model(model, "CPU", settings)
+    if compiled.get_property("INFERENCE_PRECISION_HINT") != openvino.Type.bf16:
+        return None
+    request, zero = compiled.create_infer_request(), np.zeros(state, np.float32)
+    for name, array in (("x", x), ("h_0", zero), ("c_0", zero)):
+        request.set_tensor(name, openvino.Tensor(array))
+    return request.infer
+
+
 def runners(cell, threads):
     steps, sequences, inputs, hidden, layers = cell
     lstm = cylstm.LSTM(inputs, hidden, layers, bidirectional=layers == 2, seed=0)
     x = np.random.default_rng(0).standard_normal((steps, sequences, inputs)).astype(np.float32)
-    return {
+    found = {
         "float32": ours(lstm, x),
         "bfloat16": ours(lstm.quantize("bfloat16"), x),
         "int8": ours(lstm.quantize("int8"), x),
         "ONNX Runtime int8": onnxruntime_int8(lstm, x, threads),
         "PyTorch int8": pytorch(lstm, x, threads, "int8"),
         "PyTorch bfloat16": pytorch(lstm, x, threads, "bfloat16"),
+        "OpenVINO bfloat16": openvino_bfloat16(lstm, x, threads),
     }
+    return {name: call for name, call in found.items() if call is not None}
 
 
 def timed(calls, seconds):
@@ -131,6 +167,26 @@ def timed(calls, seconds):
     return {name: (min(all_of), statistics.median(all_of)) for name, all_of in times.items()}
 
 
+def limits(threads):
+    """The machine's, with weights of each kind."""
+    return {
+        weights: limit.measure(kernels.ISA, threads, weights=weights)
+        for weights in ("int8", "bfloat16")
+    }
+
+
+def judgement(cell, found, machines):
+    """For each kind of weights the best peer's time over ours; the least possible, and our share."""
+    steps, sequences, inputs, hidden, layers = cell
+    shape = Shape(steps, sequences, inputs, hidden, layers, layers)
+    least = {w: limit.least_seconds(shape, machine) for w, machine in machines.items()}
+    ratios = []
+    for weights in least:
+        peers = [time for name, (time, _) in found.items() if name.endswith(f" {weights}")]
+        ratios.append(f"{min(peers) / found[weights][0]:.2f}")
+    return [*ratios, *(f"{1e6 * least[w]:,.4g} ({least[w] / found[w][0]:.0%})" for w in least)]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
@@ -141,20 +197,24 @@ def main():
     logging.disable(logging.WARNING)  # ONNX Runtime's advice
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     cylstm.set_num_threads(arguments.threads)
-    rows, kept, headers = [], [], []
+    machines, rows, kept, headers = limits(arguments.threads), [], [], []
+    for weights, machine in machines.items():
+        print(f"{weights}: {machine.flops / 2e9:.3g} billion products a second and thread at most")
     for cell in CELLS:
         if not re.search(arguments.cells, name_of(cell)):
             continue
         found = timed(runners(cell, arguments.threads), arguments.seconds)
-        shown = [f"{1e6 * least:.1f} / {1e6 * median:.1f}" for least, median in found.values()]
-        eight = found["ONNX Runtime int8"][0], found["PyTorch int8"][0]
-        ratios = min(eight) / found["int8"][0], found["PyTorch bfloat16"][0] / found["bfloat16"][0]
-        told = [f"{ratio:.2f}" for ratio in ratios]
-        rows.append([name_of(cell), *shown, *told])
-        kept.append([name_of(cell), *(in_us(least) for least, _ in found.values()), *told])
-        headers = ["cell", *found, "best int8 / ours", "PyTorch's bfloat16 / ours"]
+        judged = judgement(cell, found, machines)
+        shown = [f"{1e6 * least:,.4g} / {1e6 * median:,.4g}" for least, median in found.values()]
+        rows.append([name_of(cell), *shown, *judged])
+        kept.append([name_of(cell), *(f"{1e6 * least:,.4g}" for least, _ in found.values()), *judged])
+        ratios = [f"best peer's {weights} / ours" for weights in machines]
+        bounds = [f"least possible, {weights} (we reach)" for weights in machines]
+        headers = ["cell", *found, *ratios, *bounds]
     print(as_text(headers, rows))
-    keep(arguments.output, "quantized", headers, kept)
+    threads = arguments.threads
+    name = "quantized" if threads == 1 else f"quantized-{threads}-threads"
+    keep(arguments.output, name, headers, kept)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ RESULTS = ROOT / "benchmarks/peers/results"
 PAGES = {
     "whole": "docs/benchmarks.md",
     "quantized": "docs/benchmarks.md",
+    "quantized-2-threads": "docs/benchmarks.md",
     "accuracy": "docs/accuracy.md",
 }
 

@@ -340,6 +340,11 @@ def _reshaped_step(given: Mapping[str, Any], time: int) -> dict[str, Any]:
     )
 
 
+def _looked_up(axes: Axes, time: int, given: Mapping[str, Any]) -> Axes:
+    """Of a table's rows, each a new axis at the end."""
+    return axes.to(axes.rank + 1, axes.time)
+
+
 def _declared(axes: Axes, time: int, given: Mapping[str, Any]) -> Axes:
     if given["shape"] is None or len(given["shape"]) != axes.rank:
         raise ValueError(f"which does not declare {axes.rank} axes")
@@ -357,14 +362,15 @@ _OF_ONE_STEP: Mapping[Any, Callable[..., dict[str, Any]]] = {  # the arguments, 
 }
 _AFTER: Mapping[str, Rule] = {
     **dict.fromkeys(
-        ("cast", "elu", "exp", "hard_sigmoid", "leaky_relu", "relu", "selu", "sigmoid", "silu",
-         "softplus", "softsign", "tanh"), _same,
+        ("cast", "dequantised", "elu", "exp", "hard_sigmoid", "leaky_relu", "relu", "selu",
+         "sigmoid", "silu", "softplus", "softsign", "tanh"), _same,
     ),
     **dict.fromkeys(("added", "scaled"), _with_constant),
     **dict.fromkeys(("affine", "log_softmax", "normalised", "softmax"), _along_axis),
     "as_declared": _declared,
     "over_rest": _along_rest,
     "reshape": _reshaped,
+    "rows_of": _looked_up,
     "sliced": _sliced,
     "squeezed": _squeezed,
     "take": _taken,

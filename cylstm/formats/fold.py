@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["FOLDED", "VIEWS", "attributes", "axes_of", "flat", "reshape", "slices"]
+__all__ = ["FOLDED", "VIEWS", "attributes", "axes_of", "dequantize", "flat", "reshape", "slices"]
 
 _CASTS = {1: "f4", 2: "u1", 3: "i1", 5: "i2", 6: "i4", 7: "i8", 9: "?", 10: "f2", 11: "f8"}
 
@@ -151,7 +151,8 @@ def _split(given: Attributes, x: Array, sizes: Any = None) -> list[Array]:
     return np.split(x, np.cumsum(flat(sizes))[:-1], axis)
 
 
-def _dequantize(given: Attributes, x: Array, scale: Array, zero: Any = None) -> Array:
+def dequantize(given: Attributes, x: Array, scale: Array, zero: Any = None) -> Array:
+    """Return the numbers that integers stand for: of one scale, or of one for each channel."""
     shape = [1] * x.ndim
     if scale.ndim == 1:
         shape[given.get("axis", 1)] = -1
@@ -174,7 +175,7 @@ FOLDED: dict[str, Callable[..., Any]] = {
     "Cast": lambda given, x: x.astype(_CASTS[given["to"]]),
     "Concat": lambda given, *parts: np.concatenate(parts, given["axis"]),
     "Constant": _constant,
-    "DequantizeLinear": _dequantize,
+    "DequantizeLinear": dequantize,
     "Gather": _gather,
     "Identity": lambda given, x: x,
     "Reshape": lambda given, x, shape: reshape(x, flat(shape), bool(given.get("allowzero"))),

@@ -260,7 +260,14 @@ def _gather(given: dict[str, Any], data: Any, index: Any) -> Any:
         return Apply(np.take, indices=index, axis=axis)
     if axis != 0 or data.ndim != 2:
         raise ValueError(f"expected rows of a matrix, got axis {axis} of shape {data.shape}")
+    if data.dtype.kind in "iu":
+        return Apply(rows_of, table=data)
     return Embedding(real("data", data), mask_zero=False)
+
+
+def rows_of(x: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Return rows of a table of integers, as an embedding does of one of real numbers."""
+    return table[x]
 
 
 def _softmax(function: Callable[..., np.ndarray]) -> Callable[..., Any]:
@@ -346,6 +353,18 @@ def _layer_norm(given: dict[str, Any], _: Any, weight: Any, bias: Any = None) ->
     return norm
 
 
+def dequantised(x: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarray:
+    """Return the numbers that 8-bit integers stand for."""
+    return (x.astype(np.float32) - zero) * scale
+
+
+def _dequantise(given: dict[str, Any], x: Any, scale: Any, zero: Any = None) -> Apply:
+    if scale is None or scale.size != 1 or scale.dtype != np.float32:
+        raise ValueError("expected one scale, of float32")
+    zero = np.float32(0 if zero is None else np.ravel(zero)[0])
+    return Apply(dequantised, scale=np.ravel(scale)[0], zero=zero)
+
+
 def _axes(given: dict[str, Any], axes: Any) -> Any:
     found = given.get("axes") if axes is None else axes
     return None if found is None else flat(found)
@@ -386,6 +405,7 @@ _CASTS = {1: "float32", 6: "int32", 7: "int64", 10: "float16", 11: "float64"}
 _SCORED: dict[str, Callable[..., Any]] = {
     "Add": _constant_operand(added),
     "Cast": lambda given, _: Apply(cast, dtype=_CASTS[given["to"]]),
+    "DequantizeLinear": _dequantise,
     "Dropout": _nothing,
     "Elu": _elementwise("elu", alpha=1.0),
     "Exp": _elementwise("exponential"),

@@ -12,6 +12,7 @@ import numpy as np
 
 from cylstm import checks
 from cylstm.formats.fold import FOLDED, VIEWS, attributes
+from cylstm.formats.onnx_quantised import as_product
 from cylstm.formats.onnx_shapes import RECURRENT, Shapes, kind
 from cylstm.io.files import Budget, bfloat16, is_path, open_plain, read_beside
 
@@ -104,6 +105,8 @@ class Graph:
         self.tensors = {tensor.name: tensor for tensor in proto.initializer}
         self.known: dict[str, np.ndarray | None] = {}
         self.nodes = list(proto.node)
+        self._count()
+        self.nodes = [as_product(self, node) for node in self.nodes]
         self._count()
         self.shapes = Shapes(self)
         self.nodes = [self._with_target(node) for node in self.nodes]

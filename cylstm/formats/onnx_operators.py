@@ -13,6 +13,7 @@ import onnx
 from onnx.reference.op_run import OpRun
 from scipy import special
 
+from cylstm.formats.fold import dequantize
 from cylstm.formats.onnx_file import Graph
 from cylstm.formats.onnx_lstm import acts
 from cylstm.formats.onnx_shapes import kind
@@ -24,14 +25,14 @@ _FIRST_OPSET = 7  # before, operators repeated arrays in other ways
 _EVALUATED = frozenset(
     """
     Abs Add And ArgMax ArgMin BatchNormalization Cast Ceil Clip Concat ConstantOfShape Conv Cos
-    CumSum Div Dropout Einsum Elu Equal Erf Exp Expand Flatten Floor GRU Gather GatherElements
-    GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual HardSigmoid HardSwish
-    Identity If InstanceNormalization LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax
-    MatMul Max MaxPool Mean Min Mish Mod Mul Neg Not Or PRelu Pad Pow RNN Range Reciprocal ReduceL1
-    ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
-    ReduceSumSquare Relu Reshape ReverseSequence Round Selu Shape Sigmoid Sign Sin Size Slice
-    Softmax Softplus Softsign Split Sqrt Squeeze Sub Sum Tanh Tile TopK Transpose Trilu Unsqueeze
-    Where Xor
+    CumSum DequantizeLinear Div Dropout Einsum Elu Equal Erf Exp Expand Flatten Floor GRU Gather
+    GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual
+    HardSigmoid HardSwish Identity If InstanceNormalization LayerNormalization LeakyRelu Less
+    LessOrEqual Log LogSoftmax MatMul Max MaxPool Mean Min Mish Mod Mul Neg Not Or PRelu Pad Pow RNN
+    Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
+    ReduceProd ReduceSum ReduceSumSquare Relu Reshape ReverseSequence Round Selu Shape Sigmoid Sign
+    Sin Size Slice Softmax Softplus Softsign Split Sqrt Squeeze Sub Sum Tanh Tile TopK Transpose
+    Trilu Unsqueeze Where Xor
     """.split()  # noqa: SIM905
 )
 _OF_RECURRENT = {"direction", "hidden_size", "linear_before_reset"}  # what the evaluator acts on
@@ -88,6 +89,8 @@ def _check_meaning(graph: Graph, node: Any, operator: str) -> None:
         raise ValueError("expected a BatchNormalization that scores, got one in training")
     if operator == "BatchNormalization" and any(node.output[1:]):
         raise ValueError("expected a BatchNormalization of one output, got more")
+    if operator == "DequantizeLinear" and given.keys() - {"axis"}:
+        raise ValueError(f"{operator}: expected none with {min(given.keys() - {'axis'})}")
     if operator in ("GRU", "RNN"):
         odd = given.keys() - _OF_RECURRENT
         if odd or (len(node.input) > 4 and node.input[4]):
@@ -156,4 +159,13 @@ class GlobalMaxPool(OpRun):
         return (x.max(tuple(range(2, x.ndim)), keepdims=True),)
 
 
-OPERATORS = [Softmax, LogSoftmax, Erf, Gelu, BatchNormalization, GlobalMaxPool]
+class DequantizeLinear(OpRun):
+    """In the opsets before 19 too."""
+
+    def _run(
+        self, x: np.ndarray, scale: np.ndarray, zero: Any = None, axis: int = 1, **_: Any
+    ) -> tuple[np.ndarray]:
+        return (dequantize({"axis": axis}, x, scale, zero),)
+
+
+OPERATORS = [Softmax, LogSoftmax, Erf, Gelu, BatchNormalization, GlobalMaxPool, DequantizeLinear]

@@ -41,6 +41,16 @@ _ELEMENTS = {  # of storages: NumPy's types; "V" and the size are those that no 
     "torch QInt32Storage": "i4",
     **{f"numpy f{size}": f"f{size}" for size in (2, 4, 8)},
 }
+_INTEGERS = {  # of storages, and bool
+    "torch LongStorage": "i8",
+    "torch IntStorage": "i4",
+    "torch ShortStorage": "i2",
+    "torch CharStorage": "i1",
+    "torch ByteStorage": "u1",
+    "torch BoolStorage": "?",
+    **{f"numpy {kind}{size}": f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)},
+    "numpy b1": "?",
+}
 _OTHER_ARRAYS = re.compile("numpy [a-zA-Z][0-9]{1,4}")
 _NPY = re.compile(
     r"\{'descr': '([<>|=][a-zA-Z][0-9]{1,4})', 'fortran_order': (True|False), "
@@ -94,6 +104,14 @@ class Tensor:
         if self.quantizer is not None:
             return self._dequantised(array)
         return bfloat16(array) if kind == "torch BFloat16Storage" else array
+
+    def numbers(self) -> np.ndarray:
+        """Read the tensor: an array of real numbers, or of integers or bools."""
+        code = _INTEGERS.get(self.storage.kind)
+        if code is None or self.quantizer is not None:
+            return np.asarray(self)
+        held = np.dtype(self.storage.order + code)
+        return self._elements(held).astype(held.newbyteorder("="))
 
     def _elements(self, held: np.dtype[Any]) -> np.ndarray:
         times = 1 if self.quantizer is None else 3  # what the numbers are computed from
