@@ -151,7 +151,7 @@ def judge_published():
             rows.append([title, weights, changes, f"{furthest:.1e}", f"{off:.1e}"])
             title = ""
     headers = ["package", "weights of the LSTM", "changes", "output off by (max)", "h off by (rms)"]
-    print(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
+    print(as_text(headers, rows))
 
 
 def main():

@@ -176,7 +176,7 @@ def limits(threads):
 
 
 def judgement(cell, found, machines):
-    """For each kind of weights the best peer's time over ours; the least possible, and our share."""
+    """By kind of weights the best peer's time over ours; the least possible, and our share."""
     steps, sequences, inputs, hidden, layers = cell
     shape = Shape(steps, sequences, inputs, hidden, layers, layers)
     least = {w: limit.least_seconds(shape, machine) for w, machine in machines.items()}
@@ -207,7 +207,9 @@ def main():
         judged = judgement(cell, found, machines)
         shown = [f"{1e6 * least:,.4g} / {1e6 * median:,.4g}" for least, median in found.values()]
         rows.append([name_of(cell), *shown, *judged])
-        kept.append([name_of(cell), *(f"{1e6 * least:,.4g}" for least, _ in found.values()), *judged])
+        kept.append(
+            [name_of(cell), *(f"{1e6 * least:,.4g}" for least, _ in found.values()), *judged]
+        )
         ratios = [f"best peer's {weights} / ours" for weights in machines]
         bounds = [f"least possible, {weights} (we reach)" for weights in machines]
         headers = ["cell", *found, *ratios, *bounds]
