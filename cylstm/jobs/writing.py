@@ -46,7 +46,7 @@ def _as_parquet(table: pa.Table, columns: Columns) -> Any:
     pq.write_table(
         table, sink, row_group_size=max(1, len(table)), compression="snappy",
         use_dictionary=keys + ["prediction"] * (columns.options.labels is not None),
-        write_statistics=keys, write_batch_size=VALUES_AT_ONCE,
+        write_statistics=keys, write_page_checksum=True, write_batch_size=VALUES_AT_ONCE,
     )  # fmt: skip
     return sink.getvalue()
 
