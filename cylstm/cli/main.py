@@ -55,7 +55,10 @@ def _run(given: argparse.Namespace) -> int:
     try:
         return import_module(f"cylstm.cli.{given.command}").run(given)
     except KeyboardInterrupt:
-        _say(given.command, "stopped" + "; the same command goes on" * (given.command == "score"))
+        _say(
+            given.command,
+            "stopped" + "; the same command goes on from here" * (given.command == "score"),
+        )
         return STOPPED
     except BrokenPipeError:  # of `| head`
         return FAILED
