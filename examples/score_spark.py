@@ -32,9 +32,9 @@ def main():
     parser.add_argument("source")
     parser.add_argument("target")
     given = parser.parse_args()
-    spark = SparkSession.builder.master("local[2]").appName("cylstm").getOrCreate()
-    score(spark, given.model, given.source, given.target)
-    spark.stop()
+    session = SparkSession.builder.master("local[2]").appName("cylstm")
+    with session.config("spark.ui.enabled", "false").getOrCreate() as spark:
+        score(spark, given.model, given.source, given.target)
 
 
 if __name__ == "__main__":

@@ -189,15 +189,28 @@ def test_convert_to_fewer_bits(folder, capsys, kind):
 
 
 def test_bench(folder, capsys, monkeypatch):
-    from cylstm.cli import bench
+    from cylstm.cli import limits
 
-    monkeypatch.setattr(bench, "SECONDS", 0.001)
+    monkeypatch.setattr(limits, "SECONDS", 0.001)
     given = "--threads", "1,2", "--batches", "1,3", "--steps", "7"
     status, out, _ = run(capsys, "bench", "m.safetensors", *given, "--json")
     assert status == 0
-    times = json.loads(out)["times"]
+    found = json.loads(out)
+    times = found["times"]
     assert len(times) == 8  # of each number of threads two batches, of which streams too
     assert all(row["microseconds"] > 0 for row in times)
+    for limit in found["limits"]:
+        least = {
+            "arithmetic": found["flops_per_step"] / limit["flops"],
+            "reading": found["bytes_per_step"] / limit["bytes"],
+        }
+        (row,) = (
+            row
+            for row in times
+            if (row["threads"], row["what"]) == (limit["threads"], "a stream's step, N=1")
+        )
+        assert row["limit"] == max(least, key=least.get)
+        assert row["share"] == pytest.approx(max(least.values()) * 1e6 / row["microseconds"])
     assert "a call, T=7 N=3" in run(capsys, "bench", "m.safetensors", *given)[1]
 
 

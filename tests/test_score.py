@@ -382,6 +382,40 @@ def test_another_model_option_or_input_is_refused(rng, tmp_path):
     assert content(target) == before
 
 
+def test_a_change_that_hides_is_refused(rng, tmp_path):
+    """In the middle of the file, of the same size, with the time of writing set back."""
+    tokens = [rng.integers(0, WORDS, 12).tolist() for _ in range(20_000)]
+    options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    source = write(tmp_path / "in.parquet", {"tokens": tokens}, **options)
+    cylstm.score(tagger(), source, tmp_path / "out", limit=500)
+    times, data = os.stat(source), bytearray(source.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 8] = data[middle + 8 : middle + 16]
+    source.write_bytes(data)
+    os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert os.stat(source).st_size == times.st_size
+    assert os.stat(source).st_mtime_ns == times.st_mtime_ns
+    with pytest.raises(ValueError, match=r"another input: in\.parquet"):
+        cylstm.score(tagger(), source, tmp_path / "out", limit=500)
+
+
+def test_a_change_during_the_job_is_refused(rng, tmp_path, monkeypatch):
+    """Of any file that a part is of."""
+    from cylstm.jobs import run
+
+    for n in range(3):
+        write(tmp_path / "in" / f"{n}.parquet", {"tokens": random_tokens(rng, 10)})
+    real = run.encoded
+
+    def encoded(*given):
+        os.utime(tmp_path / "in" / "1.parquet")
+        return real(*given)
+
+    monkeypatch.setattr(run, "encoded", encoded)
+    with pytest.raises(ValueError, match=r"1\.parquet: it changed while it was read"):
+        cylstm.score(tagger(), tmp_path / "in", tmp_path / "out")
+
+
 def test_where_output_must_not_go(rng, tmp_path):
     source = write(tmp_path / "in" / "a.parquet", {"tokens": random_tokens(rng, 10)})
     for target in (tmp_path / "in", tmp_path / "in" / "out", tmp_path):
@@ -555,6 +589,124 @@ def test_damaged_files_are_named(rng, tmp_path, kind):
         except (ValueError, MemoryError) as error:
             told = str(error)
         assert told is None or (("in." in told or "column" in told) and "\n" not in told)
+
+
+def write_as(table, path):
+    """Write a table as what the ending of a name says."""
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+        return path
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.list_(pa.float16()),
+        pa.list_(pa.float32()),
+        pa.large_list(pa.float64()),
+        pa.list_(pa.list_(pa.float32(), 1)),
+        pa.large_list(pa.large_list(pa.float16())),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_lists_of_every_kind(tmp_path, kind, suffix):
+    values = [[0.5, 1.0], [2.0], [0.25]]
+    values = [[np.float16(one) for one in sequence] for sequence in values]
+    if hasattr(kind.value_type, "value_type"):  # of steps that are lists
+        values = [[[one] for one in sequence] for sequence in values]
+    table = pa.table({"x": pa.array(values, kind)})
+    source = write_as(table, tmp_path / f"in.{suffix}")
+    model = cylstm.LSTM(1, 3, seed=0)
+    cylstm.score(model, source, tmp_path / "out")
+    for found, sequence in zip(predictions(tmp_path / "out"), values, strict=True):
+        x = np.array(sequence, np.float32).reshape(-1, 1)
+        assert same_bits(found, model(x)[0])
+
+
+STRANGE = {
+    "list_view": pa.array([[1]], pa.list_view(pa.int64())),
+    "list_view of a step": pa.array([[[1.0]]], pa.list_(pa.list_view(pa.float32()))),
+    "dictionary": pa.DictionaryArray.from_arrays(pa.array([0]), pa.array([[1]])),
+    "run_end_encoded": pa.RunEndEncodedArray.from_arrays([1], pa.array([[1]])),
+    "decimal128": pa.array([["1.5"]]).cast(pa.list_(pa.decimal128(5, 2))),
+    "timestamp": pa.array([[1]], pa.list_(pa.timestamp("us"))),
+    "bool": pa.array([[True]]),
+    "struct": pa.array([[{"a": 1.0}]]),
+    "map": pa.array([[("a", 1.0)]], pa.map_(pa.string(), pa.float64())),
+    "string": pa.array([["a"]]),
+    "null": pa.array([[None]], pa.list_(pa.null())),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_strange_features_are_refused_by_name(tmp_path, kind):
+    source = write_as(pa.table({"x": STRANGE[kind]}), tmp_path / "in.arrow")
+    with pytest.raises(ValueError, match=r"features: expected .*'x'") as told:
+        cylstm.score(cylstm.LSTM(1, 2, seed=0), source, tmp_path / "out", features="x")
+    assert kind.split()[0] in str(told.value)
+
+
+def test_strange_keys_are_refused_by_name(tmp_path):
+    table = pa.table({"x": [[0.5]], "k": pa.array([pa.MonthDayNano([1, 2, 3])])})
+    source = write_as(table, tmp_path / "in.arrow")
+    with pytest.raises(ValueError, match=r"keys: expected what Parquet can hold.*interval in 'k'"):
+        cylstm.score(cylstm.LSTM(1, 2, seed=0), source, tmp_path / "out")
+    table = pa.table({"k": [1], "t": pa.array([np.float16(1)]), "x": [0.5]})
+    source = write_as(table, tmp_path / "half.arrow")
+    given = {"by": "k", "order": "t", "features": "x"}
+    with pytest.raises(ValueError, match="order: expected numbers, text or times, got halffloat"):
+        cylstm.score(cylstm.LSTM(1, 2, seed=0), source, tmp_path / "out", **given)
+
+
+def test_integers_past_the_signed_ones(tmp_path):
+    column = pa.array([[2**63 + 1], [1], [2**64 - 1]], pa.list_(pa.uint64()))
+    source = write(tmp_path / "in.parquet", {"id": [1, 2, 3], "t": column})
+    summary = cylstm.score(tagger(), source, tmp_path / "out", on_error="skip")
+    assert (summary.predictions, summary.skipped) == (1, 2)
+    assert same_bits(predictions(tmp_path / "out"), [alone(tagger(), [1])])
+    lines = (tmp_path / "out" / "_skipped" / "part-000000.jsonl").read_text().splitlines()
+    assert "got 9223372036854775809" in json.loads(lines[0])["reason"]
+
+
+def test_names_and_row_groups_of_any_kind(rng, tmp_path):
+    tokens = random_tokens(rng, 400)
+    columns = {"tökens.字": tokens, "ключ": np.arange(400), "🙂": ["é"] * 400}
+    source = write(tmp_path / "in.parquet", columns, row_group_size=1)
+    cylstm.score(tagger(), source, tmp_path / "out")
+    table = pq.read_table(tmp_path / "out")
+    assert table.column_names == ["ключ", "🙂", "prediction"]
+    assert table.column("ключ").to_pylist() == list(range(400))
+    assert same_bits(predictions(tmp_path / "out"), [alone(tagger(), one) for one in tokens])
+
+
+def test_a_column_twice_is_refused(tmp_path):
+    column = pa.array([[1, 2]])
+    pq.write_table(pa.Table.from_arrays([column, column], ["t", "t"]), tmp_path / "in.parquet")
+    with pytest.raises(ValueError, match="columns of different names, got 't' twice"):
+        cylstm.score(tagger(), tmp_path / "in.parquet", tmp_path / "out")
+
+
+def test_a_page_that_its_checksum_tells_is_damaged(rng, tmp_path):
+    """Each byte of a row group's data, changed, is told of, and no row of it is written."""
+    tokens = random_tokens(rng, 300)
+    options = {"write_page_checksum": True, "compression": "none", "row_group_size": 100}
+    source = write(tmp_path / "in.parquet", {"tokens": tokens}, **options)
+    good = source.read_bytes()
+    group = pq.read_metadata(source).row_group(1).column(0)
+    begin = group.dictionary_page_offset
+    chance = random.Random(5)
+    expected = [alone(tagger(), one) for one in tokens[:100]]
+    for n in range(30):
+        damaged = bytearray(good)
+        damaged[begin + chance.randrange(group.total_compressed_size)] ^= 1 << chance.randrange(8)
+        source.write_bytes(damaged)
+        with pytest.raises((ValueError, OSError), match=r"in\.parquet"):
+            cylstm.score(tagger(), source, tmp_path / f"{n}", part_rows=50)
+        assert same_bits(predictions(tmp_path / f"{n}"), expected)
 
 
 def test_files_of_other_columns_are_refused(rng, tmp_path):

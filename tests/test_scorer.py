@@ -152,7 +152,11 @@ def test_engines_give_the_same_bytes(job, engine):
     names = "model.safetensors", "in", "out"
     width = ["--width", "3"] if engine == "dask" else []
     command = [sys.executable, str(EXAMPLES / f"score_{engine}.py"), *names, *width]
-    quiet = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    quiet = {
+        "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1",
+        "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1",
+        "RAY_raylet_start_wait_time_s": "300",  # of a loaded machine
+    }  # fmt: skip
     done = subprocess.run(
         command, cwd=job, env=os.environ | quiet, capture_output=True, text=True, timeout=500
     )

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from cylstm.cli.info import leaves_of, work_of
+from cylstm.cli.info import Work, leaves_of, parameters_of, work_of
+from cylstm.cli.limits import Limits, best
 from cylstm.core.team import get_num_threads, limit_threads_here
-from cylstm.layers import Linear
 from cylstm.predict.model import Predictor
 
 __all__ = ["run"]
-
-SECONDS = 0.3  # that a time is taken from
-ROWS, WIDTH = 480, 256  # of the product that the machine's speed is measured with
 
 
 def run(given: argparse.Namespace) -> int:
@@ -27,42 +23,61 @@ def run(given: argparse.Namespace) -> int:
 
     predictor = Predictor(load_to_score(given.file, given.batch_first), given.batch_first)
     threads = given.threads or sorted({1, get_num_threads()})
-    flops = sum(work_of(layer).flops for layer in leaves_of(predictor.model))
-    rows = []
+    works = [work_of(layer) for layer in leaves_of(predictor.model)]
+    step = Work(sum(work.flops for work in works), sum(work.bytes for work in works))
+    recurrent = sum(
+        array.nbytes
+        for layer in leaves_of(predictor.model)
+        for name, array in parameters_of(layer)
+        if array.ndim == 2 and name.startswith(("weight_hh", "weight_hr"))
+    )
+    rows, limits = [], {}
     for count in threads:
         limit_threads_here(count)
-        speed = machine_speed()
-        rows += [_row(count, name, took, flops * steps, steps, speed)
-                 for name, took, steps in _times(predictor, given)]  # fmt: skip
+        limits[count] = Limits.of(count, step.bytes)
+        rows += [
+            _row(count, timed, step, recurrent, limits[count]) for timed in _times(predictor, given)
+        ]
     limit_threads_here(0)
-    print(json.dumps({"file": given.file, "flops_per_step": flops, "times": rows}) if given.json
-          else _text(rows))  # fmt: skip
+    found = {
+        "file": given.file,
+        "flops_per_step": step.flops,
+        "bytes_per_step": step.bytes,
+        "limits": [{"threads": count} | vars(limit) for count, limit in limits.items()],
+        "times": rows,
+    }
+    print(json.dumps(found) if given.json else _text(rows, limits))
     return 0
 
 
 def _row(
-    threads: int, name: str, took: float, flops: int, steps: int, speed: float
+    threads: int, timed: tuple[str, float, int, int], step: Work, recurrent: int, limits: Limits
 ) -> dict[str, Any]:
+    """Return what a time is; of many steps each has to read the recurrent weights again."""
+    name, took, steps, batch = timed
+    flops = step.flops * steps * batch
+    least, what = limits.least(flops, step.bytes if steps == 1 else recurrent * steps)
     return {
         "threads": threads,
         "what": name,
         "microseconds": took * 1e6,
-        "steps_per_second": steps / took,
+        "steps_per_second": steps * batch / took,
         "gflops": flops / took / 1e9,
-        "share": flops / took / speed,
+        "share": least / took,
+        "limit": what,
     }
 
 
-def _times(predictor: Predictor, given: argparse.Namespace) -> list[tuple[str, float, int]]:
-    """Return what was timed, the seconds that it takes, and how many steps these are."""
+def _times(predictor: Predictor, given: argparse.Namespace) -> list[tuple[str, float, int, int]]:
+    """Return what was timed, its seconds, and of how many steps of how many sequences it is."""
     found = []
     for batch in given.batches:
         step = _stream(predictor, batch)
         if step is not None:
-            found.append((f"a stream's step, N={batch}", best(step), batch))
+            found.append((f"a stream's step, N={batch}", best(step), 1, batch))
         x = _input(predictor, batch, given.steps)
         took = best(lambda x=x: predictor.run(x, None))  # type: ignore[misc]
-        found.append((f"a call, T={given.steps} N={batch}", took, batch * given.steps))
+        found.append((f"a call, T={given.steps} N={batch}", took, given.steps, batch))
     return found
 
 
@@ -86,31 +101,20 @@ def _stream(predictor: Predictor, batch: int) -> Callable[[], Any] | None:
     return lambda: stream.step(x)
 
 
-def best(work: Callable[[], Any]) -> float:
-    """Return the seconds of the fastest of many runs."""
-    work()
-    least, begin = float("inf"), time.perf_counter()
-    while (now := time.perf_counter()) - begin < SECONDS:
-        work()
-        least = min(least, time.perf_counter() - now)
-    return least
-
-
-def machine_speed() -> float:
-    """Return the multiplications and additions a second of one large product in the cache."""
-    linear = Linear(WIDTH, WIDTH, seed=0)
-    x = np.ones((ROWS, WIDTH), np.float32)
-    return 2 * ROWS * WIDTH * WIDTH / best(lambda: linear(x))
-
-
-def _text(rows: list[dict[str, Any]]) -> str:
-    lines = [f"{'threads':>7}  {'what':24}  {'us':>12}  {'steps/s':>12}  {'GFLOP/s':>8}  share"]
+def _text(rows: list[dict[str, Any]], limits: dict[int, Limits]) -> str:
+    lines = [
+        f"{'threads':>7}  {'what':24}  {'us':>12}  {'steps/s':>12}  {'GFLOP/s':>8}  share of limit"
+    ]
     lines += [
         f"{row['threads']:7}  {row['what']:24}  {row['microseconds']:12,.1f}  "
-        f"{row['steps_per_second']:12,.0f}  {row['gflops']:8.1f}  {row['share']:5.0%}"
+        f"{row['steps_per_second']:12,.0f}  {row['gflops']:8.1f}  "
+        f"{row['share']:5.0%} {row['limit']}"
         for row in rows
     ]
-    lines.append(
-        f"share: of the speed of a product of {ROWS}x{WIDTH} and {WIDTH}x{WIDTH} on as many threads"
-    )
+    lines += [
+        f"limit of {count} threads: arithmetic {limit.flops / 1e9:,.0f} GFLOP/s, "
+        f"reading the weights {limit.bytes / 1e9:,.0f} GB/s, as measured here; "
+        "which takes longer is named"
+        for count, limit in limits.items()
+    ]
     return "\n".join(lines)

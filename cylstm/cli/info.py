@@ -14,7 +14,7 @@ import numpy as np
 from cylstm.layers import Embedding, Linear, QuantizedLinear, Sequential
 from cylstm.recurrent import Recurrent
 
-__all__ = ["Work", "leaves_of", "run", "work_of"]
+__all__ = ["Work", "leaves_of", "parameters_of", "run", "work_of"]
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,34 @@ __all__ = ["main"]
 
 DONE, FAILED, USAGE, SKIPPED, STOPPED = 0, 1, 2, 3, 130
 
+_TOLD = (  # what is said in a line; anything else is a fault of ours, and shows where it is
+    ImportError, LookupError, MemoryError, NotImplementedError, OSError, TypeError, ValueError,
+)  # fmt: skip
+
 _CODES = """\
 exit status:
   0    done
-  1    failed; the same command goes on where it can
+  1    failed: one line on standard error says why
   2    the command was not understood
-  3    done, with sequences skipped (score --on-error skip)
-  130  stopped by Ctrl-C; the same command goes on
+  130  stopped by Ctrl-C
 """
+_SCORE_CODES = """\
+exit status:
+  0    done
+  1    failed: one line on standard error says why; the same command goes on where it can
+  2    the command was not understood
+  3    done, with sequences skipped (--on-error skip)
+  130  stopped by Ctrl-C, at a whole file; the same command goes on
+"""
+_MAIN = """\
+Run LSTMs on the CPU: score files of sequences, look into models, convert and time them.
+
+  cylstm info tagger.safetensors                                   what is in it
+  cylstm score tagger.safetensors posts.parquet scored --dry-run   what would be done
+  cylstm score tagger.safetensors posts.parquet scored             predictions in scored/
+
+A model is a file of cylstm (.safetensors), PyTorch (.pt), Keras (.keras, .h5) or ONNX (.onnx).
+`cylstm COMMAND --help` tells what each command takes."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,11 +55,14 @@ def _run(given: argparse.Namespace) -> int:
     try:
         return import_module(f"cylstm.cli.{given.command}").run(given)
     except KeyboardInterrupt:
-        _say(given.command, "stopped; the same command goes on from here")
+        _say(
+            given.command,
+            "stopped" + "; the same command goes on from here" * (given.command == "score"),
+        )
         return STOPPED
     except BrokenPipeError:  # of `| head`
         return FAILED
-    except (ImportError, LookupError, MemoryError, OSError, TypeError, ValueError) as error:
+    except _TOLD as error:
         _say(given.command, _one_line(error))
         return FAILED
 
@@ -59,7 +82,7 @@ def _one_line(error: BaseException | str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cylstm",
-        description="LSTMs on the CPU: score files, look into models, convert and time them.",
+        description=_MAIN,
         epilog=_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -82,12 +105,19 @@ either whole sequences, in list columns, or with --by the steps of sequences:
   cylstm score tagger.safetensors posts.parquet scored --features tokens
   cylstm score model.onnx 'logs/*.parquet' scored --by id --order time --features a,b,c
 
+OUTPUT gets part-000000.parquet and so on: the key columns, and `prediction`. Try --dry-run
+first: it shows the columns, the shapes and the first predictions, and writes nothing.
+
 Killed at any moment and started again, the command goes on, to the same bytes."""
 
 
 def _add_score(commands: argparse._SubParsersAction) -> None:
-    parser = _command(commands, "score", "score files of sequences", _SCORE)
-    parser.add_argument("model", metavar="MODEL", help="a file of cylstm, PyTorch, Keras or ONNX")
+    parser = _command(commands, "score", "score files of sequences", _SCORE, _SCORE_CODES)
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a file of cylstm, Keras or ONNX; of PyTorch its LSTM alone is read",
+    )
     parser.add_argument("source", metavar="INPUT", nargs="+", help="files, a folder or a glob")
     parser.add_argument("target", metavar="OUTPUT", help="a folder: new, or of the same job before")
     data = parser.add_argument_group("the data")
@@ -158,7 +188,9 @@ def _add_score(commands: argparse._SubParsersAction) -> None:
     how.add_argument(
         "--threads", type=int, metavar="N", help="default: as OMP_NUM_THREADS says, else all CPUs"
     )
-    how.add_argument("--batch-tokens", type=int, metavar="N", help="steps in a batch, at most")
+    how.add_argument(
+        "--batch-tokens", type=int, metavar="N", help="steps in a batch, at most (default: 4096)"
+    )
     how.add_argument(
         "--dry-run",
         action="store_true",
@@ -209,10 +241,15 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_bench(commands: argparse._SubParsersAction) -> None:
-    text = "Time a model on this machine: steps of a stream, sequences and batches."
+    text = (
+        "Time a model on this machine: steps of a stream, sequences and batches; and tell which\n"
+        "share that is of the machine's limit, by arithmetic or by reading the weights."
+    )
     parser = _command(commands, "bench", "time a model on this machine", text)
     parser.add_argument("file", metavar="FILE", help="a file of cylstm, PyTorch, Keras or ONNX")
-    parser.add_argument("--steps", type=int, default=100, metavar="T", help="default: 100")
+    parser.add_argument(
+        "--steps", type=int, default=100, metavar="T", help="steps of a sequence (default: 100)"
+    )
     parser.add_argument(
         "--batches",
         type=_numbers,
@@ -246,13 +283,13 @@ def _add_axes(parser: argparse._ActionsContainer) -> None:
 
 
 def _command(
-    commands: argparse._SubParsersAction, name: str, short: str, text: str
+    commands: argparse._SubParsersAction, name: str, short: str, text: str, codes: str = _CODES
 ) -> argparse.ArgumentParser:
     return commands.add_parser(
         name,
         help=short,
         description=text,
-        epilog=_CODES,
+        epilog=codes,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ __all__ = ["Block", "InputFile", "inputs_of"]
 
 BLOCK_BYTES = 2**23  # of values, about, that are read at once
 MOST_ROWS = 65_536  # of a block
+_TICK = 20_000_000  # nanoseconds, more than the clock of files takes for a step
 _ENDS = 2**16  # bytes of a file's begin and end, where Parquet has its statistics
 
 
@@ -48,11 +50,13 @@ class InputFile:
     kind: str
 
     def identity(self) -> dict[str, Any]:
-        """Return what changes with the file: size, time of change, and a digest of its ends.
+        """Return what changes with the file: size, times of change, and a digest of its ends.
 
-        A digest of all would need a reading of its own. In the end of a Parquet file are its
-        statistics.
+        Programs can set the time of the last writing, but not that of the last change (ctime),
+        which the system moves on at any change of content. So none goes unseen, and the file need
+        not be read twice. The digest is for file systems that keep no such time.
         """
+        _await_tick(self.path)
         with open(self.path, "rb") as file:
             status = os.fstat(file.fileno())
             digest = hashlib.sha256(file.read(_ENDS))
@@ -60,10 +64,13 @@ class InputFile:
             digest.update(file.read())
         return {
             "name": self.name,
-            "size": status.st_size,
-            "modified": status.st_mtime_ns,
+            **_times(status),
             "ends": digest.hexdigest()[:32],
         }
+
+    def is_still(self, identity: dict[str, Any]) -> bool:
+        """Whether it has not changed since it was identified, as far as the system tells."""
+        return _times(os.stat(self.path)).items() <= identity.items()
 
     def schema(self) -> pa.Schema:
         """Return the columns and their types."""
@@ -122,6 +129,21 @@ class InputFile:
                     f"{self.path}: column {field.name!r}: expected {types.field(field.name).type}, "
                     f"as in the first file, got {field.type}"
                 )
+
+
+def _times(status: os.stat_result) -> dict[str, int]:
+    return {
+        "size": status.st_size,
+        "modified": status.st_mtime_ns,
+        "changed": status.st_ctime_ns,
+    }
+
+
+def _await_tick(path: str) -> None:
+    """Wait until a change would have a later time than the file's."""
+    age = time.time_ns() - os.stat(path).st_ctime_ns
+    if 0 <= age < _TICK:
+        time.sleep((_TICK - age) / 1e9)
 
 
 @contextmanager
@@ -218,8 +240,13 @@ Read = tuple[pa.RecordBatch, int | None, int]  # rows, their row group, rows lef
 
 def _of_parquet(file: InputFile, columns: Sequence[str], types: pa.Schema) -> Iterator[Read]:
     # Buffered: a row group is read page by page, however large it is.
-    with pq.ParquetFile(file.path, pre_buffer=False, buffer_size=2**20) as opened:
+    with pq.ParquetFile(
+        file.path, pre_buffer=False, buffer_size=2**20, page_checksum_verification=True
+    ) as opened:
         metadata = opened.metadata
+        groups = [metadata.row_group(k).num_rows for k in range(metadata.num_row_groups)]
+        if sum(groups) != metadata.num_rows:
+            raise ValueError(f"expected {metadata.num_rows} rows, got {sum(groups)} in row groups")
         for group in range(metadata.num_row_groups):
             part = metadata.row_group(group)
             batches = opened.iter_batches(
@@ -227,7 +254,7 @@ def _of_parquet(file: InputFile, columns: Sequence[str], types: pa.Schema) -> It
             )
             count = 0
             for batch in batches:
-                batch.validate()
+                batch.validate(full=True)  # text too, which else could not be read again
                 count += len(batch)
                 yield batch.select(list(columns)), group, 0
             if count != part.num_rows:

@@ -178,8 +178,14 @@ class Columns:
             if not is_number(kind):
                 raise ValueError(f"features: expected numbers, got {kind} in column {name!r}")
         if size is not None and width != size:
+            hint = ""
+            if len(leaves) == 1 and pa.types.is_integer(leaves[0]):
+                hint = (
+                    "; tokens are for a model that begins with an Embedding (of a file of PyTorch "
+                    "the LSTM alone is read)"
+                )
             raise ValueError(
-                f"features: expected {size} of a step, which this model takes, got {width}"
+                f"features: expected {size} of a step, which this model takes, got {width}{hint}"
             )
         return False, width
 
@@ -222,6 +228,11 @@ class Columns:
                 if field.name not in self.features and not pa.types.is_nested(field.type)
             )
         self._check_there("keys", keys)
+        for name in keys:
+            if pa.types.is_interval(self._type(name)):
+                raise ValueError(
+                    f"keys: expected what Parquet can hold, got {self._type(name)} in {name!r}"
+                )
         taken = next((name for name in keys if name in self.outputs.widths), None)
         if taken is not None:
             raise ValueError(f"keys: expected other names than {taken!r}, which the output uses")
@@ -234,6 +245,8 @@ class Columns:
 
 
 def _is_plain(kind: pa.DataType) -> bool:
+    if pa.types.is_float16(kind):  # which Arrow does not rank
+        return False
     return (
         is_number(kind) or pa.types.is_temporal(kind) or pa.types.is_string(kind)
         or pa.types.is_large_string(kind) or pa.types.is_binary(kind)

@@ -96,10 +96,11 @@ class Job:
             },
         }
 
-    def check_unchanged(self, last: int, fingerprint: dict[str, Any]) -> None:
-        """Refuse what was read of a file that has changed since the job began."""
-        if self.files[last].identity() != fingerprint["input"][last]:
-            raise ValueError(f"{self.files[last].path}: it changed while it was read")
+    def check_unchanged(self, part: Part, fingerprint: dict[str, Any]) -> None:
+        """Refuse what was read of files of which one has changed since the job began."""
+        for k in range(part.start[0], part.stop[0] + 1):
+            if not self.files[k].is_still(fingerprint["input"][k]):
+                raise ValueError(f"{self.files[k].path}: it changed while it was read")
 
     def total(self) -> int | None:
         """Return how many rows there are, if that is known."""
@@ -219,7 +220,7 @@ class _Run:
 
     def _write(self, number: int, future: Future[Encoded]) -> None:
         given = future.result()
-        self.job.check_unchanged(given.part.stop[0], self.manifest.fingerprint)
+        self.job.check_unchanged(given.part, self.manifest.fingerprint)
         self.writer.write(number, given)
         self.progress.add(given.part.rows)
 

@@ -121,16 +121,19 @@ class Scorers:
         batch_tokens = BATCH_TOKENS if batch_tokens is None else batch_tokens
         self.batch_tokens = checks.whole("batch_tokens", batch_tokens, 1)
         self._pool = ThreadPoolExecutor(self.threads, "cylstm-score")
+        # Not behind the batches that wait: what comes after scoring would be late.
+        self._beside = ThreadPoolExecutor(self.threads, "cylstm-beside")
 
     def __enter__(self) -> Scorers:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for pool in (self._pool, self._beside):
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def run(self, work: Callable[..., Any], *given: Any) -> Future[Any]:
-        """Let one of the threads do something else, in its turn."""
-        return self._pool.submit(work, *given)
+        """Do something else beside the scoring."""
+        return self._beside.submit(work, *given)
 
     def submit(self, ragged: Ragged, outputs: Outputs) -> Pending:
         """Begin to score sequences."""
