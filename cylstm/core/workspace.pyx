@@ -1,9 +1,8 @@
 """The memory that a stream's steps compute in."""
 
-import os
+from cylstm.core.memory cimport cylstm_allocate, cylstm_release
 
-from libc.stdlib cimport free
-from posix.stdlib cimport posix_memalign
+from cylstm.core.forks import at_fork
 
 
 cdef int _process = 1  # one more in each child of a fork
@@ -14,7 +13,7 @@ def _after_in_child():
     _process += 1
 
 
-os.register_at_fork(after_in_child=_after_in_child)
+at_fork(after_in_child=_after_in_child)
 
 
 cdef class Workspace:
@@ -42,17 +41,18 @@ cdef class Workspace:
             self.taken = 0
 
     def __dealloc__(self):
-        free(self.memory.memory)
+        cylstm_release(self.memory.memory)
 
     def __reduce__(self):
         return Workspace, ()
 
     cdef int grow(self, Py_ssize_t size) except -1:
-        cdef void *memory = NULL
+        cdef void *memory
         if size <= self.memory.size:
             return 0
-        if posix_memalign(&memory, 64, size):
+        memory = cylstm_allocate(size)
+        if memory == NULL:
             raise MemoryError(f"no memory for {size} bytes of workspace")
-        free(self.memory.memory)
+        cylstm_release(self.memory.memory)
         self.memory.memory, self.memory.size = <char *> memory, size
         return 0

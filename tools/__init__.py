@@ -1,0 +1,1 @@
+"""What those who work on cylstm run: `tools.cross`, `tools.sanitize`."""
