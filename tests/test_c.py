@@ -1,4 +1,4 @@
-"""The tests in C (tests/c) on this machine; `python -m tools.cross` runs them for every platform."""
+"""The tests in C (tests/c) on this machine; `python -m tools.cross` runs them on others."""
 
 import platform
 import shutil
