@@ -3,10 +3,7 @@
 #ifndef CYLSTM_ARENA_H
 #define CYLSTM_ARENA_H
 
-#include <stddef.h>
-#include <stdlib.h>
-
-#define CACHE_LINE ((ptrdiff_t)64)
+#include "platform/memory.h"
 
 typedef struct {
     char *memory;         /* [size], aligned to cache lines */
@@ -18,13 +15,13 @@ typedef struct {
 
 /* NULL where there is no memory. */
 static inline void *arena_take(arena *a, ptrdiff_t size) {
-    void *block;
     const ptrdiff_t from = a->used;
     a->used += (size + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
     if (a->used > a->peak) a->peak = a->used;
     if (a->used <= a->size) return a->memory + from;
-    if (posix_memalign(&block, CACHE_LINE, (size_t)(CACHE_LINE + size))) return NULL;
-    *(void **)block = a->blocks;
+    void **block = cylstm_allocate(CACHE_LINE + size);
+    if (!block) return NULL;
+    *block = a->blocks;
     a->blocks = block;
     return (char *)block + CACHE_LINE;
 }
@@ -34,7 +31,7 @@ static inline void arena_return(arena *a, const arena *before) {
     while (a->blocks != before->blocks) {
         void **block = a->blocks;
         a->blocks = *block;
-        free(block);
+        cylstm_release(block);
     }
     a->used = before->used;
 }
@@ -42,17 +39,17 @@ static inline void arena_return(arena *a, const arena *before) {
 /* The caller's block, kept for calls to come, made at least so large: 0, or -1 where there is no memory,
  * and the block is as it was. Nothing is taken from it now. */
 static inline int arena_grow(arena *a, ptrdiff_t size) {
-    void *memory;
     if (size <= a->size) return 0;
-    if (posix_memalign(&memory, CACHE_LINE, (size_t)size)) return -1;
-    free(a->memory);
+    void *memory = cylstm_allocate(size);
+    if (!memory) return -1;
+    cylstm_release(a->memory);
     a->memory = (char *)memory;
     a->size = size;
     return 0;
 }
 
 static inline void arena_free(arena *a) {
-    free(a->memory);
+    cylstm_release(a->memory);
 }
 
 #endif

@@ -1,11 +1,8 @@
 /* Which tables were compiled in, and which of them this CPU can run. */
 #include "kernels.h"
+#include "platform/cpu.h"
 
 #include <string.h>
-
-#if defined(HAVE_dotprod)
-#include <sys/auxv.h>
-#endif
 
 add_product cylstm_add_product[2];
 
@@ -22,32 +19,32 @@ add_product cylstm_add_product[2];
 #ifdef HAVE_avx512
 DECLARE_ALL(avx512)
 static int has_avx512(void) {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("fma");
+    return cpu_has("avx512f") && cpu_has("avx512dq") &&
+           cpu_has("avx512vl") && cpu_has("avx512bw") &&
+           cpu_has("fma");
 }
 #endif
 #ifdef HAVE_avx512vnni
 DECLARE(avx512vnni, int8)
-static int has_avx512vnni(void) { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+static int has_avx512vnni(void) { return has_avx512() && cpu_has("avx512vnni"); }
 #endif
 #ifdef HAVE_avx512bf16
 DECLARE(avx512bf16, bfloat16)
 static int has_avx512bf16(void) {
-    return has_avx512vnni() && __builtin_cpu_supports("avx512bf16");
+    return has_avx512vnni() && cpu_has("avx512bf16");
 }
 #endif
 #ifdef HAVE_avx2
 DECLARE_ALL(avx2)
-static int has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+static int has_avx2(void) { return cpu_has("avx2") && cpu_has("fma"); }
 #endif
 #ifdef HAVE_avxvnni
 DECLARE(avxvnni, int8)
-static int has_avxvnni(void) { return has_avx2() && __builtin_cpu_supports("avxvnni"); }
+static int has_avxvnni(void) { return has_avx2() && cpu_has("avxvnni"); }
 #endif
 #ifdef HAVE_dotprod
 DECLARE(dotprod, int8)
-static int has_dotprod(void) { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
+static int has_dotprod(void) { return cpu_has_dotprod(); }
 #endif
 DECLARE_ALL(baseline)
 static int has_baseline(void) { return 1; }

@@ -1,13 +1,13 @@
 #include "exclusive.h"
 
-#include <pthread.h>
+#include "platform/threads.h"
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static lock of_products = UNLOCKED;
 
-void cylstm_exclusive_begin(void) { pthread_mutex_lock(&lock); }
-void cylstm_exclusive_end(void) { pthread_mutex_unlock(&lock); }
+void cylstm_exclusive_begin(void) { lock_begin(&of_products); }
+void cylstm_exclusive_end(void) { lock_end(&of_products); }
 
 /* A child forked while another thread held the lock would wait for ever: fork waits for it. */
 void cylstm_exclusive_init(void) {
-    pthread_atfork(cylstm_exclusive_begin, cylstm_exclusive_end, cylstm_exclusive_end);
+    at_fork(cylstm_exclusive_begin, cylstm_exclusive_end, cylstm_exclusive_end);
 }

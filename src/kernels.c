@@ -195,6 +195,6 @@ const kernels TABLE(ISA, FORMAT)[2] = {
 #else
 const kernels TABLE(ISA, FORMAT)[2] = {
     {COMMON, .header = HEADER, .convert = convert, .multiply = multiply,
-     .cells = {[LSTM] = {lstm_step}, [GRU] = {gru_step}, [RNN] = {rnn_step}}},
+     .cells = {[LSTM] = {.step = lstm_step}, [GRU] = {.step = gru_step}, [RNN] = {.step = rnn_step}}},
 };
 #endif

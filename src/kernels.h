@@ -215,7 +215,8 @@ typedef struct {
  * floats. */
 typedef enum { FLOAT32, FLOAT64, BFLOAT16, INT8 } format;
 
-/* The names of the instruction sets compiled in that this CPU has, the best first; NULL ends. */
+/* The names of the instruction sets compiled in that this CPU has, the best first; NULL ends. For one
+ * thread at a time. */
 const char *const *cylstm_isas(void);
 
 /* The table of one of them, with our own products or BLAS's, which train; NULL if it is not there. */

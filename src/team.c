@@ -1,26 +1,9 @@
-#define _GNU_SOURCE
 #include "team.h"
 
+#include "platform/sleep.h"
+
 #include <fenv.h>
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdlib.h>
-#include <time.h>
-
-#if defined(__linux__)
-#include <linux/futex.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-
-#if defined(__x86_64__) || defined(__i386__)
-#define PAUSE() __builtin_ia32_pause()
-#elif defined(__aarch64__)
-#define PAUSE() __asm__ volatile("yield")
-#else
-#define PAUSE() ((void)0)
-#endif
 
 enum { SPINS = 2000 }; /* about 50 us */
 
@@ -36,11 +19,7 @@ static int changes_soon(atomic_int *value, int old) {
 /* Returns when *value is not `old`, or perhaps before. */
 static void sleep_while(atomic_int *value, int old, atomic_int *asleep) {
     atomic_fetch_add(asleep, 1);
-#if defined(__linux__)
-    syscall(SYS_futex, value, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
-#else
-    sched_yield();
-#endif
+    sleep_on(value, old);
     atomic_fetch_sub(asleep, 1);
 }
 
@@ -52,17 +31,7 @@ static void wait_while(atomic_int *value, int old, atomic_int *asleep) {
  * the last time. */
 static void tell(atomic_int *value, int now, atomic_int *asleep) {
     atomic_store(value, now);
-#if defined(__linux__)
-    if (atomic_load(asleep)) syscall(SYS_futex, value, FUTEX_WAKE_PRIVATE, 1 << 30, NULL, NULL, 0);
-#else
-    (void)asleep;
-#endif
-}
-
-static long long now_us(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000000LL + t.tv_nsec / 1000;
+    if (atomic_load(asleep)) wake_all(value);
 }
 
 /* Whether something else uses our CPUs too, be it another program or threads that spin after their
@@ -141,7 +110,7 @@ static int moves(worker *w, int from, int to) {
 
 static void set_state(worker *w, int state) { tell(&w->state, state, &w->asleep); }
 
-static void *run_worker(void *given) {
+static thread_result THREAD_CALL run_worker(void *given) {
     worker *w = given;
     for (;;) {
         const int state = atomic_load(&w->state);
@@ -153,25 +122,18 @@ static void *run_worker(void *given) {
             set_state(w, DONE);
         }
     }
-    return NULL;
+    return 0;
 }
 
-/* A new worker, taken; NULL where there can be none. Signals are for the program's own threads. */
+/* A new worker, taken; NULL where there can be none. */
 static worker *new_worker(void) {
-    pthread_t thread;
-    sigset_t all, before;
     worker *w = calloc(1, sizeof *w);
     if (!w) return NULL;
     atomic_store(&w->state, TAKEN);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int failed = pthread_create(&thread, NULL, run_worker, w);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (failed) {
+    if (!start_thread(run_worker, w)) {
         free(w);
         return NULL;
     }
-    pthread_detach(thread);
     w->next = atomic_load(&workers);
     while (!atomic_compare_exchange_weak(&workers, &w->next, w)) continue;
     return w;
@@ -293,5 +255,10 @@ int cylstm_units(int threads) {
 static void in_child(void) {
     atomic_store(&workers, NULL);
     atomic_store(&at_work, 0);
+    forget_sleepers();
 }
-void cylstm_watch_forks(void) { pthread_atfork(NULL, NULL, in_child); }
+
+void cylstm_begin(void) {
+    forget_sleepers();
+    at_fork(NULL, NULL, in_child);
+}

@@ -41,7 +41,7 @@ typedef struct {
 void cylstm_advance(progress *p, int done);
 void cylstm_await(progress *p, int least); /* returns when as much is done */
 
-/* To be called once, before: a fork's child has none of its parent's threads. */
-void cylstm_watch_forks(void);
+/* To be called once, before all others. (A fork's child has none of its parent's threads.) */
+void cylstm_begin(void);
 
 #endif

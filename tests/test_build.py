@@ -26,7 +26,9 @@ def told(monkeypatch, tmp_path):
         monkeypatch.setattr("setuptools.setup", lambda **given: made.update(given))
         (tmp_path / "src").mkdir(exist_ok=True)
         monkeypatch.chdir(tmp_path)
-        flags = runpy.run_path(str(SETUP))["FLAGS"]  # of the kernels, which are compiled apart
+        flags = runpy.run_path(str(SETUP), run_name="__main__")[
+            "FLAGS"
+        ]  # of the kernels, which are compiled apart
         extensions = made["ext_modules"]
         return (
             [flags, *(extension.extra_compile_args for extension in extensions)],

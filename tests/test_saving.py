@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import cylstm
-from cylstm.io import writing
+from cylstm.io import locks, writing
 from cylstm.io.files import is_path
 from cylstm.io.safetensors import read, write
 from cylstm.train import SGD, Last, Linear, Sequential, fit, mse_loss
@@ -360,7 +360,7 @@ def test_what_is_not_ours_stays(save, tmp_path):
 
 
 def test_a_file_taken_for_an_orphan_before_it_was_locked_is_made_again(tmp_path, monkeypatch):
-    lock, removed = writing.fcntl.flock, []
+    lock, removed = locks.fcntl.flock, []
 
     def flock(descriptor, operation):
         if not removed:
@@ -369,7 +369,7 @@ def test_a_file_taken_for_an_orphan_before_it_was_locked_is_made_again(tmp_path,
             (tmp_path / name).unlink()
         lock(descriptor, operation)
 
-    monkeypatch.setattr(writing.fcntl, "flock", flock)
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
     write(tmp_path / "model", {"a": np.ones(2)}, {})
     assert removed
     assert os.listdir(tmp_path) == ["model"]
@@ -379,7 +379,7 @@ def test_without_locks_nothing_is_removed(tmp_path, monkeypatch, writer):
     def flock(descriptor, operation):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(writing.fcntl, "flock", flock)
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
     write(tmp_path / "other", {"a": np.ones(2)}, {})
     assert len(temporaries(tmp_path)) == 1
     assert (tmp_path / "other").is_file()

@@ -11,8 +11,9 @@ a model's stream takes a turn: some 0.3 us, where Python took 3.
 
 from cpython.pythread cimport PyThread_get_thread_ident
 
-import os
 import threading
+
+from cylstm.core.forks import at_fork
 
 _lock = threading.RLock()  # of all below
 _changed = threading.Condition(_lock)
@@ -153,5 +154,4 @@ def _after_in_child():
     _waiting.clear()
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent,
-                    after_in_child=_after_in_child)
+at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

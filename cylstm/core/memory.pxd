@@ -1,5 +1,9 @@
 # What reads and writes arrays through pointers checks them first.
 
+cdef extern from "platform/memory.h" nogil:
+    void *cylstm_allocate(Py_ssize_t size)
+    void cylstm_release(void *memory)
+
 cdef extern from "arena.h" nogil:
     ctypedef struct arena:
         char *memory

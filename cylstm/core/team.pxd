@@ -17,7 +17,7 @@ cdef extern from "team.h" nogil:
     void cylstm_wait(barrier *b, int size)
     void cylstm_advance(progress *p, int done)
     void cylstm_await(progress *p, int least)
-    void cylstm_watch_forks()
+    void cylstm_begin()
 
 cdef int useful_threads(double total) noexcept nogil
 cdef void meet(int most, member_work work, void *arg) noexcept nogil

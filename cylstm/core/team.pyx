@@ -1,8 +1,8 @@
 """The process's threads: how many a call may use, and how many are worth it. See src/team.h."""
 
-cimport openmp
+import os
 
-cylstm_watch_forks()
+cylstm_begin()
 
 cdef enum:
     ENOUGH = 250_000    # multiply-adds that are worth another thread
@@ -10,10 +10,17 @@ cdef enum:
 
 cdef int _chosen = 0  # by set_num_threads; 0 for none
 
-cdef extern from *:
+cdef extern from * nogil:
     """
+    #ifdef _OPENMP
+    #include <omp.h>
+    static int openmp_threads(void) { return omp_get_max_threads(); }
+    #else
+    static int openmp_threads(void) { return 0; }
+    #endif
     static _Thread_local int cylstm_most_here;  /* threads of a call from this thread; 0: any */
     """
+    int openmp_threads()  # how many it would use; 0 where this was built without it
     int cylstm_most_here
 
 
@@ -27,9 +34,9 @@ def set_num_threads(n):
 
     Notes
     -----
-    Until then it is what OpenMP would use: ``OMP_NUM_THREADS``, threadpoolctl's limits and the
-    process's CPU affinity count. A call too small to gain from threads uses one; calls at once
-    share as many.
+    Until then it is what OpenMP would use: ``OMP_NUM_THREADS`` and the process's CPU affinity
+    count, and in builds with OpenMP (GCC's on Linux) threadpoolctl's limits. A call too small to
+    gain from threads uses one; calls at once share as many.
     """
     global _chosen
     from cylstm.checks import whole
@@ -44,7 +51,7 @@ def get_num_threads():
 
 def where_threads_come_from():
     """What `get_num_threads` was decided by, in words."""
-    cdef int by_openmp = openmp.omp_get_max_threads()
+    cdef int by_openmp = openmp_threads() or _OWN
     most = _chosen or min(by_openmp, _QUOTA)
     if cylstm_most_here and cylstm_most_here < most:
         return "a limit of this thread"
@@ -67,7 +74,7 @@ def limit_threads_here(n):
 
 
 cdef int _num_threads() noexcept nogil:
-    cdef int most = _chosen or min(openmp.omp_get_max_threads(), _QUOTA)
+    cdef int most = _chosen or min(openmp_threads() or _OWN, _QUOTA)
     return min(most, cylstm_most_here) if cylstm_most_here else most
 
 
@@ -78,7 +85,7 @@ cdef int useful_threads(double total) noexcept nogil:
         return 1
     threads = _num_threads()
     if threads > MOST_FOR_A_CPU:  # else no need to ask the system, which takes longer than a step
-        threads = min(threads, MOST_FOR_A_CPU * openmp.omp_get_num_procs())
+        threads = min(threads, MOST_FOR_A_CPU * cpus())
     return max(1, <int> min(<double> threads, total / ENOUGH))
 
 
@@ -98,7 +105,25 @@ def _quota():
     return 2**31 - 1
 
 
+def cpus():
+    """How many CPUs this process may run on now."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # not on Linux
+        return os.cpu_count() or 1
+
+
+def threads_wanted(variable, otherwise):
+    """What ``OMP_NUM_THREADS`` says: a number, or one for each level of nesting."""
+    try:
+        wanted = int((variable or "").split(",")[0])
+    except ValueError:
+        return otherwise
+    return wanted if 0 < wanted < 2**31 else otherwise
+
+
 cdef int _QUOTA = _quota()
+cdef int _OWN = threads_wanted(os.environ.get("OMP_NUM_THREADS"), cpus())  # as OpenMP would say
 
 
 cdef void meet(int most, member_work work, void *arg) noexcept nogil:

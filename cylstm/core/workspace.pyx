@@ -1,9 +1,8 @@
 """The memory that a stream's steps compute in."""
 
-import os
-
 from cylstm.core.memory cimport arena_free, arena_grow
 
+from cylstm.core.forks import at_fork
 
 cdef int _process = 1  # one more in each child of a fork
 
@@ -13,7 +12,7 @@ def _after_in_child():
     _process += 1
 
 
-os.register_at_fork(after_in_child=_after_in_child)
+at_fork(after_in_child=_after_in_child)
 
 
 cdef class Workspace:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import stat
@@ -11,9 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedWriter
 
+from cylstm.io.locks import HAS_LOCKS, lock
+
 __all__ = ["check_writable", "replacing"]
 
 _TEMPORARY = re.compile(r"\.cylstm-[0-9a-f]{16}\.part")
+_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)  # POSIX's, Windows's
 _KINDS = {
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a FIFO",
@@ -45,6 +47,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BufferedWriter]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+            if not HAS_LOCKS:  # nor, on Windows, a new name for an open file
+                file.close()
             os.replace(temporary, target)
 
 
@@ -123,10 +127,10 @@ def _locked(temporary: str, mode: int) -> int | None:
 
     None if another process took it for an orphan before it was locked, and removed it.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS
     descriptor = os.open(temporary, flags, mode)
     with suppress(OSError):  # where there are no locks, nobody removes orphans
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock(descriptor, waits=True)
     if os.path.exists(temporary):
         return descriptor
     os.close(descriptor)
@@ -135,6 +139,8 @@ def _locked(temporary: str, mode: int) -> int | None:
 
 def _resemble(descriptor: int, before: os.stat_result) -> None:
     """Give a new file the owner, where that is allowed, and the mode of the one before."""
+    if not hasattr(os, "fchown"):  # Windows has other rights, which a folder hands down
+        return
     mode = stat.S_IMODE(before.st_mode) & 0o777
     for owner in (-1, before.st_gid), (before.st_uid, -1):
         with suppress(PermissionError):
@@ -147,6 +153,8 @@ def _resemble(descriptor: int, before: os.stat_result) -> None:
 
 def _remove_orphans(folder: str) -> None:
     """Remove the temporary files of processes that are no more: those that nobody has locked."""
+    if not HAS_LOCKS:
+        return
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
@@ -155,9 +163,9 @@ def _remove_orphans(folder: str) -> None:
 
 
 def _remove_unlocked(temporary: str) -> None:
-    descriptor = os.open(temporary, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = os.open(temporary, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | _FLAGS)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(descriptor, waits=False)
         os.unlink(temporary)
     finally:
         os.close(descriptor)

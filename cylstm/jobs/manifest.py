@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -12,6 +11,7 @@ from dataclasses import asdict, dataclass
 from reprlib import repr as short
 from typing import Any
 
+from cylstm.io.locks import locked_folder
 from cylstm.io.writing import replacing
 
 __all__ = ["MANIFEST", "Done", "Manifest", "locked"]
@@ -149,7 +149,9 @@ def _changes(before: Any, now: dict[str, Any]) -> str:
 
 
 def sync(folder: str) -> None:
-    """Have the folder's names on the disk."""
+    """Have the folder's names on the disk, where a folder can be opened for that."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -160,14 +162,11 @@ def sync(folder: str) -> None:
 @contextmanager
 def locked(folder: str) -> Iterator[None]:
     """Keep other jobs out of a folder; a lock ends with its process, however that ends."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"target: another job is writing to {folder}") from None
-        except OSError:  # a file system without locks
-            pass
+        descriptor = locked_folder(folder)
+    except BlockingIOError:
+        raise ValueError(f"target: another job is writing to {folder}") from None
+    try:
         yield
     finally:
         os.close(descriptor)
