@@ -13,7 +13,7 @@ from cylstm.core.kernels cimport format_of, kernels, packed_matrix, packing, tab
 from cylstm.core.memory cimport arena, arena_return, check_array, first_of, take
 from cylstm.core.plan cimport copy_rows
 from cylstm.core.team cimport VARIOUS, share, unit_work, useful_threads
-from cylstm.core.weights cimport vectors_for
+from cylstm.core.weights cimport in_place, set_steps, vectors_for
 
 from cylstm.core.kernels import ISA
 
@@ -177,10 +177,12 @@ cdef packed_matrix pack_keys(const attention *a, part *p) noexcept nogil:
     cdef packed_matrix keys
     cdef packing how
     cdef int vectors = vectors_for(a.kernel, a.width, p.length)
-    cdef Py_ssize_t tile = vectors * a.kernel.width
     how = packing(NULL, vectors, 0, p.length, a.width, a.memory.step // a.size, 1, NULL)
-    keys = packed_matrix(vectors, a.kernel.packed_tiles(&how), a.width, a.width * tile, tile,
-                         p.space, NULL, a.width, NULL, NULL)
+    memset(&keys, 0, sizeof(packed_matrix))
+    keys.vectors, keys.tiles = vectors, a.kernel.packed_tiles(&how)
+    keys.depth = keys.first = a.width
+    keys.weights = p.space
+    set_steps(a.kernel, &keys)
     a.kernel.pack(&how, row(&a.memory, p, 0), NULL, &keys)
     p.space += keys.tiles * keys.tile_step * a.size
     return keys
@@ -188,9 +190,8 @@ cdef packed_matrix pack_keys(const attention *a, part *p) noexcept nogil:
 
 cdef packed_matrix copy_values(const attention *a, part *p) noexcept nogil:
     """The same for means of its rows."""
-    cdef Py_ssize_t tile = 4 * a.kernel.width, j, each = a.columns * a.size, own = a.width * a.size
-    cdef packed_matrix values = packed_matrix(4, a.columns // tile, p.length, tile, a.columns,
-                                              p.space, NULL, p.length, NULL, NULL)
+    cdef Py_ssize_t j, each = a.columns * a.size, own = a.width * a.size
+    cdef packed_matrix values = in_place(a.kernel, p.space, p.length, a.columns)
     for j in range(p.length):
         memcpy(p.space + j * each, row(&a.memory, p, j), own)
         memset(p.space + j * each + own, 0, each - own)

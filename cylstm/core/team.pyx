@@ -15,12 +15,15 @@ cdef extern from * nogil:
     #ifdef _OPENMP
     #include <omp.h>
     static int openmp_threads(void) { return omp_get_max_threads(); }
+    static int openmp_cpus(void) { return omp_get_num_procs(); }
     #else
     static int openmp_threads(void) { return 0; }
+    static int openmp_cpus(void) { return 0; }
     #endif
     static _Thread_local int cylstm_most_here;  /* threads of a call from this thread; 0: any */
     """
-    int openmp_threads()  # how many it would use; 0 where this was built without it
+    int openmp_threads()  # how many it would use; 0 where this was built without it,
+    int openmp_cpus()     # and on how many CPUs
     int cylstm_most_here
 
 
@@ -85,7 +88,7 @@ cdef int useful_threads(double total) noexcept nogil:
         return 1
     threads = _num_threads()
     if threads > MOST_FOR_A_CPU:  # else no need to ask the system, which takes longer than a step
-        threads = min(threads, MOST_FOR_A_CPU * cpus())
+        threads = min(threads, MOST_FOR_A_CPU * (openmp_cpus() or _CPUS))
     return max(1, <int> min(<double> threads, total / ENOUGH))
 
 
@@ -123,7 +126,8 @@ def threads_wanted(variable, otherwise):
 
 
 cdef int _QUOTA = _quota()
-cdef int _OWN = threads_wanted(os.environ.get("OMP_NUM_THREADS"), cpus())  # as OpenMP would say
+cdef int _CPUS = cpus()
+cdef int _OWN = threads_wanted(os.environ.get("OMP_NUM_THREADS"), _CPUS)  # as OpenMP would say
 
 
 cdef void meet(int most, member_work work, void *arg) noexcept nogil:

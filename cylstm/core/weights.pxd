@@ -47,3 +47,6 @@ cdef int vectors_for(const kernels *kernel, Py_ssize_t depth,
 cdef int new_matrix(const kernels *kernel, Py_ssize_t size, list memory, const packing *how,
                     bint has_bias, int parts, packed_matrix *to) except -1
 cdef Py_ssize_t whole_groups(const kernels *kernel, Py_ssize_t depth) noexcept nogil
+cdef void set_steps(const kernels *kernel, packed_matrix *to) noexcept nogil
+cdef packed_matrix in_place(const kernels *kernel, const void *matrix, Py_ssize_t rows,
+                            Py_ssize_t columns) noexcept nogil

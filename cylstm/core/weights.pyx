@@ -200,9 +200,16 @@ cdef int pack_seldom(const kernels *kernel, Py_ssize_t size, list memory, const 
     cdef Py_ssize_t tile = 4 * kernel.width
     if columns % tile or rows * columns * size > IN_PLACE_BYTES:
         return pack_transpose(kernel, size, memory, matrix, rows, columns, to)
-    to[0] = packed_matrix(4, columns // tile, rows, tile, columns, tile // 2, matrix, NULL, rows,
-                          NULL, NULL)
+    to[0] = in_place(kernel, matrix, rows, columns)
     return 0
+
+
+cdef packed_matrix in_place(const kernels *kernel, const void *matrix, Py_ssize_t rows,
+                            Py_ssize_t columns) noexcept nogil:
+    """A matrix of whole tiles, as it lies, for x m."""
+    cdef Py_ssize_t tile = 4 * kernel.width
+    return packed_matrix(4, columns // tile, rows, tile, columns, tile // 2, matrix, NULL, rows,
+                         NULL, NULL)
 
 
 cdef int pack_transpose(const kernels *kernel, Py_ssize_t size, list memory, const void *matrix,
@@ -224,6 +231,17 @@ cdef int vectors_for(const kernels *kernel, Py_ssize_t depth,
     return 1
 
 
+cdef void set_steps(const kernels *kernel, packed_matrix *to) noexcept nogil:
+    """How far what is packed lies apart."""
+    cdef Py_ssize_t tile = to.vectors * kernel.width
+    to.tile_step, to.k_step = to.depth * tile, tile * kernel.together
+    to.half_step = 2 * kernel.width * kernel.together
+    if kernel.flat:
+        to.tile_step, to.k_step = tile, to.tiles * tile
+    elif kernel.halves and to.vectors == 4:
+        to.k_step, to.half_step = to.half_step, to.depth * tile // 2
+
+
 cdef int new_matrix(const kernels *kernel, Py_ssize_t size, list memory, const packing *how,
                     bint has_bias, int parts, packed_matrix *to) except -1:
     """Memory for packed weights, and for a bias and scales of each part."""
@@ -232,12 +250,7 @@ cdef int new_matrix(const kernels *kernel, Py_ssize_t size, list memory, const p
     to.vectors, to.tiles = how.vectors, kernel.packed_tiles(how)
     to.depth = to.first = whole_groups(kernel, how.depth)
     sums = to.tiles * 4 * kernel.width
-    to.tile_step, to.k_step = to.depth * tile, tile * kernel.together
-    to.half_step = 2 * kernel.width * kernel.together
-    if kernel.flat:
-        to.tile_step, to.k_step = tile, to.tiles * tile
-    elif kernel.halves and to.vectors == 4:
-        to.k_step, to.half_step = to.half_step, to.depth * tile // 2
+    set_steps(kernel, to)
     bytes_of_weights = to.tiles * tile * to.depth * kernel.weight_size
     weights = aligned_empty(bytes_of_weights, np.dtype("int8"))
     bias = aligned_empty(sums, dtype) if has_bias else None

@@ -68,6 +68,8 @@ static packed_matrix new_packed(const kernels *k, const packing *how, int is_dou
     w.vectors = how->vectors, w.tiles = k->packed_tiles(how);
     w.depth = w.first = (how->depth + together - 1) / together * together;
     w.tile_step = w.depth * tile, w.k_step = tile * together;
+    w.half_step = 2 * k->width * together;
+    if (k->halves && w.vectors == 4) w.k_step = w.half_step, w.half_step = w.tile_step / 2;
     const ptrdiff_t sums = w.tiles * 4 * k->width;
     w.weights = cylstm_allocate(w.tiles * tile * w.depth * k->weight_size);
     w.bias = reals(sums, is_double);
