@@ -12,8 +12,10 @@ from cylstm.stream import Stream
 if TYPE_CHECKING:  # what an editor and a type checker see of that which is imported later
     from cylstm import insight, layers, train
     from cylstm.comparing import compare
+    from cylstm.config import get_include, show_config
     from cylstm.formats.keras import from_keras
     from cylstm.formats.onnx import from_onnx
+    from cylstm.formats.tensors import load_tensors
     from cylstm.formats.torch import from_torch
     from cylstm.jobs.api import Scorer, score
     from cylstm.pool import StreamPool

@@ -133,7 +133,7 @@ def test_errors_are_one_line_that_helps(folder, capsys, arguments, status, messa
 def test_ctrl_c_ends_at_a_whole_part(folder, rng):
     tokens = [rng.integers(0, 20, 400).tolist() for _ in range(20_000)]
     pq.write_table(pa.table({"tokens": tokens}), "in.parquet")
-    command = [sys.executable, "-m", "cylstm", *SCORE, "--part-rows", "200", "--threads", "1"]
+    command = [sys.executable, "-m", "cylstm", *SCORE, "--part-rows", "20", "--threads", "1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(folder.glob("out/part*")):
@@ -145,7 +145,7 @@ def test_ctrl_c_ends_at_a_whole_part(folder, rng):
     assert process.returncode == 130
     assert err == "cylstm score: stopped; the same command goes on from here\n"
     parts = json.loads((folder / "out" / "_manifest.json").read_text())["parts"]
-    assert 0 < len(parts) < 100
+    assert 0 < len(parts) < 1000
     assert sorted(os.listdir("out")) == ["_manifest.json", *(part["file"] for part in parts)]
 
 

@@ -51,7 +51,7 @@ def test_other_bits_are_seen(soak, monkeypatch, capsys):
 def test_memory_that_grows_is_seen(soak):
     flat, kept = soak["common"].Flat(10, allowed=1_000_000), []
     for done in range(1, 10):
-        kept.append(np.ones(200_000))
+        kept.append(np.ones(5_000_000))  # too large for memory that was freed before
         flat.after(done)
     with pytest.raises(soak["common"].Failed, match="memory grew by"):
         flat.after(10)

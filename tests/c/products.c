@@ -35,8 +35,9 @@ void check_shared_product(void) {
     for (int j = 0; j < ROWS * DEPTH; j++) x[j] = (float)(j / DEPTH);
     p.x = x, p.z_row = tiles * tile;
     p.z = arena_take(&memory, ROWS * p.z_row * (ptrdiff_t)sizeof(float));
-    p.w = (packed_matrix){4,    tiles, DEPTH, DEPTH * tile, tile, NULL, NULL,
-                          DEPTH, NULL,  NULL};
+    memset(&p.w, 0, sizeof p.w);
+    p.w.vectors = 4, p.w.tiles = tiles, p.w.depth = p.w.first = DEPTH;
+    p.w.tile_step = DEPTH * tile, p.w.k_step = tile, p.w.half_step = tile / 2;
     p.w.weights = arena_take(&memory, tiles * tile * DEPTH * (ptrdiff_t)sizeof(float));
     k->pack(&how, matrix, NULL, &p.w);
     cylstm_share(MEMBERS, (int)tiles, ALIKE, do_tile, &p);
