@@ -55,6 +55,11 @@ def runner_for(target: str) -> list[str] | None:
     return None if emulator is None else [emulator, "-L", f"/usr/{machine}-linux-gnu"]
 
 
+def arguments_for(runner: list[str]) -> list[str]:
+    """Return what the program is told: qemu ends where a process with threads forks."""
+    return ["no-fork"] if runner and "qemu" in runner[0] else []
+
+
 def check(target: str, folder: Path, **options: object) -> str:
     """Build for a target, run where that can be, and return what came of it."""
     program = build(compiler_for(target), folder, *TARGETS[target], **options)  # type: ignore[arg-type]
@@ -62,7 +67,7 @@ def check(target: str, folder: Path, **options: object) -> str:
     if runner is None:
         return "compiled; nothing here runs it"
     done = subprocess.run(
-        [*runner, str(program)],
+        [*runner, str(program), *arguments_for(runner)],
         env=os.environ | {"WINEDEBUG": "-all"},
         capture_output=True,
         text=True,

@@ -57,13 +57,19 @@ def build(
                 for name, value in setup["macros_of"](isa, width, each)
             ]
             source = str(ROOT / "src/kernels.c")
-            commands[folder / f"{isa}_{each}.o"] = [*common, *own, *macros, "-c", source]
+            named = [*(as_zig(own) if "ziglang" in compiler else own), *macros]
+            commands[folder / f"{isa}_{each}.o"] = [*common, *named, "-c", source]
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(run, ([*command, "-o", str(name)] for name, command in commands.items())))
     program = folder / ("driver.exe" if system == "Windows" else "driver")
     libraries = [] if system == "Windows" else ["-lm", "-pthread"]
     run([*compiler, *flags, *map(str, commands), "-o", str(program), *libraries])
     return program
+
+
+def as_zig(flags: Sequence[str]) -> list[str]:
+    """Return flags of GCC's as Zig's compiler has them, which knows no -march of ARM's."""
+    return [flag.replace("-march=armv8.2-a+", "-mcpu=generic+") for flag in flags]
 
 
 def run(command: Sequence[str]) -> None:

@@ -27,6 +27,6 @@ static inline double drawn(uint64_t *seed) {
 void check_kernels(void);
 void check_arena(void);
 void check_shared_product(void);
-void check_teams(void);
+void check_teams(int forks);
 
 #endif

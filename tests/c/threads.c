@@ -143,14 +143,14 @@ static void fork_once(void) {
 #endif
 }
 
-void check_teams(void) {
+void check_teams(int forks) {
     cylstm_begin();
     all_once();
-    fork_once();
+    if (forks) fork_once();
     atomic_store(&callers_left, CALLERS);
     for (int j = 0; j < CALLERS; j++)
         if (!start_thread(run_caller, NULL)) atomic_fetch_sub(&callers_left, 1);
-    fork_once(); /* while they call */
+    if (forks) fork_once(); /* while they call */
     while (atomic_load(&callers_left)) all_once();
-    fork_once();
+    if (forks) fork_once();
 }
