@@ -16,11 +16,9 @@ from cylstm import checks
 from cylstm.core.access import writing
 from cylstm.core.cell import Cell
 from cylstm.core.network import Network
-from cylstm.io.safetensors import write_model
 from cylstm.options import Shared, initialise
 from cylstm.parameters import Lent, Parameters
 from cylstm.recurrent import Recurrent, State
-from cylstm.selfcheck import example_of
 
 if TYPE_CHECKING:
     from cylstm.quantized import Quantized
@@ -290,8 +288,9 @@ class Trainable(Recurrent[State], Generic[State]):
         --------
         cylstm.load
         """
-        model, example = example_of(self, check)
-        write_model(path, self._options.kind, self.config, model.state_dict(), example)
+        from cylstm.selfcheck import save_model
+
+        save_model(path, self._options.kind, self, check)
 
     @classmethod
     def _from_saved(cls: type[Own], config: dict[str, Any], state: Mapping[str, np.ndarray]) -> Own:

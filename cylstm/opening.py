@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from cylstm import checks, selfcheck
+from cylstm import checks
 from cylstm.family import Trainable
 from cylstm.gru import GRU
 from cylstm.io import safetensors
@@ -113,6 +113,8 @@ def load(
 
 def _tensors(path: Any, given: dict[str, Any], check: bool) -> Any:
     """Open a safetensors file: ours, or another's."""
+    from cylstm import selfcheck
+
     tensors, metadata = safetensors.read(path)
     if not safetensors.is_model(metadata):
         return _of_torch(path, tensors, given)

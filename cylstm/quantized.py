@@ -13,13 +13,11 @@ from cylstm import quantization
 from cylstm.core.network import Network
 from cylstm.family import Trainable, layers_of
 from cylstm.gru import GRU
-from cylstm.io.safetensors import write_model
 from cylstm.lstm import LSTM
 from cylstm.options import Shared
 from cylstm.quantization import SCALE, Fixed
 from cylstm.recurrent import Recurrent, State
 from cylstm.rnn import RNN
-from cylstm.selfcheck import example_of
 
 
 class Quantized(Recurrent[State]):
@@ -115,8 +113,9 @@ class Quantized(Recurrent[State]):
         --------
         cylstm.load
         """
-        model, example = example_of(self, check)
-        write_model(path, type(self).__name__, self.config, model.state_dict(), example)
+        from cylstm.selfcheck import save_model
+
+        save_model(path, type(self).__name__, self, check)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_"):

@@ -18,9 +18,9 @@ import numpy as np
 from cylstm import checks
 from cylstm.core.kernels import ISA, PRODUCT
 from cylstm.io.files import open_plain
-from cylstm.io.safetensors import begins, is_model, read_metadata
+from cylstm.io.safetensors import begins, is_model, read_metadata, write_model
 
-__all__ = ["KEY", "Example", "bound_of", "example_of", "is_kept", "taken", "verify"]
+__all__ = ["KEY", "Example", "bound_of", "example_of", "is_kept", "save_model", "taken", "verify"]
 
 KEY = "check"  # in the metadata: the dtype of the input
 _X, _Y = "__check__.x", "__check__.y"
@@ -77,6 +77,12 @@ def example_of(model: Any, check: Any) -> tuple[Any, Example | None]:
     if not np.isfinite(y).all():
         raise ValueError("check: expected a model that gives finite numbers, got NaN or infinity")
     return model, Example(x, y)
+
+
+def save_model(path: str | os.PathLike[str], kind: str, model: Any, check: Any) -> None:
+    """Write a model's file; `check` is the argument of its ``save``, see `example_of`."""
+    model, example = example_of(model, check)
+    write_model(path, kind, model.config, model.state_dict(), example)
 
 
 def taken(tensors: dict[str, np.ndarray], metadata: Mapping[str, str]) -> Example | None:

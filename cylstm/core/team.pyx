@@ -62,9 +62,7 @@ def where_threads_come_from():
         return "set_num_threads"
     if _QUOTA < by_openmp:
         return "the control group's CPU quota"
-    from os import environ
-
-    return "OMP_NUM_THREADS" if environ.get("OMP_NUM_THREADS") else "OpenMP: the CPUs to be used"
+    return "OMP_NUM_THREADS" if os.environ.get("OMP_NUM_THREADS") else "OpenMP: the CPUs to be used"
 
 
 def limit_threads_here(n):

@@ -15,7 +15,6 @@ import numpy as np
 from cylstm import checks
 from cylstm.core.access import reading
 from cylstm.family import Trainable
-from cylstm.io.safetensors import write_model
 from cylstm.layers.base import Array, Input, Layer, changing
 from cylstm.layers.gradients import Gradient
 from cylstm.layers.linear import Linear
@@ -26,7 +25,6 @@ from cylstm.layers.streams import SequentialStream, named
 from cylstm.parameters import Lent, Parameters, checked
 from cylstm.quantized import Quantized
 from cylstm.recurrent import Recurrent
-from cylstm.selfcheck import example_of
 
 
 class Sequential(Layer):
@@ -396,8 +394,9 @@ class Sequential(Layer):
         Linear(in_features=2, out_features=3, bias=True, dtype='float32')
         """
         check_saved(self)
-        model, example = example_of(self, check)
-        write_model(path, "Sequential", model.config, model.state_dict(), example)
+        from cylstm.selfcheck import save_model
+
+        save_model(path, "Sequential", self, check)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Any:
