@@ -200,6 +200,7 @@ if __name__ == "__main__":
                 extension("core.cell"),
                 extension("core.forward"),
                 extension("core.kernels", "src/dispatch.c", macros=BUILT_WITH),
+                extension("core.lookup"),
                 extension("core.memory"),
                 extension("core.network"),
                 extension("core.plan"),

@@ -18,7 +18,8 @@ from cylstm.core.cell import Cell
 from cylstm.core.network import Network
 from cylstm.options import Shared, initialise
 from cylstm.parameters import Lent, Parameters
-from cylstm.recurrent import Recurrent, State
+from cylstm.passes import Passes
+from cylstm.recurrent import State
 
 if TYPE_CHECKING:
     from cylstm.quantized import Quantized
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 Own = TypeVar("Own", bound="Trainable[Any]")
 
 
-class Trainable(Recurrent[State], Generic[State]):
+class Trainable(Passes[State], Generic[State]):
     """What an LSTM, a GRU and an RNN have beside running: parameters by name, in files too."""
 
     bias: bool

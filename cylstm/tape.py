@@ -9,6 +9,7 @@ import numpy as np
 
 from cylstm.axes import Axes
 from cylstm.batch import Batch
+from cylstm.core.lookup import Tables
 
 if TYPE_CHECKING:
     from cylstm.recurrent import Recurrent
@@ -33,6 +34,8 @@ class TapeOfLayer:
     mask: np.ndarray | None  # dropout's, on x
     y: np.ndarray
     starts: list[list[Start]]  # of each direction, in the order in which it came to the parts
+    vectors: np.ndarray | None = None  # of which x is one at each row: then x is ids (S, 1), and
+    tables: Tables | None = None  # these were made of them
 
 
 @dataclass(eq=False, repr=False)

@@ -40,10 +40,27 @@ DEFINE_SUMS(sum_of_one, 1)
 
 #endif
 
+/* The sums of tiles from x's share of them, which lies where z_rows say, perhaps far away: those of
+ * the next tiles are asked for. */
+INLINE void load_chosen(int tiles, int rows, const packed_step *s, ptrdiff_t tile, ptrdiff_t row,
+                        vec sum[][4]) {
+    const ptrdiff_t ahead = (s->down ? -tiles : tiles) * TILE;
+    for (int r = 0; r < rows; r++) {
+        const real *z = (const real *)s->z + s->z_rows[row + r] * s->z_row + tile * TILE;
+        for (int t = 0; t < tiles; t++)
+            for (int q = 0; q < 4; q++) {
+                sum[t * rows + r][q] = load(z + t * TILE + q * VLEN);
+                __builtin_prefetch(z + ahead + t * TILE + q * VLEN);
+            }
+    }
+}
+
 /* The sums of a tile, from the bias or from x's share of them. */
 INLINE void begin_sums(int tiles, int rows, const packed_matrix *w, const packed_step *s,
                        ptrdiff_t tile, ptrdiff_t row, vec sum[][4]) {
-    if (s->z)
+    if (s->z_rows)
+        load_chosen(tiles, rows, s, tile, row, sum);
+    else if (s->z)
         load_tile(tiles, rows, (const real *)s->z + row * s->z_row + tile * TILE, s->z_row, sum);
     else
         load_bias(tiles, rows, w, tile, sum);

@@ -98,6 +98,8 @@ typedef struct {
                                       converted if the format says so; */
     void *z;                       /* then with x's share of the pre-activations [n, tiles, 4, width],
                                       a workspace; else NULL: the sums begin from the bias */
+    const ptrdiff_t *z_rows;       /* [n]: which row of z is whose, and z is read alone, not by BLAS;
+                                      NULL: row j is j's */
     void *c;                       /* [n, tiles * width], in place; without c h_{t-1}, which is read */
     void *h;                       /* [n, tiles * width], written */
     void *y;                       /* its rows [H] written also here, or NULL */

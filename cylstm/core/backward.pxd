@@ -20,7 +20,9 @@ cdef struct passing:
     Py_ssize_t batch                # N
     const Py_ssize_t *sizes         # of the steps; NULL where they are N
     const Py_ssize_t *offsets       # their sums
-    const char *x                   # [S, I]
+    const char *x                   # [S, I]; or, where there are ids, some vectors [vectors, I],
+    const Py_ssize_t *ids           # [S], of which x is one at each row; NULL for none
+    Py_ssize_t vectors
     const char *y                   # [S, R]
     const char *h_0                 # [N, R]
     const char *c_0                 # [N, H]; h_0 where there is no c
@@ -31,7 +33,8 @@ cdef struct passing:
     step_tape tape                  # of the first row
     char *grad_h                    # [N, R], of h_n; in the end of h_0
     char *grad_c                    # [N, H], of c_n; in the end of c_0; without c a workspace
-    char *grad_x                    # [S, I]
+    char *grad_x                    # [S, I], or [vectors, I]
+    char *grad_table                # [vectors, sums H]: what comes to each from all of its rows
     char *grad_sums                 # [sums H], of the bias of each; NULL for none
     char *grad_peephole             # [3H]; NULL for none
     outer weights[2]                # of W_ih and W_hh: the gates that have their sums in common,
@@ -39,7 +42,8 @@ cdef struct passing:
     outer projection                # of W_hr
     Py_ssize_t first, last          # the block: its positions,
     Py_ssize_t row                  # its first row,
-    summed block                    # number of rows,
+    summed block                    # number of rows, of at most
+    Py_ssize_t block_rows           # of them,
     char *z                         # [rows, sums H], the gradient by pre-activations,
     Py_ssize_t z_row
     char *out                       # [rows, R], by outputs, where there is a projection,

@@ -8,6 +8,11 @@ gradients of a block's pre-activations, dz, stay in the cache until all that nee
     dx = dz W_ih                                            for the block's rows at once
     dW_ih += dz' x,  dW_hh += dz' h_{t-1},  db += dz
 
+or, where x is one of some vectors at each step (`cylstm.core.lookup`)::
+
+    dtable[id] += dz                    for the block's rows
+    dvectors = dtable W_ih, dW_ih = dtable' vectors, db = sum of dtable    in the end
+
 and, where there is a projection, ``dr_t = dh_t + dy_t`` and ``dh_t = dr_t W_hr`` before the cell,
 and ``dW_hr += dr' h``. In the time loop threads divide as in `cylstm.core.plan`: sequences, or
 hidden units, where all meet after every step. The sums over rows they share by what is summed.
@@ -93,7 +98,8 @@ cdef int run_backward(passing *p, Cell r, Packed weights, const layout *b, dict 
             work_of_step(p.sums, p.inputs, p.hidden, p.outputs), 1, b, &w))
         threads = useful_threads(2.0 * p.sums.gates * r.hidden * (r.inputs + r.outputs) * rows)
         p.sum_shares = best_units(threads)
-        add_block(p, grads, min(rows, max(BLOCK_ROWS, p.batch)), threads, &memory)
+        p.block_rows = min(rows, max(BLOCK_ROWS, p.batch))
+        add_block(p, grads, threads, &memory)
         portions = new_portions(p, b.rows, w.shares, &memory)
         with nogil:
             run_blocks(p, portions, w.shares, w.threads, threads)
@@ -113,10 +119,10 @@ cdef void take_apart(passing *p) noexcept:
     p.weight_ih.depth = common
 
 
-cdef int add_block(passing *p, dict grads, Py_ssize_t rows, int threads, arena *memory) except -1:
-    """The workspace of a block of at most so many rows."""
+cdef int add_block(passing *p, dict grads, int threads, arena *memory) except -1:
+    """The workspace of a block."""
     cdef:
-        Py_ssize_t size = p.itemsize, j
+        Py_ssize_t rows = p.block_rows, size = p.itemsize, j
         const void **z
         const void **out
         char *apart
@@ -141,6 +147,9 @@ cdef int add_block(passing *p, dict grads, Py_ssize_t rows, int threads, arena *
     if "bias" in grads or p.grad_peephole != NULL:  # both are summed at once
         p.grad_sums = take(memory, p.sums.sums * p.hidden * size)
         memset(p.grad_sums, 0, p.sums.sums * p.hidden * size)
+    if p.ids != NULL:
+        p.grad_table = take(memory, p.vectors * p.z_row)
+        memset(p.grad_table, 0, p.vectors * p.z_row)
     if p.starts != NULL:
         zeros = take(memory, max(p.hidden, p.outputs) * size)
         memset(zeros, 0, max(p.hidden, p.outputs) * size)
@@ -207,6 +216,8 @@ cdef void run_blocks(passing *p, portion *portions, Py_ssize_t shares, int team,
         run_steps(p, portions, shares, team)
         prepare_sums(p)
         share(threads, p.sum_shares, VARIOUS, take_sums, p)
+    if p.ids != NULL:
+        run_table(p, threads)
     for j in range(shares):
         end_portion(p, &portions[j])
     for j in range(2):
@@ -416,8 +427,9 @@ cdef void prepare_sums(const passing *p) noexcept nogil:
     """What the block's rows are multiplied with: x, the h before each step, what was projected."""
     cdef Py_ssize_t position, j, at, carried, size = p.outputs * p.itemsize
     cdef step_tape tape = tape_at(p, p.row)
-    for j in range(p.block.rows):
-        p.weights[0].b[j] = p.x + (p.row + j) * p.inputs * p.itemsize
+    if p.ids == NULL:
+        for j in range(p.block.rows):
+            p.weights[0].b[j] = p.x + (p.row + j) * p.inputs * p.itemsize
     for position in range(p.first, p.last):
         at, carried = row_at(p, position) - p.row, carried_at(p, position)
         for j in range(size_at(p, position)):
@@ -434,10 +446,32 @@ cdef void prepare_sums(const passing *p) noexcept nogil:
 cdef void add_sums(const passing *p, Py_ssize_t member, Py_ssize_t team,
                    char *memory) noexcept nogil:
     """A member's share: of rows of x's gradient, of units, of rows of the weights' gradients."""
+    cdef Py_ssize_t begin = share_begin(p.hidden, p.kernel.width, member, team)
+    cdef Py_ssize_t end = share_begin(p.hidden, p.kernel.width, member + 1, team)
+    cdef int first = 0  # of the weights
+    if p.ids != NULL:
+        add_to_table(p, begin, end)
+        first = 1
+    else:
+        give_x(p, p.z, p.grad_x + p.row * p.inputs * p.itemsize, member, team, memory)
+    if p.grad_sums != NULL and (p.ids == NULL or p.grad_peephole != NULL):
+        add_units(p, begin, end)
+    add_products(&p.block, p.weights + first, 2 - first, member, team, memory)
+    if p.sums.common < p.sums.gates:
+        add_products(&p.block, &p.apart[1], 1, member, team, memory)
+        if p.ids == NULL:
+            add_products(&p.block, &p.apart[0], 1, member, team, memory)
+    if p.projected:
+        add_products(&p.block, &p.projection, 1, member, team, memory)
+
+
+cdef void give_x(const passing *p, const char *z, char *grad_x, Py_ssize_t member,
+                 Py_ssize_t team, char *memory) noexcept nogil:
+    """To a member's share of a block's rows of x, from those of z."""
     cdef Py_ssize_t first = member * p.block.rows // team
     cdef Py_ssize_t last = (member + 1) * p.block.rows // team
-    cdef char *grad_x = p.grad_x + (p.row + first) * p.inputs * p.itemsize
-    cdef const char *z = p.z + first * p.z_row
+    grad_x += first * p.inputs * p.itemsize
+    z += first * p.z_row
     multiply_rows(&p.block, &p.weight_ih, last - first,
                   z + p.sums.common_sum * p.hidden * p.itemsize, p.z_row, grad_x, p.inputs, p.adds,
                   memory)
@@ -445,15 +479,6 @@ cdef void add_sums(const passing *p, Py_ssize_t member, Py_ssize_t team,
         multiply_rows(&p.block, &p.weight_ih_apart, last - first,
                       z + p.sums.x_sum * p.hidden * p.itemsize, p.z_row, grad_x, p.inputs, True,
                       memory)
-    if p.grad_sums != NULL:
-        add_units(p, share_begin(p.hidden, p.kernel.width, member, team),
-                  share_begin(p.hidden, p.kernel.width, member + 1, team))
-    add_products(&p.block, p.weights, 2, member, team, memory)
-    if p.sums.common < p.sums.gates:
-        add_products(&p.block, &p.apart[0], 1, member, team, memory)
-        add_products(&p.block, &p.apart[1], 1, member, team, memory)
-    if p.projected:
-        add_products(&p.block, &p.projection, 1, member, team, memory)
 
 
 cdef void add_units(const passing *p, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
@@ -486,3 +511,54 @@ cdef void add_step_units(const passing *p, Py_ssize_t position, Py_ssize_t first
     p.functions.sum_gradients(p.equations, n, &tape, c_prev, c_prev_row,
                               p.z + (row - p.row) * p.z_row, p.z_row // p.itemsize, p.grad_sums,
                               p.grad_peephole, begin, end)
+
+
+# The same for vectors of which x was one at each row.
+
+
+cdef void add_to_table(const passing *p, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    """The block's z, for units [begin, end), to those of its vectors."""
+    cdef Py_ssize_t j, q, at = begin * p.itemsize, each = p.hidden * p.itemsize
+    cdef const char *z = p.z
+    cdef char *to
+    for j in range(p.block.rows):
+        to = p.grad_table + p.ids[p.row + j] * p.z_row
+        if end - begin == p.hidden:
+            p.kernel.add(p.sums.sums * p.hidden, z, to)
+        else:
+            for q in range(p.sums.sums):
+                p.kernel.add(end - begin, z + q * each + at, to + q * each + at)
+        z += p.z_row
+
+
+cdef void run_table(passing *p, int threads) noexcept nogil:
+    """The products of the table's gradient, by as many of its rows at once as a block has."""
+    cdef Py_ssize_t j
+    cdef const char *z
+    p.row = 0
+    while p.row < p.vectors:
+        p.block.rows, p.block.adds = min(p.block_rows, p.vectors - p.row), p.row > 0
+        for j in range(p.block.rows):
+            z = p.grad_table + (p.row + j) * p.z_row
+            p.weights[0].b[j] = p.x + (p.row + j) * p.inputs * p.itemsize
+            p.weights[0].a[j] = z + p.sums.common_sum * p.hidden * p.itemsize
+            if p.sums.common < p.sums.gates:
+                p.apart[0].a[j] = z + p.sums.x_sum * p.hidden * p.itemsize
+        share(threads, p.sum_shares, VARIOUS, take_table, p)
+        p.row += p.block.rows
+
+
+cdef void take_table(void *given, int unit, int member) noexcept nogil:
+    cdef:
+        passing *p = <passing *> given
+        char *memory = p.memory + member * p.memory_each
+        const char *z = p.grad_table + p.row * p.z_row
+    give_x(p, z, p.grad_x + p.row * p.inputs * p.itemsize, unit, p.sum_shares, memory)
+    add_products(&p.block, p.weights, 1, unit, p.sum_shares, memory)
+    if p.sums.common < p.sums.gates:
+        add_products(&p.block, &p.apart[0], 1, unit, p.sum_shares, memory)
+    if p.grad_sums != NULL and p.grad_peephole == NULL:
+        p.functions.sum_gradients(
+            p.equations, p.block.rows, NULL, NULL, 0, z, p.z_row // p.itemsize, p.grad_sums, NULL,
+            share_begin(p.hidden, p.kernel.width, unit, p.sum_shares),
+            share_begin(p.hidden, p.kernel.width, unit + 1, p.sum_shares))

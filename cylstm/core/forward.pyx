@@ -11,6 +11,8 @@ taken out of the loop, where a block of steps shares the weights::
     z_t = b + x_t W_ih'
     h_t, c_t = step(z_t, h_{t-1})
 
+Where x_t is one of a few vectors, z_t is there already: `cylstm.core.lookup`.
+
 Where there is a tape it keeps the gates, c and its output activation, of each step, for
 `cylstm.core.backward`. What a task is, and who does it, `cylstm.core.plan` says. There is no Python
 in this file.
@@ -105,6 +107,15 @@ cdef inline void convert_h(const task *t, Py_ssize_t n, const char *h, char *to)
                  t.weight_ih.depth if t.fused else 0, to, t.inputs_width)
 
 
+cdef inline void look_up_rows(const task *t, Py_ssize_t step, Py_ssize_t n,
+                              Py_ssize_t *rows) noexcept nogil:
+    """rows := those of the table that are the running rows' z_t."""
+    cdef Py_ssize_t j
+    cdef const char *ids = x_at(t, step)
+    for j in range(n):
+        rows[j] = (<const Py_ssize_t *> (ids + t.order[j] * t.x_row))[0]
+
+
 cdef void project(const task *t, Py_ssize_t first, Py_ssize_t last, Py_ssize_t tile,
                   Py_ssize_t end) noexcept nogil:
     """z_block := x's share of the pre-activations: steps [first, last), tiles [tile, end)."""
@@ -117,7 +128,7 @@ cdef void project(const task *t, Py_ssize_t first, Py_ssize_t last, Py_ssize_t t
 cdef inline void begin_block(task *t, Py_ssize_t first, Py_ssize_t last, Py_ssize_t tile,
                              Py_ssize_t end, int member, int team) noexcept nogil:
     """x's share of the pre-activations of steps [first, last), where a step does not take it."""
-    if not t.fused:
+    if not t.fused and t.table == NULL:
         if t.gather:
             gather_rows(t, first, last, member, team)
             wait_for_team(&t.meeting, team)
@@ -220,12 +231,14 @@ cdef void run_task(task *t, int member, int team) noexcept nogil:
         char *mine = t.inputs_now + member * t.most * t.inputs_width * t.kernel.input_size
         step_tape tape
         packed_step s
-    s.z, s.c, s.y_rows, s.tape = NULL, t.c_now, t.order, NULL
+    s.z, s.z_rows, s.c, s.y_rows, s.tape = NULL, NULL, t.c_now, t.order, NULL
     s.v_row, s.z_row, s.y_row = t.v_width, t.z_width, t.y_row // size
     s.c_row = t.c_width if t.c != NULL else t.v_width
     s.h_row = t.c_width if t.projected else t.v_width
     if t.converts:
         s.v, s.v_row = mine, t.inputs_width
+    if t.table != NULL:
+        s.z, s.z_rows = <char *> t.table, t.ids + member * t.most
     if t.fused:
         take_x(t, t.steps - 1 if t.reverse else 0, mine if t.converts else v_now, member, team)
     for number in range((t.steps + t.block - 1) // t.block):
@@ -253,7 +266,9 @@ cdef void run_task(task *t, int member, int team) noexcept nogil:
                 convert_h(t, n, v_now, mine)
             else:
                 s.v = v_now + h_at - (t.inputs * size if t.fused else 0)
-            if not t.fused:
+            if t.table != NULL:
+                look_up_rows(t, step, n, t.ids + member * t.most)
+            elif not t.fused:
                 s.z = t.z_block + rows_between(t, first, step) * t.z_width * size
             if t.c == NULL:
                 s.c = v_now + h_at

@@ -91,6 +91,7 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct packed_step:
         const void *v
         void *z
+        const Py_ssize_t *z_rows
         void *c
         void *h
         void *y

@@ -7,6 +7,7 @@ from libc.string cimport memset
 from cylstm.core.backward cimport passing, run_backward
 from cylstm.core.cell cimport Cell
 from cylstm.core.forward cimport run_tasks
+from cylstm.core.lookup cimport Tables, check_ids, tables_of
 from cylstm.core.memory cimport arena, arena_return, check_array, enough, first_of, take
 from cylstm.core.plan cimport (
     add_tasks,
@@ -26,6 +27,7 @@ cnp.import_array()
 
 cdef enum:
     LOCAL_BYTES = 16384  # of workspace that a small call has on the stack
+    TABLE_BYTES = 33554432  # of x's share of the pre-activations, for all vectors that x may be
 
 
 cdef class Network:
@@ -52,7 +54,37 @@ cdef class Network:
         self.states = len(layers) * self.directions
         self.has_c = r.sums.has_c
 
-    def run(self, x, y, h, c, batch, starts=None):
+    @property
+    def may_look_up(self):
+        """Whether x can be rows of `Tables`."""
+        return not (<Cell> self.cells[0]).kernel.flat
+
+    def tables(self, vectors):
+        """`Tables` for an x that is one of the vectors (K, I) at each step.
+
+        The caller reads the parameters.
+        """
+        return tables_of([packed(self.version, r, False) for r in self.layers[0]], vectors)
+
+    def tables_for(self, x):
+        """Those of a `LookedUp`, from the time on when they would have paid for themselves.
+
+        They are kept until parameters or vectors change. None until then, or if they would be too
+        large. The caller reads both.
+        """
+        cdef Cell r = self.cells[0]
+        of = x.version, x.version.changes, self.version.changes
+        kept = self.kept
+        steps, tables = kept[1:] if kept is not None and kept[0] == of else (0, None)
+        if tables is None and self.may_look_up and x.ids.ndim <= 2:
+            steps += x.ids.size
+            each = r.sums.sums * self.hidden * self.itemsize * self.directions
+            if steps >= len(x.vectors) and each * len(x.vectors) <= TABLE_BYTES:
+                tables = self.tables(x.vectors)
+            self.kept = of, steps, tables
+        return tables
+
+    def run(self, x, y, h, c, batch, starts=None, Tables tables=None):
         """Any batch, in any layout whose rows are contiguous.
 
         Parameters
@@ -65,10 +97,16 @@ cdef class Network:
         batch : Batch
         starts : array of bool, (D, T, N), optional
             Whether, in the order in which a direction reads, a state starts from zero at a step.
+        tables : Tables, optional
+            Then x is intp (T, N, 1), rows of these.
         """
         cdef layout lies = full_batch(batch.steps, batch.rows)
         check_batch(batch)
-        check_rows(x, self.typenum, lies.steps, lies.rows, self.inputs)
+        if tables is not None:
+            check_ids(tables.rows, x)
+            check_rows(x, cnp.NPY_INTP, lies.steps, lies.rows, 1)
+        else:
+            check_rows(x, self.typenum, lies.steps, lies.rows, self.inputs)
         check_rows(y, self.typenum, lies.steps, lies.rows, self.directions * self.outputs)
         self.check_state(h, c, self.states, lies.rows)
         sizes, order = (batch.sizes, batch.order) if batch.ragged else (None, None)
@@ -80,10 +118,11 @@ cdef class Network:
                 raise ValueError("starts: expected as many steps as x has")
             check_array(starts, cnp.NPY_BOOL, self.directions * lies.starts_each)
             lies.starts = first_of(starts)
-        run_layers(self, None, &lies, first_of(x), x.strides[0], x.strides[1],
+        run_layers(self, None, tables, &lies, first_of(x), x.strides[0], x.strides[1],
                    first_of(y), y.strides[0], y.strides[1], first_of(h), first_of(c))
 
-    def forward(self, Py_ssize_t layer, x, y, h, c, batch, tapes, starts=None):
+    def forward(self, Py_ssize_t layer, x, y, h, c, batch, tapes, starts=None,
+                Tables tables=None):
         """One layer with a tape, over packed rows: x (S, D' R), y (S, D R).
 
         Parameters
@@ -94,6 +133,8 @@ cdef class Network:
             Each direction's to write, from `Cell.new_tape`. A direction without is not run.
         starts : array of bool, (D, S), optional
             As of `run`, of these rows.
+        tables : Tables, optional
+            Then x is intp (S, 1), rows of these.
         """
         cdef layout lies = full_batch(batch.steps, batch.rows)
         cdef Py_ssize_t d, rows, width = self.outputs * self.itemsize
@@ -102,7 +143,11 @@ cdef class Network:
         cdef Cell r = self.layers[layer][0]
         check_batch(batch)
         rows = batch.count
-        check_array(x, self.typenum, rows * r.inputs)
+        if tables is not None:
+            check_array(x, cnp.NPY_INTP, rows)
+            check_ids(tables.rows, x[:, None])
+        else:
+            check_array(x, self.typenum, rows * r.inputs)
         check_array(y, self.typenum, rows * self.directions * self.outputs)
         for d in range(self.directions):
             if tapes[d] is not None:
@@ -128,6 +173,7 @@ cdef class Network:
                     continue
                 r = self.layers[layer][d]
                 w.tape = tape_of(r, tapes[d], rows)
+                w.table = tables.first[d] if tables is not None else NULL
                 if lies.starts != NULL:
                     w.starts = lies.starts + d * lies.starts_each
                 enough(&memory, add_tasks(
@@ -141,7 +187,7 @@ cdef class Network:
             arena_return(&memory, &empty)
 
     def backward(self, Py_ssize_t layer, Py_ssize_t direction, Py_ssize_t first, x, y, tape, h_0,
-                 c_0, batch, grad_y, grad_h, grad_c, grad_x, starts=None):
+                 c_0, batch, grad_y, grad_h, grad_c, grad_x, starts=None, vectors=None):
         """The backward pass of a layer and direction, over some steps' rows from `first` on.
 
         Parameters
@@ -158,6 +204,8 @@ cdef class Network:
             Of all layers and directions: of h_n and c_n going in, of h_0 and c_0 coming out.
         starts : array of bool, (S,), optional
             As `forward` was given for these rows and this direction.
+        vectors : array (K, I), optional
+            Then x is intp (S', 1), which of them it was at each row; grad_x is theirs, and added to.
 
         Returns
         -------
@@ -172,8 +220,16 @@ cdef class Network:
             Py_ssize_t width = self.directions * self.outputs, row
             Py_ssize_t k = layer * self.directions + direction
         check_batch(batch)
-        for array, columns in ((x, r.inputs), (grad_x, r.inputs), (y, width), (grad_y, width)):
+        for array, columns in ((y, width), (grad_y, width)):
             check_part(array, self.typenum, first, rows, columns)
+        if vectors is None:
+            check_part(x, self.typenum, first, rows, r.inputs)
+            check_part(grad_x, self.typenum, first, rows, r.inputs)
+        else:
+            check_part(x, cnp.NPY_INTP, first, rows, 1)
+            check_array(vectors, self.typenum, len(vectors) * r.inputs)
+            check_array(grad_x, self.typenum, len(vectors) * r.inputs)
+            check_ids(len(vectors), x[:, None])
         check_array(tape, self.typenum, r.sums.taped * rows * self.hidden)
         self.check_state(h_0, c_0, 1, lies.rows)
         self.check_state(grad_h, grad_c, self.states, lies.rows)
@@ -186,8 +242,12 @@ cdef class Network:
         row = width * size
         p.adds, p.offsets = direction > 0, <const Py_ssize_t *> first_of(offsets)
         p.y_row = p.grad_y_row = row
-        p.x = first_of(x) + first * r.inputs * size
-        p.grad_x = first_of(grad_x) + first * r.inputs * size
+        if vectors is None:
+            p.x = first_of(x) + first * r.inputs * size
+            p.grad_x = first_of(grad_x) + first * r.inputs * size
+        else:
+            p.ids, p.vectors = <const Py_ssize_t *> first_of(x) + first, len(vectors)
+            p.x, p.grad_x, p.adds = first_of(vectors), first_of(grad_x), True
         p.y = first_of(y) + first * row + direction * self.outputs * size
         p.grad_y = first_of(grad_y) + first * row + direction * self.outputs * size
         p.h_0, p.c_0 = first_of(h_0), first_of(c_0)
@@ -269,11 +329,11 @@ cdef class Network:
         state = self.zero_state(lies.rows, rank)
         h, c = state
         if self.batch_first and rank == 3:
-            run_layers(self, None, &lies, cnp.PyArray_BYTES(x), x_row, x_row * lies.steps,
+            run_layers(self, None, None, &lies, cnp.PyArray_BYTES(x), x_row, x_row * lies.steps,
                        cnp.PyArray_BYTES(y), y_row, y_row * lies.steps,
                        cnp.PyArray_BYTES(h), first_of(c))
         else:
-            run_layers(self, None, &lies, cnp.PyArray_BYTES(x), x_row * lies.rows, x_row,
+            run_layers(self, None, None, &lies, cnp.PyArray_BYTES(x), x_row * lies.rows, x_row,
                        cnp.PyArray_BYTES(y), y_row * lies.rows, y_row,
                        cnp.PyArray_BYTES(h), first_of(c))
         return y, state if self.has_c else h
@@ -311,8 +371,8 @@ cdef class Network:
         lies.down = workspace.down
         workspace.down = not workspace.down
         try:
-            run_layers(self, workspace, &lies, cnp.PyArray_BYTES(x), 0, self.inputs * self.itemsize,
-                       cnp.PyArray_BYTES(out), 0, self.outputs * self.itemsize,
+            run_layers(self, workspace, None, &lies, cnp.PyArray_BYTES(x), 0,
+                       self.inputs * self.itemsize, cnp.PyArray_BYTES(out), 0, self.outputs * self.itemsize,
                        cnp.PyArray_BYTES(h), first_of(c))
         finally:
             workspace.end()
@@ -353,11 +413,11 @@ cdef inline bint overlap(a, b) noexcept:
     return first < second + cnp.PyArray_NBYTES(b) and second < first + cnp.PyArray_NBYTES(a)
 
 
-cdef int run_layers(Network net, Workspace workspace, const layout *b, const char *x,
-                    Py_ssize_t x_step, Py_ssize_t x_row, char *y, Py_ssize_t y_step,
+cdef int run_layers(Network net, Workspace workspace, Tables tables, const layout *b,
+                    const char *x, Py_ssize_t x_step, Py_ssize_t x_row, char *y, Py_ssize_t y_step,
                     Py_ssize_t y_row, char *h, char *c) except -1:
-    """All layers, from x to y, in the workspace or, for None, in memory for this call. Strides in
-    bytes."""
+    """All layers, from x to y, in the workspace or, for None, in memory for this call. With tables
+    x is ids. Strides in bytes."""
     cdef char local[LOCAL_BYTES + 64]
     cdef arena memory, empty
     cdef stack s
@@ -371,6 +431,7 @@ cdef int run_layers(Network net, Workspace workspace, const layout *b, const cha
         memory.memory, memory.size = local + (-<Py_ssize_t> local & 63), LOCAL_BYTES
     try:
         s.layers, s.directions = len(net.layers), net.directions
+        s.tables = tables.first if tables is not None else NULL
         s.cells = <const runnable **> take(&memory, net.states * sizeof(void *))
         point_to(weights, s.cells)
         if is_small(&s, b):

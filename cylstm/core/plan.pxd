@@ -33,13 +33,15 @@ cdef struct task:
     const Py_ssize_t *order          # place in the caller's batch of each row
     const Py_ssize_t *begins         # row of x and y where a step begins; NULL: at equal distances
     const char *starts               # [T, N]: whether a state starts from zero at a step; or NULL
-    const char *x                    # [T, N, I]
+    const char *x                    # [T, N, I]; or, where there is a table, ids [T, N]
+    const char *table                # [K, sums]: x's share of the pre-activations by id; or NULL
     char *y                          # [T, N, R]
     step_tape tape                   # of the first of all rows; NULL gates for none
     char *h                          # [n, R], the state: initial, in the end last
     char *c                          # [n, H]; NULL where the state is h alone
     Py_ssize_t x_step, x_row, y_step, y_row, h_row, c_row, starts_step
-    char *x_block                    # workspace: gathered rows of x, converted, and
+    Py_ssize_t *ids                  # workspace: those of each member's running rows; or
+    char *x_block                    # gathered rows of x, converted, and
     char *z_block                    # their pre-activations, of a block of steps;
     char *v_now                      # the running rows' h_{t-1}, after x_t where fused,
     char *v_next
@@ -81,6 +83,7 @@ cdef struct work:
     arena *memory
     step_tape tape            # for the next tasks; NULL gates for none
     const char *starts        # for them; NULL for none
+    const char *table         # for them; NULL for none
     Py_ssize_t shares, count
     double total              # multiply-adds of a layer
     int threads

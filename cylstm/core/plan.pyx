@@ -135,16 +135,22 @@ cdef int add_tasks(work *w, const runnable *r, const layout *b, const char *x, P
         t.block = w.block if t.followed else b.steps
         if t.followed and w.count > w.shares:
             t.source = &(t - w.shares).finished
-        t.fused = not t.followed and is_fused(t)
+        t.table = w.table
+        t.fused = t.table == NULL and not t.followed and is_fused(t)
         if not t.fused:
             t.weights = r.weight_hh[0]
         # Rows of x at equal distances through all steps are read where they lie.
-        t.gather = not t.fused and (t.converts or w.shares > 1 or (b.begins == NULL and (
+        t.gather = not t.fused and t.table == NULL and (t.converts or w.shares > 1 or (b.begins == NULL and (
             b.sizes != NULL or (b.rows > 1 and x_step != b.rows * x_row))))
         if not (t.gather or t.fused) and b.rows == 1 and b.begins == NULL:
             t.x_row = x_step
         if add_workspace(t, r.sums.tile, w.memory) < 0:
             return -1
+        if t.table != NULL:
+            t.ids = <Py_ssize_t *> arena_take(
+                w.memory, w.members * t.most * sizeof(Py_ssize_t))
+            if t.ids == NULL:
+                return -1
         if t.converts and add_inputs(t, w.members, w.memory) < 0:
             return -1
     return 0
@@ -164,7 +170,7 @@ cdef int add_workspace(task *t, Py_ssize_t tile, arena *memory) noexcept nogil:
     """A tile is of so many vectors of units."""
     cdef:
         Py_ssize_t width = t.kernel.width, tiles = t.weights.tiles, size = t.itemsize
-        Py_ssize_t most, rows, state
+        Py_ssize_t most, rows = 0, state
     t.z_width = row_width(4 * tiles * width, size)
     t.c_width = row_width(tiles * tile * width, size)
     t.h_at = (t.inputs + width - 1) // width * width if t.fused and not t.converts else 0
@@ -173,8 +179,9 @@ cdef int add_workspace(task *t, Py_ssize_t tile, arena *memory) noexcept nogil:
     most = max(LEAST_BLOCK, BLOCK_BYTES // (t.z_width * size))
     if t.converts:
         most = max(LEAST_OF_CONVERTED, BLOCK_BYTES // 2 // (t.z_width * size))
-    t.block = t.steps if t.fused else max(1, min(t.block, most // t.most))
-    rows = 0 if t.fused else t.block * t.most
+    if not t.fused and t.table == NULL:
+        t.block = max(1, min(t.block, most // t.most))
+        rows = t.block * t.most
     state = t.most * (2 * t.v_width + 2 * t.c_width)
     t.v_now = <char *> arena_take(
         memory, (state + rows * t.z_width) * size + (

@@ -7,6 +7,7 @@ from cylstm.core.weights cimport runnable
 
 cdef struct stack:
     const runnable **cells  # by layer and direction
+    const char **tables     # of the first layer's directions, where x is ids; or NULL
     Py_ssize_t layers, directions
 
 

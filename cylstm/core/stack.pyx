@@ -60,6 +60,7 @@ cdef int run_stack(arena *memory, const stack *s, const layout *b, const char *x
             k = layer * s.directions + d
             if b.starts != NULL:
                 w.starts = b.starts + d * b.starts_each
+            w.table = s.tables[d] if s.tables != NULL and layer == 0 else NULL
             if add_tasks(&w, s.cells[k], b, x, x_step, x_row, to + d * width, to_step, to_row,
                          h + k * h_size, c + k * c_size if c != NULL else NULL) < 0:
                 return -1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,15 @@ from cylstm import checks
 from cylstm.core import training
 from cylstm.layers.base import Array, Layer, as_array, check_gradient, check_saved_weight
 from cylstm.layers.gradients import RowGradient
+from cylstm.lookup import LookedUp, pays_in_training
 from cylstm.parameters import Parameters
+
+
+@dataclass(frozen=True, eq=False)
+class Occurring:
+    """The tape of vectors that were looked up: which of them, rising."""
+
+    rows: npt.NDArray[np.intp]
 
 
 class Embedding(Layer):
@@ -119,19 +128,40 @@ class Embedding(Layer):
         ValueError
             If one of them is out of range.
         """
-        x = np.array(checks.is_array("x", x))  # the tape, which no one else may change
+        x = self._checked(np.array(checks.is_array("x", x)))  # no one else may change the tape
+        x.flags.writeable = False
+        with self._store.reading():
+            return self._store.views["weight"][x], x
+
+    def looked_up(self, x: npt.NDArray[np.integer[Any]]) -> LookedUp:
+        """Return what `forward` does, as a recurrent layer can do with; the caller reads it."""
+        ids = self._checked(x).astype(np.intp)
+        return LookedUp(self._store.views["weight"], ids, self._store.version)
+
+    def forward_looked_up(
+        self, x: npt.NDArray[np.integer[Any]]
+    ) -> tuple[LookedUp | Array, Occurring | npt.NDArray[np.integer]]:
+        """Return what `forward` does, as `looked_up` if that is less work, and the tape."""
+        if np.ndim(x) not in (1, 2):
+            return self.forward(x)
+        ids = self._checked(x)
+        rows, places = distinct(ids, self.num_embeddings)
+        if not pays_in_training(ids.size, len(rows), self.embedding_dim):
+            return self.forward(x)
+        return LookedUp(self._store.views["weight"][rows], places), Occurring(rows)
+
+    def _checked(self, x: Any) -> npt.NDArray[np.integer[Any]]:
+        x = checks.is_array("x", x)
         if x.dtype.kind not in "iu":
             raise TypeError(f"x: expected integers, got {x.dtype}")
         if x.size and not (x.min() >= 0 and x.max() < self.num_embeddings):
             raise ValueError(
                 f"x: expected 0 to {self.num_embeddings - 1}, got {x.min()} to {x.max()}"
             )
-        x.flags.writeable = False
-        with self._store.reading():
-            return self._store.views["weight"][x], x
+        return x
 
     def backward(
-        self, tape: npt.NDArray[np.integer], grad_y: Array
+        self, tape: npt.NDArray[np.integer] | Occurring, grad_y: Array
     ) -> tuple[None, dict[str, RowGradient]]:
         """Return None, since integers have no gradient, and the vectors' gradient.
 
@@ -141,12 +171,31 @@ class Embedding(Layer):
             If `grad_y` does not have the output's dtype and shape.
         """
         grad_y = as_array("grad_y", grad_y, self.dtype)
-        check_gradient(grad_y, (*tape.shape, self.embedding_dim))
-        values = np.ascontiguousarray(grad_y.reshape(-1, self.embedding_dim))
-        ids = tape.reshape(-1).astype(np.intp, copy=False)
-        rows, sums = training.sums_by_id(ids, np.argsort(ids, kind="stable"), values)
+        if isinstance(tape, Occurring):
+            rows, sums = tape.rows, grad_y
+            check_gradient(grad_y, (len(rows), self.embedding_dim))
+        else:
+            check_gradient(grad_y, (*tape.shape, self.embedding_dim))
+            values = np.ascontiguousarray(grad_y.reshape(-1, self.embedding_dim))
+            ids = tape.reshape(-1).astype(np.intp, copy=False)
+            rows, sums = training.sums_by_id(ids, np.argsort(ids, kind="stable"), values)
         if self.padding_idx is not None:
             learns = rows != self.padding_idx
             rows, sums = rows[learns], sums[learns]
         shape = self.num_embeddings, self.embedding_dim
         return None, {"weight": RowGradient(rows, sums, shape)}
+
+
+def distinct(ids: npt.NDArray[np.integer[Any]], count: int) -> tuple[Any, Any]:
+    """Return which of so many ids there are, rising, and the place among them of each.
+
+    Examples
+    --------
+    >>> distinct(np.array([7, 2, 7]), 9)
+    (array([2, 7]), array([1, 0, 1]))
+    """
+    places = np.zeros(count, np.intp)
+    places[ids] = 1
+    rows = np.flatnonzero(places)
+    places[rows] = np.arange(len(rows))
+    return rows, places[ids]

@@ -6,6 +6,7 @@ from reprlib import repr as short
 from typing import Any
 
 from cylstm.layers.base import Array, Layer
+from cylstm.layers.embedding import Embedding
 from cylstm.layers.gradients import Gradient
 from cylstm.layers.pooling import Last
 from cylstm.parameters import Parameters
@@ -65,6 +66,16 @@ def as_layer(model: Layer | Recurrent[Any], name: str = "model") -> Layer:
     if not isinstance(model, Layer):
         raise TypeError(f"{name}: expected a Layer or an LSTM, GRU or RNN, got {model!r}")
     return model
+
+
+def looks_up(layer: Layer, after: Layer) -> bool:
+    """Return whether `after` takes vectors of the layer, an embedding, as such."""
+    return (
+        type(layer) is Embedding
+        and type(after) is OutputOf
+        and after.lstm._network.may_look_up
+        and (after.lstm.input_size, after.lstm.dtype) == (layer.embedding_dim, layer.dtype)
+    )
 
 
 def taken(layer: Layer, **given: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from cylstm.family import Trainable
 from cylstm.layers.base import Array, Input, Layer, changing
 from cylstm.layers.gradients import Gradient
 from cylstm.layers.linear import Linear
-from cylstm.layers.outputs import OutputOf, as_layer, resets_of, taken
+from cylstm.layers.outputs import OutputOf, as_layer, looks_up, resets_of, taken
 from cylstm.layers.quantized import QuantizedLinear
 from cylstm.layers.saved import check_saved, kinds_of, load_layers
 from cylstm.layers.streams import SequentialStream, named
@@ -63,6 +63,12 @@ class Sequential(Layer):
         if len({id(layer) for layer in layers}) < len(layers):
             raise ValueError("layers: expected objects of their own, got one twice")
         self._layers = tuple(as_layer(layer, f"layers[{i}]") for i, layer in enumerate(layers))
+
+    @cached_property
+    def _look_up(self) -> frozenset[Layer]:
+        """The embeddings whose vectors the next layer looks up itself."""
+        pairs = zip(self._layers, self._layers[1:], strict=False)
+        return frozenset(one for one, after in pairs if looks_up(one, after))
 
     @cached_property
     def _stores(self) -> frozenset[Parameters]:  # type: ignore[override]
@@ -177,7 +183,10 @@ class Sequential(Layer):
         with reading(self._stores):
             for layer, own in zip(self._layers, self._states(state), strict=True):
                 given = taken(layer, state=own, lengths=lengths, **resets_of(layer, resets))
-                x, after = layer.run(x, **given)
+                if layer in self._look_up:
+                    x, after = layer.looked_up(x), None
+                else:
+                    x, after = layer.run(x, **given)
                 states.append(after)
                 lengths, resets = (lengths, resets) if layer.keeps_time else (None, None)
         return x, states
@@ -207,7 +216,10 @@ class Sequential(Layer):
             for layer, own in zip(self._layers, self._states(state), strict=True):
                 more = resets_of(layer, resets)
                 given = taken(layer, state=own, lengths=lengths, rng=rng, segment=segment, **more)
-                x, tape = layer.forward(x, **given)
+                if layer in self._look_up:
+                    x, tape = layer.forward_looked_up(x)
+                else:
+                    x, tape = layer.forward(x, **given)
                 tapes.append(tape)
                 lengths, resets = (lengths, resets) if layer.keeps_time else (None, None)
         return x, tapes
