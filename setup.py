@@ -206,6 +206,7 @@ if __name__ == "__main__":
                 extension("core.plan"),
                 extension("core.products"),
                 extension("core.stack"),
+                extension("core.sums"),
                 extension("core.team", "src/team.c"),
                 extension("core.training"),
                 extension("core.weights"),

@@ -32,13 +32,14 @@ MODULES = {
     name_of(path): path
     for path in sorted((ROOT / "cylstm").rglob("*.py*"))
     if path.suffix in (".py", ".pyx")
+    or (path.suffix == ".pxd" and not path.with_suffix(".pyx").exists())
 }
 
 
 def imported(path):
     """Our modules that are imported with one, not later within a function."""
     text = path.read_text()
-    if path.suffix == ".pyx":  # both kinds of import stand at the beginning of lines
+    if path.suffix != ".py":  # both kinds of import stand at the beginning of lines
         found = {line.split()[1] for line in text.splitlines() if line.startswith("from cylstm")}
         return found - {name_of(path)}  # its own .pxd
     found = set()

@@ -24,27 +24,33 @@ from libc.string cimport memcpy, memset
 from cylstm.core.cell cimport Cell
 from cylstm.core.kernels cimport packed_matrix, step_gradients, step_tape
 from cylstm.core.memory cimport arena, arena_return, enough, first_of, row_width, take
+from cylstm.core.passing cimport (
+    alike_until,
+    carried_at,
+    passing,
+    row_at,
+    size_at,
+    starts_from_zero,
+    tape_at,
+)
 from cylstm.core.plan cimport (
     ROWS_ALIKE,
     copy_rows,
     divide,
     layout,
     share_of,
-    tape_from,
     work,
     work_of_step,
 )
 from cylstm.core.products cimport (
-    add_products,
     columns_of,
     end_outer,
-    multiply_rows,
     new_outer,
     pointers,
     product_workspace,
-    share_begin,
     sums_workspace,
 )
+from cylstm.core.sums cimport run_table, sum_block
 from cylstm.core.team cimport (
     ALIKE,
     VARIOUS,
@@ -214,8 +220,7 @@ cdef void run_blocks(passing *p, portion *portions, Py_ssize_t shares, int team,
     while p.first > 0:
         next_block(p)
         run_steps(p, portions, shares, team)
-        prepare_sums(p)
-        share(threads, p.sum_shares, VARIOUS, take_sums, p)
+        sum_block(p, threads)
     if p.ids != NULL:
         run_table(p, threads)
     for j in range(shares):
@@ -250,11 +255,6 @@ cdef void take_portion(void *given, int unit, int member) noexcept nogil:
     run_portion(todo.p, &todo.portions[unit], 0, 1)
 
 
-cdef void take_sums(void *given, int unit, int member) noexcept nogil:
-    cdef passing *p = <passing *> given
-    add_sums(p, unit, p.sum_shares, p.memory + member * p.memory_each)
-
-
 cdef void next_block(passing *p) noexcept nogil:
     """The steps before the last block, as many as make BLOCK_ROWS rows but at least one."""
     cdef Py_ssize_t rows = 0
@@ -265,29 +265,6 @@ cdef void next_block(passing *p) noexcept nogil:
     p.block.rows = rows
     p.block.adds = p.last < p.steps
     p.row = row_at(p, p.last - 1 if p.reverse else p.first)
-
-
-cdef inline Py_ssize_t time_of(const passing *p, Py_ssize_t position) noexcept nogil:
-    return p.steps - 1 - position if p.reverse else position
-
-
-cdef inline Py_ssize_t size_at(const passing *p, Py_ssize_t position) noexcept nogil:
-    return p.batch if p.sizes == NULL else p.sizes[time_of(p, position)]
-
-
-cdef inline Py_ssize_t row_at(const passing *p, Py_ssize_t position) noexcept nogil:
-    """Where in packed rows a step begins."""
-    cdef Py_ssize_t step = time_of(p, position)
-    return step * p.batch if p.offsets == NULL else p.offsets[step]
-
-
-cdef inline Py_ssize_t carried_at(const passing *p, Py_ssize_t position) noexcept nogil:
-    """How many of a step's rows the step before it had too: the others begin."""
-    return min(size_at(p, position), size_at(p, position - 1)) if position > 0 else 0
-
-
-cdef inline step_tape tape_at(const passing *p, Py_ssize_t row) noexcept nogil:
-    return tape_from(p.tape, row, p.itemsize)
 
 
 # The time loop. Where a portion's rows are meant, row j of it is row share + j * shares of a step.
@@ -347,22 +324,6 @@ cdef void run_portion(const passing *p, portion *t, int member, int team) noexce
             wait_for_team(&t.meeting, team)
 
 
-cdef inline bint starts_from_zero(const passing *p, Py_ssize_t row) noexcept nogil:
-    return p.starts != NULL and p.starts[row]
-
-
-cdef Py_ssize_t alike_until(const passing *p, Py_ssize_t row, Py_ssize_t stride, Py_ssize_t first,
-                            Py_ssize_t carried, Py_ssize_t n) noexcept nogil:
-    """How far rows come to their step's state in the same way as the first: carried, as `carried`
-    are, or begun, or from zero. Row j is row + j * stride of all."""
-    cdef Py_ssize_t until = first + 1, most = carried if first < carried else n
-    if p.starts == NULL:
-        return most
-    while until < most and p.starts[row + until * stride] == p.starts[row + first * stride]:
-        until += 1
-    return until
-
-
 cdef void end_gradients(const passing *p, const portion *t, Py_ssize_t row, Py_ssize_t n,
                         Py_ssize_t begin, Py_ssize_t end, Py_ssize_t out,
                         Py_ssize_t out_end) noexcept nogil:
@@ -418,147 +379,3 @@ cdef void cell_rows(const passing *p, const portion *t, Py_ssize_t position, Py_
     tape.gates_row *= t.shares
     tape.c_row *= t.shares
     p.functions.backward(p.equations, last - first, &tape, c_prev, c_prev_row, &grad, begin, end)
-
-
-# The sums over a block's rows.
-
-
-cdef void prepare_sums(const passing *p) noexcept nogil:
-    """What the block's rows are multiplied with: x, the h before each step, what was projected."""
-    cdef Py_ssize_t position, j, at, carried, size = p.outputs * p.itemsize
-    cdef step_tape tape = tape_at(p, p.row)
-    if p.ids == NULL:
-        for j in range(p.block.rows):
-            p.weights[0].b[j] = p.x + (p.row + j) * p.inputs * p.itemsize
-    for position in range(p.first, p.last):
-        at, carried = row_at(p, position) - p.row, carried_at(p, position)
-        for j in range(size_at(p, position)):
-            if starts_from_zero(p, p.row + at + j):
-                p.weights[1].b[at + j] = p.zeros
-            elif j < carried:
-                p.weights[1].b[at + j] = p.y + (row_at(p, position - 1) + j) * p.y_row
-            else:
-                p.weights[1].b[at + j] = p.h_0 + j * size
-    if p.projected:
-        p.kernel.cell_output(p.equations, p.block.rows, &tape, p.cell_outputs)
-
-
-cdef void add_sums(const passing *p, Py_ssize_t member, Py_ssize_t team,
-                   char *memory) noexcept nogil:
-    """A member's share: of rows of x's gradient, of units, of rows of the weights' gradients."""
-    cdef Py_ssize_t begin = share_begin(p.hidden, p.kernel.width, member, team)
-    cdef Py_ssize_t end = share_begin(p.hidden, p.kernel.width, member + 1, team)
-    cdef int first = 0  # of the weights
-    if p.ids != NULL:
-        add_to_table(p, begin, end)
-        first = 1
-    else:
-        give_x(p, p.z, p.grad_x + p.row * p.inputs * p.itemsize, member, team, memory)
-    if p.grad_sums != NULL and (p.ids == NULL or p.grad_peephole != NULL):
-        add_units(p, begin, end)
-    add_products(&p.block, p.weights + first, 2 - first, member, team, memory)
-    if p.sums.common < p.sums.gates:
-        add_products(&p.block, &p.apart[1], 1, member, team, memory)
-        if p.ids == NULL:
-            add_products(&p.block, &p.apart[0], 1, member, team, memory)
-    if p.projected:
-        add_products(&p.block, &p.projection, 1, member, team, memory)
-
-
-cdef void give_x(const passing *p, const char *z, char *grad_x, Py_ssize_t member,
-                 Py_ssize_t team, char *memory) noexcept nogil:
-    """To a member's share of a block's rows of x, from those of z."""
-    cdef Py_ssize_t first = member * p.block.rows // team
-    cdef Py_ssize_t last = (member + 1) * p.block.rows // team
-    grad_x += first * p.inputs * p.itemsize
-    z += first * p.z_row
-    multiply_rows(&p.block, &p.weight_ih, last - first,
-                  z + p.sums.common_sum * p.hidden * p.itemsize, p.z_row, grad_x, p.inputs, p.adds,
-                  memory)
-    if p.sums.common < p.sums.gates:
-        multiply_rows(&p.block, &p.weight_ih_apart, last - first,
-                      z + p.sums.x_sum * p.hidden * p.itemsize, p.z_row, grad_x, p.inputs, True,
-                      memory)
-
-
-cdef void add_units(const passing *p, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
-    """The gradients of bias and peepholes, for units [begin, end)."""
-    cdef Py_ssize_t position, carried, done, until, n
-    cdef step_tape tape = tape_at(p, p.row)
-    if p.grad_peephole == NULL:
-        p.functions.sum_gradients(p.equations, p.block.rows, &tape, NULL, 0, p.z,
-                                  p.z_row // p.itemsize, p.grad_sums, NULL, begin, end)
-        return
-    for position in range(p.first, p.last):
-        carried, n, done = carried_at(p, position), size_at(p, position), 0
-        while done < n:
-            until = alike_until(p, row_at(p, position), 1, done, carried, n)
-            add_step_units(p, position, done, until, begin, end)
-            done = until
-
-
-cdef void add_step_units(const passing *p, Py_ssize_t position, Py_ssize_t first, Py_ssize_t last,
-                         Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
-    """For rows [first, last) of a step, which are alike."""
-    cdef:
-        Py_ssize_t row = row_at(p, position) + first, c_prev_row = p.hidden, n = last - first
-        const char *c_prev = p.c_0 + first * p.hidden * p.itemsize
-        step_tape tape = tape_at(p, row)
-    if starts_from_zero(p, row):
-        c_prev, c_prev_row = p.zeros, 0
-    elif first < carried_at(p, position):
-        c_prev = <const char *> tape_at(p, row_at(p, position - 1) + first).c
-    p.functions.sum_gradients(p.equations, n, &tape, c_prev, c_prev_row,
-                              p.z + (row - p.row) * p.z_row, p.z_row // p.itemsize, p.grad_sums,
-                              p.grad_peephole, begin, end)
-
-
-# The same for vectors of which x was one at each row.
-
-
-cdef void add_to_table(const passing *p, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
-    """The block's z, for units [begin, end), to those of its vectors."""
-    cdef Py_ssize_t j, q, at = begin * p.itemsize, each = p.hidden * p.itemsize
-    cdef const char *z = p.z
-    cdef char *to
-    for j in range(p.block.rows):
-        to = p.grad_table + p.ids[p.row + j] * p.z_row
-        if end - begin == p.hidden:
-            p.kernel.add(p.sums.sums * p.hidden, z, to)
-        else:
-            for q in range(p.sums.sums):
-                p.kernel.add(end - begin, z + q * each + at, to + q * each + at)
-        z += p.z_row
-
-
-cdef void run_table(passing *p, int threads) noexcept nogil:
-    """The products of the table's gradient, by as many of its rows at once as a block has."""
-    cdef Py_ssize_t j
-    cdef const char *z
-    p.row = 0
-    while p.row < p.vectors:
-        p.block.rows, p.block.adds = min(p.block_rows, p.vectors - p.row), p.row > 0
-        for j in range(p.block.rows):
-            z = p.grad_table + (p.row + j) * p.z_row
-            p.weights[0].b[j] = p.x + (p.row + j) * p.inputs * p.itemsize
-            p.weights[0].a[j] = z + p.sums.common_sum * p.hidden * p.itemsize
-            if p.sums.common < p.sums.gates:
-                p.apart[0].a[j] = z + p.sums.x_sum * p.hidden * p.itemsize
-        share(threads, p.sum_shares, VARIOUS, take_table, p)
-        p.row += p.block.rows
-
-
-cdef void take_table(void *given, int unit, int member) noexcept nogil:
-    cdef:
-        passing *p = <passing *> given
-        char *memory = p.memory + member * p.memory_each
-        const char *z = p.grad_table + p.row * p.z_row
-    give_x(p, z, p.grad_x + p.row * p.inputs * p.itemsize, unit, p.sum_shares, memory)
-    add_products(&p.block, p.weights, 1, unit, p.sum_shares, memory)
-    if p.sums.common < p.sums.gates:
-        add_products(&p.block, &p.apart[0], 1, unit, p.sum_shares, memory)
-    if p.grad_sums != NULL and p.grad_peephole == NULL:
-        p.functions.sum_gradients(
-            p.equations, p.block.rows, NULL, NULL, 0, z, p.z_row // p.itemsize, p.grad_sums, NULL,
-            share_begin(p.hidden, p.kernel.width, unit, p.sum_shares),
-            share_begin(p.hidden, p.kernel.width, unit + 1, p.sum_shares))

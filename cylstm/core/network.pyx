@@ -4,11 +4,12 @@ cimport numpy as cnp
 from libc.limits cimport INT_MAX
 from libc.string cimport memset
 
-from cylstm.core.backward cimport passing, run_backward
+from cylstm.core.backward cimport run_backward
 from cylstm.core.cell cimport Cell
 from cylstm.core.forward cimport run_tasks
 from cylstm.core.lookup cimport Tables, check_ids, tables_of
 from cylstm.core.memory cimport arena, arena_return, check_array, enough, first_of, take
+from cylstm.core.passing cimport passing
 from cylstm.core.plan cimport (
     add_tasks,
     check_batch,
@@ -205,7 +206,8 @@ cdef class Network:
         starts : array of bool, (S,), optional
             As `forward` was given for these rows and this direction.
         vectors : array (K, I), optional
-            Then x is intp (S', 1), which of them it was at each row; grad_x is theirs, and added to.
+            Then x is intp (S', 1), which of them it was at each row; grad_x, which is added to, is
+            theirs.
 
         Returns
         -------
@@ -329,8 +331,8 @@ cdef class Network:
         state = self.zero_state(lies.rows, rank)
         h, c = state
         if self.batch_first and rank == 3:
-            run_layers(self, None, None, &lies, cnp.PyArray_BYTES(x), x_row, x_row * lies.steps,
-                       cnp.PyArray_BYTES(y), y_row, y_row * lies.steps,
+            run_layers(self, None, None, &lies, cnp.PyArray_BYTES(x),
+                       x_row, x_row * lies.steps, cnp.PyArray_BYTES(y), y_row, y_row * lies.steps,
                        cnp.PyArray_BYTES(h), first_of(c))
         else:
             run_layers(self, None, None, &lies, cnp.PyArray_BYTES(x), x_row * lies.rows, x_row,
@@ -372,8 +374,8 @@ cdef class Network:
         workspace.down = not workspace.down
         try:
             run_layers(self, workspace, None, &lies, cnp.PyArray_BYTES(x), 0,
-                       self.inputs * self.itemsize, cnp.PyArray_BYTES(out), 0, self.outputs * self.itemsize,
-                       cnp.PyArray_BYTES(h), first_of(c))
+                       self.inputs * self.itemsize, cnp.PyArray_BYTES(out), 0,
+                       self.outputs * self.itemsize, cnp.PyArray_BYTES(h), first_of(c))
         finally:
             workspace.end()
         return out

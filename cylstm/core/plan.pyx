@@ -140,8 +140,9 @@ cdef int add_tasks(work *w, const runnable *r, const layout *b, const char *x, P
         if not t.fused:
             t.weights = r.weight_hh[0]
         # Rows of x at equal distances through all steps are read where they lie.
-        t.gather = not t.fused and t.table == NULL and (t.converts or w.shares > 1 or (b.begins == NULL and (
-            b.sizes != NULL or (b.rows > 1 and x_step != b.rows * x_row))))
+        t.gather = not t.fused and t.table == NULL and (
+            t.converts or w.shares > 1 or (b.begins == NULL and (
+                b.sizes != NULL or (b.rows > 1 and x_step != b.rows * x_row))))
         if not (t.gather or t.fused) and b.rows == 1 and b.begins == NULL:
             t.x_row = x_step
         if add_workspace(t, r.sums.tile, w.memory) < 0:
