@@ -30,7 +30,7 @@ def name_of(path):
 
 MODULES = {
     name_of(path): path
-    for path in sorted((ROOT / "cylstm").rglob("*.py*"))
+    for path in sorted((ROOT / "cylstm").rglob("*.p*"))
     if path.suffix in (".py", ".pyx")
     or (path.suffix == ".pxd" and not path.with_suffix(".pyx").exists())
 }
