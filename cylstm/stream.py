@@ -14,6 +14,7 @@ from cylstm.batch import Batch
 from cylstm.core.workspace import Workspace
 
 if TYPE_CHECKING:
+    from cylstm.layers.embedding import Embedding
     from cylstm.recurrent import Recurrent
 
 
@@ -98,6 +99,17 @@ class Stream:
             return given
         out[...] = given
         return out
+
+    def _step_looked_up(self, ids: Any, embedding: Embedding) -> np.ndarray:
+        """As `step`, where x is the vectors of these ids; the caller reads all parameters."""
+        network, version = self._lstm._network, embedding._store.version
+        fast = network.step_row(ids, version, self._h, self._c, self._workspace)
+        if fast is not None:
+            return fast
+        x = embedding.looked_up(ids)
+        if network.tables_for(x) is not None:
+            fast = network.step_row(x.ids, version, self._h, self._c, self._workspace)
+        return self.step(x.taken()) if fast is None else fast
 
     def reset(self, rows: Any = None) -> None:
         """Set the state to zero: of all sequences, or of those chosen.

@@ -15,6 +15,7 @@ import cylstm
 from cylstm.core import kernels
 from cylstm.core.cell import Cell
 from cylstm.core.network import Network
+from cylstm.core.workspace import Workspace
 from cylstm.layers import Dropout, Embedding, Last, Linear, Sequential, embedding
 from cylstm.lookup import LookedUp, pays_in_training
 from cylstm.predict.model import Predictor
@@ -51,9 +52,7 @@ def cases(draw, dtypes=("float32", "float64")):
 
 
 def tables_of(model, ids):
-    """Those that are made once they have paid for themselves."""
-    for _ in range(len(model[0]._store.views["weight"]) // ids.size + 1):
-        tables = model[1]._network.tables_for(model[0].looked_up(ids))
+    tables = model[1]._network.tables_for(model[0].looked_up(ids))
     assert tables is not None
     return tables
 
@@ -167,13 +166,66 @@ def test_tables_are_made_anew_when_parameters_change(changed):
     np.testing.assert_array_equal(y, model[1](model[0](ids))[0])
 
 
-def test_tables_wait_until_they_have_paid_for_themselves():
+def test_only_what_occurs_is_multiplied():
     model = model_of(words=50)
-    looked = model[0].looked_up(np.zeros((8, 3), int))
     network = model[1]._network
-    assert network.tables_for(looked) is None  # 24 of 50
-    assert network.tables_for(looked) is None
-    assert len(network.tables_for(looked)) == 50
+    workspace = Workspace()
+    state = network.zero_state(2)
+
+    def is_there(*ids):
+        version = model[0]._store.version
+        return network.step_row(np.array(ids), version, *state, workspace) is not None
+
+    assert not is_there(3, 4)
+    network.tables_for(model[0].looked_up(np.array([[4, 7]])))
+    assert is_there(7, 4)
+    assert not is_there(3, 4)
+    assert not is_there(-1, 4)
+    assert not is_there(50, 4)
+
+
+@given(cases())
+def test_a_stream_has_the_bits_of_vectors_that_were_taken(case):
+    model, ids, _ = case
+    lstm = model[1]
+    if lstm.bidirectional:
+        return
+    ids = ids.T if lstm.batch_first else ids
+    plain, stream = lstm.stream(ids.shape[1]), model.stream(ids.shape[1])
+    for step in ids:
+        np.testing.assert_array_equal(stream.step(step), plain.step(model[0](step)))
+    other = pickle.loads(pickle.dumps(copy.copy(stream)))
+    stream.reset(0)
+    plain.reset(0)
+    np.testing.assert_array_equal(stream.step(ids[0]), plain.step(model[0](ids[0])))
+    plain = lstm.stream(ids.shape[1])
+    for step in (*ids, ids[0]):
+        last = plain.step(model[0](step))
+    np.testing.assert_array_equal(other.step(ids[0]), last)
+
+
+def test_a_stream_sees_a_change_at_its_next_step():
+    model = model_of()
+    stream, word = model.stream(), np.array([5])
+    for layer in (0, 1):
+        stream.step(word)
+        with model[layer].edit() as parameters:
+            for parameter in parameters.values():
+                parameter[...] += 0.1
+        plain = model[1].stream()
+        plain.state = stream._steps[1].state
+        np.testing.assert_array_equal(stream.step(word), plain.step(model[0](word)))
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((2, 3), int), np.zeros((1, 1, 24), int), np.array([30]), np.array([1.0])]
+)
+def test_a_stream_refuses_what_is_no_step_of_ids(bad):
+    stream = model_of().stream()
+    for _ in range(2):
+        with pytest.raises((ValueError, TypeError), match="x: expected"):
+            stream.step(bad)
+        stream.step(np.array([3]))
 
 
 def test_tables_that_would_be_too_large_are_not_made():

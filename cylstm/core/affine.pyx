@@ -8,7 +8,7 @@ cimport numpy as cnp
 from libc.string cimport memcpy, memset
 
 from cylstm.core.kernels cimport format_of, kernels, packed_matrix, packing, table
-from cylstm.core.memory cimport arena, arena_return, check_array, first_of, take
+from cylstm.core.memory cimport arena, arena_return, check_array, first_of, is_plain, take
 from cylstm.core.plan cimport convert_rows, copy_rows
 from cylstm.core.products cimport (
     add_products,
@@ -110,22 +110,43 @@ cdef class Affine:
 
     def run(self, x):
         """y (rows, outputs) of x (rows, inputs), contiguous."""
-        cdef mapping m
-        cdef PackedWeight kept
-        cdef arena memory, empty
         cdef cnp.npy_intp shape[2]
-        cdef double total
-        cdef int threads
         shape[0], shape[1] = len(x), self.outputs
         check_array(x, self.typenum, shape[0] * self.inputs)
         y = cnp.PyArray_EMPTY(2, shape, self.typenum, 0)
+        self.map(first_of(x), first_of(y), shape[0])
+        return y
+
+    def call(self, x):
+        """The commonest case, fast: y (..., outputs) of an array (..., inputs) of at most
+        three axes that needs no conversion; None of another."""
+        cdef cnp.npy_intp shape[3]
+        cdef int rank, k
+        if not is_plain(x, self.typenum):
+            return None
+        rank = cnp.PyArray_NDIM(x)
+        if not 1 <= rank <= 3 or cnp.PyArray_DIM(x, rank - 1) != self.inputs:
+            return None
+        for k in range(rank - 1):
+            shape[k] = cnp.PyArray_DIM(x, k)
+        shape[rank - 1] = self.outputs
+        y = cnp.PyArray_EMPTY(rank, shape, self.typenum, 0)
+        self.map(first_of(x), first_of(y), cnp.PyArray_SIZE(x) // self.inputs)
+        return y
+
+    cdef int map(self, const char *x, char *y, Py_ssize_t rows) except -1:
+        cdef mapping m
+        cdef PackedWeight kept
+        cdef arena memory, empty
+        cdef double total
+        cdef int threads
         memset(&m, 0, sizeof(mapping))
         memset(&empty, 0, sizeof(arena))
         memory = empty
         kept = self.packed(False)
         m.kernel, m.weight, m.size = self.kernel, kept.weight, self.size
-        m.rows, m.outputs = shape[0], self.outputs
-        m.x, m.y, m.inputs = first_of(x), first_of(y), self.inputs
+        m.rows, m.outputs = rows, self.outputs
+        m.x, m.y, m.inputs = x, y, self.inputs
         m.bias = first_of(self.bias) if m.weight.vectors == 1 else NULL
         total = <double> m.rows * self.inputs * self.outputs
         threads = useful_threads(total)
@@ -139,7 +160,7 @@ cdef class Affine:
                     share(threads, <int> m.units, VARIOUS, take_map, &m)
         finally:
             arena_return(&memory, &empty)
-        return y
+        return 0
 
     def backward(self, x, grad_y):
         """The gradients of x, weight and bias, which is None where there is none."""

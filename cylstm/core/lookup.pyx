@@ -23,17 +23,25 @@ from cylstm.core.memory import aligned_empty
 cnp.import_array()
 
 cdef enum:
-    ROWS = 96  # of a unit of work
+    ROWS = 96         # of a unit of work
+    AT_ONCE = 1024    # rows that are made beside a table, and then put there
+    MISSING = 0
+    WANTED = 1
+    MADE = 2
 
 
 cdef class Tables:
-    """Of a network's first layer, a table for each direction. Nothing in it changes."""
+    """Of a network's first layer, a table for each direction.
+
+    Rows are made when they are first wanted, and then do not change. The GIL is kept meanwhile, as
+    it is while weights are packed.
+    """
 
     def __len__(self):
         return self.rows
 
 
-# The making of one.
+# The making of rows.
 cdef struct job:
     const kernels *kernel
     const packed_matrix *weight
@@ -43,37 +51,100 @@ cdef struct job:
     Py_ssize_t itemsize, inputs, input_width, rows, width
 
 
-cdef Tables tables_of(list weights, vectors):
-    """For vectors (K, I), by the `Packed` weights of each direction."""
-    cdef Tables made = Tables()
+cdef Tables new_tables(list weights, Py_ssize_t rows):
+    """By the `Packed` weights of each direction; without a row."""
+    cdef Tables tables = Tables()
     cdef Py_ssize_t d
-    made.memory, made.rows = [], vectors.shape[0]
+    cdef const runnable *r
+    tables.memory, tables.rows, tables.made = [], rows, np.zeros(rows, np.int8)
     for d in range(len(weights)):
-        table = new_table(&(<Packed> weights[d]).ready, vectors)
-        made.memory.append(table)
-        made.first[d] = first_of(table)
-    return made
+        r = &(<Packed> weights[d]).ready
+        table = aligned_empty(rows * width_of(r), dtype_of(r)).reshape(rows, -1)
+        tables.memory.append(table)
+        tables.first[d] = first_of(table)
+    return tables
 
 
-cdef new_table(const runnable *r, vectors):
+cdef Tables tables_of(list weights, vectors):
+    """With the rows of all vectors (K, I)."""
+    cdef Tables tables = new_tables(weights, vectors.shape[0])
+    cdef Py_ssize_t d
+    for d in range(len(weights)):
+        make(&(<Packed> weights[d]).ready, vectors, tables.memory[d])
+    tables.made[...] = MADE
+    return tables
+
+
+cdef int fill(Tables tables, list weights, vectors, ids) except -1:
+    """Make the rows of these ids that are missing; of the vectors (rows, I)."""
+    cdef Py_ssize_t first, d
+    wanted = wanted_of(tables, ids)
+    try:
+        for first in range(0, len(wanted), AT_ONCE):
+            some = wanted[first : first + AT_ONCE]
+            taken = vectors[some]
+            for d in range(len(weights)):
+                table = tables.memory[d]
+                beside = np.empty((len(some), table.shape[1]), table.dtype)
+                make(&(<Packed> weights[d]).ready, taken, beside)
+                table[some] = beside
+            tables.made[some] = MADE
+    finally:
+        tables.made[wanted[tables.made[wanted] == WANTED]] = MISSING  # where there was no memory
+    return 0
+
+
+cdef wanted_of(Tables tables, ids):
+    """Which rows are missing, each once, and now marked so."""
+    cdef Py_ssize_t j, count = ids.size
+    cdef cnp.int8_t *made = <cnp.int8_t *> first_of(tables.made)
+    cdef const Py_ssize_t *id
+    cdef list wanted = []
+    flat = np.ascontiguousarray(ids, np.intp)
+    check_ids(tables.rows, flat.reshape(-1, 1, 1))
+    id = <const Py_ssize_t *> first_of(flat)
+    for j in range(count):
+        if made[id[j]] == MISSING:
+            made[id[j]] = WANTED
+            wanted.append(id[j])
+    return np.array(wanted, np.intp)
+
+
+cdef bint is_filled(Tables tables, const Py_ssize_t *ids, Py_ssize_t count) noexcept:
+    """Whether the rows of so many ids are there; if an id is none, not."""
+    cdef const cnp.int8_t *made = <const cnp.int8_t *> first_of(tables.made)
+    cdef Py_ssize_t j
+    for j in range(count):
+        if not 0 <= ids[j] < tables.rows or made[ids[j]] != MADE:
+            return False
+    return True
+
+
+cdef Py_ssize_t width_of(const runnable *r) noexcept:
+    return row_width(4 * r.weight_ih.tiles * r.kernel.width, r.itemsize)
+
+
+cdef dtype_of(const runnable *r):
+    return np.dtype("float64" if r.itemsize == 8 else "float32")
+
+
+cdef int make(const runnable *r, vectors, rows) except -1:
+    """Write the rows (K, sums) of vectors (K, I)."""
     cdef job j
     cdef int threads
-    dtype = np.dtype("float64" if r.itemsize == 8 else "float32")
     j.kernel, j.weight, j.itemsize, j.inputs = r.kernel, r.weight_ih, r.itemsize, r.inputs
-    j.rows = vectors.shape[0]
-    check_array(vectors, dtype.num, j.rows * j.inputs)
-    j.width = row_width(4 * j.weight.tiles * j.kernel.width, j.itemsize)
-    table = aligned_empty(j.rows * j.width, dtype)
-    j.vectors, j.table = first_of(vectors), first_of(table)
+    j.rows, j.width = vectors.shape[0], width_of(r)
+    check_array(vectors, dtype_of(r).num, j.rows * j.inputs)
+    check_array(rows, dtype_of(r).num, j.rows * j.width)
+    j.vectors, j.table = first_of(vectors), first_of(rows)
     j.input_width, j.converted = j.inputs, NULL
     if j.kernel.convert != NULL:
         j.input_width = j.kernel.header + j.weight.depth
         workspace = aligned_empty(j.rows * j.input_width * j.kernel.input_size, np.dtype("int8"))
         j.converted = first_of(workspace)
     threads = useful_threads(4.0 * j.weight.tiles * j.kernel.width * j.inputs * j.rows)
-    with nogil:
-        share(threads, <int> ((j.rows + ROWS - 1) // ROWS), VARIOUS, make_rows, &j)
-    return table
+    share(threads, <int> ((j.rows + ROWS - 1) // ROWS), VARIOUS, make_rows, &j)
+    return 0
 
 
 cdef void make_rows(void *given, int unit, int member) noexcept nogil:

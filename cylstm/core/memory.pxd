@@ -13,6 +13,7 @@ cdef extern from "arena.h" nogil:
     int arena_grow(arena *a, Py_ssize_t size)
     void arena_free(arena *a)
 
+cdef bint is_plain(array, int typenum) noexcept
 cdef char *first_of(array) noexcept
 cdef int check_array(array, int typenum, Py_ssize_t size) except -1
 cdef char *take(arena *memory, Py_ssize_t size) except NULL

@@ -32,6 +32,12 @@ cdef int check_array(array, int typenum, Py_ssize_t size) except -1:
     return 0
 
 
+cdef bint is_plain(array, int typenum) noexcept:
+    """Whether it is an array of this dtype, C-contiguous, aligned and in native byte order."""
+    return (cnp.PyArray_CheckExact(array) and cnp.PyArray_TYPE(array) == typenum
+            and cnp.PyArray_ISCARRAY_RO(array))
+
+
 cdef char *first_of(array) noexcept:
     """Where an array begins; NULL of None."""
     return NULL if array is None else cnp.PyArray_BYTES(array)

@@ -1,16 +1,21 @@
 from cylstm.core.cell cimport Cell
+from cylstm.core.lookup cimport Tables
+from cylstm.core.plan cimport layout
 from cylstm.core.weights cimport Version
+from cylstm.core.workspace cimport Workspace
 
 
 cdef class Network:
     cdef list layers, cells  # by layer and direction; all in one
     cdef object store        # the parameters
     cdef Version version     # of them
-    cdef tuple kept          # of what the tables are, the steps seen, and they, if any
+    cdef tuple kept          # of what the tables are, and they, if any
     cdef bint batch_first
     cdef readonly bint has_c  # whether the state is h and c, not h alone
     cdef int typenum
     cdef Py_ssize_t itemsize, inputs, hidden, outputs, directions, states
+    cdef int run_step(self, Workspace workspace, Tables tables, layout *lies, const char *x,
+                      Py_ssize_t x_row, y, h, c) except -1
     cdef dict new_gradients(self, Cell r, Py_ssize_t rows)
     cdef int check_state(self, h, c, Py_ssize_t states, Py_ssize_t rows) except -1
     cpdef tuple zero_state(self, Py_ssize_t rows, int rank=*)

@@ -5,6 +5,7 @@ from numpy import ndarray
 from cylstm.batch import Batch
 from cylstm.core.cell import Cell
 from cylstm.core.lookup import Tables
+from cylstm.core.weights import Version
 from cylstm.core.workspace import Workspace
 from cylstm.lookup import LookedUp
 from cylstm.parameters import Parameters
@@ -32,6 +33,9 @@ class Network:
         grad_c: ndarray | None, grad_x: ndarray, starts: ndarray | None = None,
         vectors: ndarray | None = None,
     ) -> dict[str, ndarray]: ...  # fmt: skip
+    def step_row(
+        self, ids: Any, version: Version, h: ndarray, c: ndarray | None, workspace: Workspace
+    ) -> ndarray | None: ...
     def zero_state(self, rows: int, rank: int = 3) -> State: ...
     def is_input(self, x: Any) -> bool: ...
     def call(self, x: Any) -> Any: ...

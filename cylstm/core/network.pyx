@@ -7,8 +7,23 @@ from libc.string cimport memset
 from cylstm.core.backward cimport run_backward
 from cylstm.core.cell cimport Cell
 from cylstm.core.forward cimport run_tasks
-from cylstm.core.lookup cimport Tables, check_ids, tables_of
-from cylstm.core.memory cimport arena, arena_return, check_array, enough, first_of, take
+from cylstm.core.lookup cimport (
+    Tables,
+    check_ids,
+    fill,
+    is_filled,
+    new_tables,
+    tables_of,
+)
+from cylstm.core.memory cimport (
+    arena,
+    arena_return,
+    check_array,
+    enough,
+    first_of,
+    is_plain,
+    take,
+)
 from cylstm.core.passing cimport passing
 from cylstm.core.plan cimport (
     add_tasks,
@@ -68,21 +83,24 @@ cdef class Network:
         return tables_of([packed(self.version, r, False) for r in self.layers[0]], vectors)
 
     def tables_for(self, x):
-        """Those of a `LookedUp`, from the time on when they would have paid for themselves.
+        """Those of a `LookedUp`, with the rows that it wants; None if they would be too large.
 
-        They are kept until parameters or vectors change. None until then, or if they would be too
-        large. The caller reads both.
+        They are kept until parameters or vectors change. The caller reads both.
         """
         cdef Cell r = self.cells[0]
+        cdef Tables tables
         of = x.version, x.version.changes, self.version.changes
         kept = self.kept
-        steps, tables = kept[1:] if kept is not None and kept[0] == of else (0, None)
-        if tables is None and self.may_look_up and x.ids.ndim <= 2:
-            steps += x.ids.size
+        weights = [packed(self.version, r, False) for r in self.layers[0]]
+        if kept is not None and kept[0] == of:
+            tables = kept[1]
+        else:
             each = r.sums.sums * self.hidden * self.itemsize * self.directions
-            if steps >= len(x.vectors) and each * len(x.vectors) <= TABLE_BYTES:
-                tables = self.tables(x.vectors)
-            self.kept = of, steps, tables
+            if not self.may_look_up or x.ids.ndim > 2 or each * len(x.vectors) > TABLE_BYTES:
+                return None
+            tables = new_tables(weights, len(x.vectors))
+            self.kept = of, tables
+        fill(tables, weights, x.vectors, x.ids)
         return tables
 
     def run(self, x, y, h, c, batch, starts=None, Tables tables=None):
@@ -368,23 +386,47 @@ cdef class Network:
                   and cnp.PyArray_NDIM(out) == rank and not overlap(x, out)
                   and cnp.PyArray_CompareLists(cnp.PyArray_DIMS(out), wide, rank)):
             return None
+        self.run_step(workspace, None, &lies, cnp.PyArray_BYTES(x), self.inputs * self.itemsize,
+                      out, h, c)
+        return out
+
+    def step_row(self, ids, Version version, h, c, Workspace workspace):
+        """As `step`, for ids (N,) of vectors whose version this is, if their rows are there.
+
+        Returns
+        -------
+        y : array, (N, R)
+            None where ids need conversion, or rows are missing.
+        """
+        cdef layout lies = full_batch(1, cnp.PyArray_DIM(h, 1))
+        cdef cnp.npy_intp wide[2]
+        cdef tuple kept = self.kept, of
+        cdef Tables tables
+        if kept is None or not is_plain(ids, cnp.NPY_INTP) or cnp.PyArray_NDIM(ids) != 1:
+            return None
+        of, tables = kept
+        if not (of[0] is version and of[1] == version.changes and of[2] == self.version.changes):
+            return None
+        if cnp.PyArray_DIM(ids, 0) != lies.rows or not is_filled(
+                tables, <const Py_ssize_t *> first_of(ids), lies.rows):
+            return None
+        wide[0], wide[1] = lies.rows, self.outputs
+        y = cnp.PyArray_EMPTY(2, wide, self.typenum, 0)
+        self.run_step(workspace, tables, &lies, cnp.PyArray_BYTES(ids), sizeof(Py_ssize_t), y, h, c)
+        return y
+
+    cdef int run_step(self, Workspace workspace, Tables tables, layout *lies, const char *x,
+                      Py_ssize_t x_row, y, h, c) except -1:
         self.check_state(h, c, self.states, lies.rows)
         workspace.begin()
         lies.down = workspace.down
         workspace.down = not workspace.down
         try:
-            run_layers(self, workspace, None, &lies, cnp.PyArray_BYTES(x), 0,
-                       self.inputs * self.itemsize, cnp.PyArray_BYTES(out), 0,
+            run_layers(self, workspace, tables, lies, x, 0, x_row, cnp.PyArray_BYTES(y), 0,
                        self.outputs * self.itemsize, cnp.PyArray_BYTES(h), first_of(c))
         finally:
             workspace.end()
-        return out
-
-
-cdef inline bint is_plain(x, int typenum) noexcept:
-    """Whether x is an array of this dtype, C-contiguous, aligned and in native byte order."""
-    return (cnp.PyArray_CheckExact(x) and cnp.PyArray_TYPE(x) == typenum
-            and cnp.PyArray_ISCARRAY_RO(x))
+        return 0
 
 
 cdef int check_rows(array, int typenum, Py_ssize_t steps, Py_ssize_t rows,

@@ -96,9 +96,9 @@ class Linear(Layer):
 
     def run(self, x: Array) -> tuple[Array, None]:
         """Return the map of `x`, and no state."""
-        x = self._checked_input(x)
         with self._store.reading():
-            return self._map(x), None
+            fast = self._affine.call(x)
+            return (self._map(self._checked_input(x)) if fast is None else fast), None
 
     def forward(self, x: Array) -> tuple[Array, tuple[Array, int]]:
         """Return the map of `x`, and the tape.

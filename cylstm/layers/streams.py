@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from cylstm.core.access import reading
 from cylstm.layers.base import Array, Input, Layer
+from cylstm.layers.outputs import looks_up
 from cylstm.stream import Stream
 
 
@@ -29,6 +31,7 @@ class SequentialStream:
                 )
             keeps_time = keeps_time and layer.keeps_time
         self._stores = frozenset().union(*(layer._stores for layer in layers))
+        self._layers = layers
         self._steps = [
             named(f"layers[{i}]", layer.stream, batch_size) for i, layer in enumerate(layers)
         ]
@@ -52,21 +55,51 @@ class SequentialStream:
             If x is not one step.
         """
         with reading(self._stores):
-            for step in self._steps:
-                if isinstance(step, Stream) and getattr(x, "ndim", 0) > 2:
-                    raise ValueError(f"x: expected one step (N, I), got shape {np.shape(x)}")
-                x = step.step(x)
+            for step in self._path:
+                x = step(x)
         return x
+
+    @cached_property
+    def _path(self) -> list[Callable[[Any], Array]]:
+        """What a step goes through."""
+        path: list[Callable[[Any], Array]] = []
+        embedding = None
+        for layer, after, step in zip(
+            self._layers, (*self._layers[1:], None), self._steps, strict=True
+        ):
+            if after is not None and looks_up(layer, after):
+                embedding = layer
+                continue
+            path.append(_one_step(step, embedding) if isinstance(step, Stream) else step.step)
+            embedding = None
+        return path
 
     def reset(self, rows: Any = None) -> None:
         """Set the state to zero: of all sequences, or of those chosen, as `Stream.reset` does."""
         for step in self._steps:
             step.reset(rows)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_path"}
+
     def __copy__(self) -> SequentialStream:
         stream = SequentialStream.__new__(SequentialStream)
-        stream._stores, stream._steps = self._stores, [copy.copy(step) for step in self._steps]
+        stream._stores, stream._layers = self._stores, self._layers
+        stream._steps = [copy.copy(step) for step in self._steps]
         return stream
+
+
+def _one_step(stream: Stream, embedding: Layer | None) -> Callable[[Any], Array]:
+    """Return the step of a recurrent layer, behind an embedding where it looks its vectors up."""
+
+    def step(x: Any) -> Array:
+        most = 2 if embedding is None else 1
+        if getattr(x, "ndim", 0) > most:
+            x = x if embedding is None else embedding(x)
+            raise ValueError(f"x: expected one step (N, I), got shape {np.shape(x)}")
+        return stream.step(x) if embedding is None else stream._step_looked_up(x, embedding)
+
+    return step
 
 
 def named(where: str, function: Callable[..., Any], *given: Any) -> Any:
