@@ -153,7 +153,7 @@ QUIET = {
     "RAY_memory_monitor_refresh_ms": "0",  # of the machine's, which others may fill
     "RAY_raylet_start_wait_time_s": "300",
     "RAY_worker_register_timeout_seconds": "300",
-    # Compiled in haste: what is run here is run once. UsePerfData writes to /tmp, whatever TMPDIR is.
+    # Compiled in haste, since it runs once. UsePerfData writes to /tmp, whatever TMPDIR is.
     "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData",
     "PYSPARK_PYTHON": sys.executable,
     "PYSPARK_SUBMIT_ARGS": "--driver-memory 512m --conf spark.driver.host=127.0.0.1 "
