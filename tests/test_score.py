@@ -591,6 +591,54 @@ def test_damaged_files_are_named(rng, tmp_path, kind):
         assert told is None or (("in." in told or "column" in told) and "\n" not in told)
 
 
+FOOTERS = """
+import io, sys
+import pyarrow as pa, pyarrow.parquet as pq
+from cylstm.jobs.files import InputFile
+
+sink = io.BytesIO()
+pq.write_table(pa.table({"id": list(range(40)), "tokens": [[1, 2]] * 40}), sink)
+good = sink.getvalue()
+begin = len(good) - 8 - int.from_bytes(good[-8:-4], "little")
+for at in range(begin, len(good) - 8):
+    for bit in (1, 2, 16):
+        data = bytearray(good)
+        data[at] ^= bit
+        with open(sys.argv[1], "wb") as file:
+            file.write(data)
+        try:
+            given = InputFile(sys.argv[1], "in", "parquet")
+            for _ in given.blocks(0, ["tokens"], given.schema()):
+                pass
+        except (OSError, ValueError, KeyError, MemoryError):
+            pass
+print("read")
+"""
+
+
+def test_no_damaged_footer_ends_the_process(tmp_path):
+    """pyarrow aborts where it is asked about a column chunk of wrong size statistics."""
+    command = [sys.executable, "-c", FOOTERS, str(tmp_path / "in.parquet")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "read\n", done.stderr
+
+
+def test_an_unreadable_page_is_told_with_its_place(rng, tmp_path):
+    source = write(tmp_path / "in.parquet", {"t": random_tokens(rng, 90)}, row_group_size=30)
+    begin = pq.read_metadata(source).row_group(1).column(0).data_page_offset
+    data = bytearray(source.read_bytes())
+    data[begin : begin + 20] = b"\xff" * 20
+    source.write_bytes(data)
+    with pytest.raises(ValueError, match=r"in\.parquet: .* from row 30 on: row group 1: "):
+        cylstm.score(tagger(), source, tmp_path / "out")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "in.parquet")
+    with pytest.raises(ValueError, match=r"in\.parquet: expected a file"):
+        cylstm.score(tagger(), tmp_path / "in.parquet", tmp_path / "out")
+
+
 def write_as(table, path):
     """Write a table as what the ending of a name says."""
     if path.suffix == ".parquet":

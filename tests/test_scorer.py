@@ -1,11 +1,14 @@
 """A model as a function of tables, alone and on engines: the bytes of `cylstm.score`."""
 
+import contextlib
 import importlib.util
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +134,34 @@ def test_the_number_of_threads_is_left_alone(job):
 
 
 ENGINES = {"ray": "ray", "dask": "dask.dataframe", "spark": "pyspark"}
+GIVEN = {"ray": ["--block-rows", "50"], "dask": ["--width", "3"], "spark": []}
+SECONDS = 900  # a minute on an idle machine, of which starting the engine is nearly all
+
+# Without usage reports, over the loopback alone, and patient with a loaded machine.
+QUIET = {
+    "OMP_NUM_THREADS": "1",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": str(10**8),
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # then the address is 127.0.0.1
+    "RAY_NUM_REDIS_GET_RETRIES": "300",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_gcs_rpc_server_connect_timeout_s": "300",
+    "RAY_gcs_server_port_wait_time_s": "300",
+    "RAY_gcs_server_request_timeout_seconds": "300",
+    "RAY_health_check_timeout_ms": "300000",
+    "RAY_memory_monitor_refresh_ms": "0",  # of the machine's, which others may fill
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_worker_register_timeout_seconds": "300",
+    # Compiled in haste, since it runs once. UsePerfData writes to /tmp, whatever TMPDIR is.
+    "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData",
+    "PYSPARK_PYTHON": sys.executable,
+    "PYSPARK_SUBMIT_ARGS": "--driver-memory 512m --conf spark.driver.host=127.0.0.1 "
+    "--conf spark.network.timeout=600s --conf spark.python.authenticate.socketTimeout=300s "
+    "pyspark-shell",
+    "SPARK_LOCAL_HOSTNAME": "localhost",
+    "SPARK_LOCAL_IP": "127.0.0.1",
+}
 
 
 def why_not(engine):
@@ -144,21 +175,39 @@ def why_not(engine):
     return "java is not installed" if engine == "spark" and not shutil.which("java") else ""
 
 
+@pytest.fixture
+def temporary():
+    """A folder of a short name, since those of sockets within it have a limit."""
+    with tempfile.TemporaryDirectory(prefix="cy", ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
+def end_those_of(folder):
+    """End processes whose environment names a folder, where the system tells that (Linux)."""
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if f"TMPDIR={folder}".encode() in path.read_bytes().split(b"\0"):
+                os.kill(int(path.parent.name), signal.SIGKILL)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
-def test_engines_give_the_same_bytes(job, engine):
+def test_engines_give_the_same_bytes(job, temporary, engine):
     """Its example, on two local workers."""
     if why_not(engine):
         pytest.skip(why_not(engine))
-    names = "model.safetensors", "in", "out"
-    width = ["--width", "3"] if engine == "dask" else []
-    command = [sys.executable, str(EXAMPLES / f"score_{engine}.py"), *names, *width]
-    quiet = {
-        "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1",
-        "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1",
-        "RAY_raylet_start_wait_time_s": "300",  # of a loaded machine
-    }  # fmt: skip
-    done = subprocess.run(
-        command, cwd=job, env=os.environ | quiet, capture_output=True, text=True, timeout=500
-    )
-    assert done.returncode == 0, done.stderr
+    program = str(EXAMPLES / f"score_{engine}.py")
+    command = [sys.executable, program, "model.safetensors", "in", "out", *GIVEN[engine]]
+    own = QUIET | {"TMPDIR": temporary, "SPARK_LOCAL_DIRS": temporary}
+    with open(job / "told.txt", "w+") as told:  # no pipe: a process left behind would hold it
+        process = subprocess.Popen(
+            command, cwd=job, env=os.environ | own, stdout=told, stderr=subprocess.STDOUT
+        )
+        try:
+            process.wait(SECONDS)
+        finally:
+            process.kill()
+            process.wait()
+            end_those_of(temporary)
+        told.seek(0)
+        assert process.returncode == 0, told.read()
     assert rows_of(job / "out") == rows_of(job / "scored")

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 __all__ = ["Block", "InputFile", "inputs_of"]
 
 BLOCK_BYTES = 2**23  # of values, about, that are read at once
-MOST_ROWS = 65_536  # of a block
+LEAST_ROWS, MOST_ROWS = 16, 65_536  # of a block
 _TICK = 20_000_000  # nanoseconds, more than the clock of files takes for a step
 _ENDS = 2**16  # bytes of a file's begin and end, where Parquet has its statistics
 
@@ -75,14 +75,15 @@ class InputFile:
     def schema(self) -> pa.Schema:
         """Return the columns and their types."""
         with reading(self.path):
-            if self.kind == "parquet":
-                with pq.ParquetFile(self.path) as file:
-                    return file.schema_arrow
-            if self.kind == "csv":
-                with pacsv.open_csv(self.path) as reader:
-                    return reader.schema
-            with _opened_ipc(self) as reader:
-                return reader.schema
+            with self._opened() as file:
+                schema = file.schema_arrow if self.kind == "parquet" else file.schema
+            schema.names  # noqa: B018 - raises where they are no text
+            return schema
+
+    def _opened(self) -> Any:
+        if self.kind == "parquet":
+            return pq.ParquetFile(self.path)
+        return pacsv.open_csv(self.path) if self.kind == "csv" else _opened_ipc(self)
 
     def rows(self) -> int | None:
         """Return how many there are, if that is known without reading them."""
@@ -110,7 +111,7 @@ class InputFile:
         blocks = made(self, columns, types)
         row = 0
         while True:
-            with reading(self.path):
+            with reading(self.path, f" from row {row} on"):
                 found = next(blocks, None)
             if found is None:
                 return
@@ -147,23 +148,35 @@ def _await_tick(path: str) -> None:
 
 
 @contextmanager
-def reading(path: str) -> Iterator[None]:
-    """Let what a reader raises name the file."""
+def reading(path: str, place: str = "") -> Iterator[None]:
+    """Let what a reader raises name the file, and the place in it."""
     try:
         yield
     except OSError as error:
         if error.errno is not None:
             raise OSError(error.errno, error.strerror, path) from None
-        raise ValueError(f"{path}: cannot be read: {first_line(error)}") from None
+        raise ValueError(f"{path}: cannot be read{place}: {first_line(error)}") from None
     except MemoryError as error:
-        raise MemoryError(f"{path}: {first_line(error)}") from None
-    except (pa.ArrowException, ValueError, KeyError, UnicodeError) as error:
-        raise ValueError(f"{path}: cannot be read: {first_line(error)}") from None
+        raise MemoryError(f"{path}: cannot be read{place}: {first_line(error)}") from None
+    except (pa.ArrowException, ValueError, LookupError) as error:
+        raise ValueError(f"{path}: cannot be read{place}: {first_line(error)}") from None
+
+
+@contextmanager
+def reading_within(place: str) -> Iterator[None]:
+    """Let what a reader raises name a part of the file."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, LookupError) as error:
+        if isinstance(error, (OSError, MemoryError)) and getattr(error, "errno", 1) is not None:
+            raise
+        raise ValueError(f"{place}: {first_line(error)}") from None
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error says, in one line."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    """Return what an error says, in one line, of which a stranger's file may have a share."""
+    line = next(iter(str(error).splitlines()), type(error).__name__)
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in line)
 
 
 # Which files -------------------------------------------------------------------------------------
@@ -217,6 +230,8 @@ def _within(root: str) -> Iterator[str]:
 
 def _kind(path: str) -> str:
     """Tell what a file is, by its content, or for text by its name."""
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+        raise ValueError(f"{path}: expected a file")
     with open(path, "rb") as file:
         start = file.read(8)
     if start.startswith(b"PAR1"):
@@ -247,30 +262,36 @@ def _of_parquet(file: InputFile, columns: Sequence[str], types: pa.Schema) -> It
         groups = [metadata.row_group(k).num_rows for k in range(metadata.num_row_groups)]
         if sum(groups) != metadata.num_rows:
             raise ValueError(f"expected {metadata.num_rows} rows, got {sum(groups)} in row groups")
-        for group in range(metadata.num_row_groups):
-            part = metadata.row_group(group)
-            batches = opened.iter_batches(
-                _rows_at_once(part, columns), [group], columns=list(columns), use_threads=False
-            )
-            count = 0
-            for batch in batches:
-                batch.validate(full=True)  # text too, which else could not be read again
-                count += len(batch)
-                yield batch.select(list(columns)), group, 0
-            if count != part.num_rows:
-                raise ValueError(f"row group {group}: expected {part.num_rows} rows, got {count}")
+        names = list(columns)
+        for group, expected in enumerate(groups):
+            with reading_within(f"row group {group}"):
+                rows = _rows_at_once(opened, group, names)
+                count = 0
+                for batch in opened.iter_batches(rows, [group], columns=names, use_threads=False):
+                    batch.validate(full=True)  # text too, which else could not be read again
+                    count += len(batch)
+                    yield batch.select(names), group, 0
+                if count != expected:
+                    raise ValueError(f"expected {expected} rows, got {count}")
 
 
-def _rows_at_once(group: Any, columns: Sequence[str]) -> int:
+def _rows_at_once(opened: pq.ParquetFile, group: int, names: Sequence[str]) -> int:
     """So many that their values take about `BLOCK_BYTES`."""
-    chosen = set(columns)
-    taken = 0
-    for k in range(group.num_columns):
-        column = group.column(k)
-        if column.path_in_schema.split(".")[0] in chosen or column.path_in_schema in chosen:
+    metadata = opened.metadata
+    found, schema = metadata.row_group(group), metadata.schema
+    if found.num_rows <= LEAST_ROWS:
+        return LEAST_ROWS
+    # pyarrow ends the process where it is asked about a column that is damaged in the footer, but
+    # raises an error where it is to read it.
+    next(opened.iter_batches(1, [group], columns=names, use_threads=False), None)
+    taken, chosen = 0, set(names)
+    for k in range(found.num_columns):
+        path = schema.column(k).path
+        if path in chosen or path.split(".")[0] in chosen:
+            column = found.column(k)
             taken += max(column.num_values * 8, column.total_uncompressed_size)
-    rows = BLOCK_BYTES * max(1, group.num_rows) // max(1, taken)
-    return int(min(MOST_ROWS, max(16, rows)))
+    rows = BLOCK_BYTES * found.num_rows // max(1, taken)
+    return int(min(MOST_ROWS, max(LEAST_ROWS, rows)))
 
 
 def _of_ipc(file: InputFile, columns: Sequence[str], types: pa.Schema) -> Iterator[Read]:

@@ -1,4 +1,4 @@
-"""Run cylstm for ten minutes, and harm it: steps, shapes, loads, fits, kills, forks, no memory.
+"""Run cylstm for ten minutes, and harm it: shapes, loads, kills, forks, no memory, bad files.
 
     python -m tools.soak                   # all; exits 1 if anything fails
     python -m tools.soak --scale 0.1       # a tenth of each
@@ -17,10 +17,10 @@ import subprocess
 import sys
 import time
 
-from tools.soak import faults, kills, steady
+from tools.soak import damage, faults, kills, steady
 from tools.soak.common import Check, Failed, Skipped
 
-CHECKS: dict[str, Check] = {**steady.CHECKS, **kills.CHECKS, **faults.CHECKS}
+CHECKS: dict[str, Check] = {**steady.CHECKS, **kills.CHECKS, **faults.CHECKS, **damage.CHECKS}
 FAILED, SKIPPED = 1, 77
 LIMIT = 1200  # seconds, for one check
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import json
 import multiprocessing
 import os
 import random
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 
 import cylstm
+import cylstm.layers
 from tools.soak.common import Check, Skipped, expect, models, same, times
 
 TRAINING = """
@@ -36,12 +39,19 @@ train.fit(
 model.save(sys.argv[1] + "/model.safetensors", check=True)
 """
 SCORING = """
+import json
+import random
 import sys
 import cylstm
 
-model = cylstm.load(sys.argv[1] + "/model.safetensors")
+folder = sys.argv[1]
+model = cylstm.load(folder + "/model.safetensors")
+options = json.load(open(folder + "/options.json"))
 print(flush=True)
-cylstm.score(model, sys.argv[1] + "/in.parquet", sys.argv[1] + "/out", part_rows=100, threads=2)
+cylstm.score(
+    model, folder + "/in.parquet", folder + "/out", part_rows=100, **options,
+    threads=random.choice((1, 2, 3)), batch_tokens=random.choice((64, 1000, 4096)),
+)
 """
 
 RUNS = 5
@@ -112,19 +122,40 @@ def training(scale: float) -> str:
     )
 
 
-def scoring(scale: float) -> str:
-    """Kill a batch job."""
+def job_of(shape: str, rng: np.random.Generator) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """A model, the columns of an input, and the options of `cylstm.score`."""
+    lengths = rng.integers(1, 40, 6000)
+    if shape == "tokens":
+        layers = cylstm.layers
+        model = layers.Sequential(
+            layers.Embedding(50, 16, seed=0), cylstm.LSTM(16, 48, bidirectional=True, seed=1)
+        )
+        return model, {"x": [rng.integers(0, 50, n).tolist() for n in lengths]}, {}
+    features = rng.normal(size=(int(lengths.sum()), 3)).astype("f4")
+    if shape == "features":
+        ends = np.cumsum(lengths)[:-1]
+        lists = [part.tolist() for part in np.split(features, ends)]
+        return cylstm.LSTM(3, 64, seed=0), {"x": lists}, {}
+    columns = {"id": np.repeat(np.arange(6000), lengths)} | dict(
+        zip("abc", features.T, strict=True)
+    )
+    return cylstm.LSTM(3, 64, seed=0), columns, {"by": "id", "features": ["a", "b", "c"]}
+
+
+def scoring(shape: str, scale: float) -> str:
+    """Kill a batch job; each start has other threads and batches."""
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
         raise Skipped("pyarrow is not installed") from None
-    each, rng = times(10, scale), np.random.default_rng(0)  # kills of a run
+    each = times(10, scale)  # kills of a run
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        cylstm.LSTM(3, 64, seed=0).save(folder / "model.safetensors", check=True)
-        lists = [rng.normal(size=(n, 3)).astype("f4").tolist() for n in rng.integers(1, 40, 6000)]
-        parquet.write_table(pyarrow.table({"x": lists}), folder / "in.parquet", row_group_size=500)
+        model, columns, options = job_of(shape, np.random.default_rng(0))
+        model.save(folder / "model.safetensors", check=True)
+        (folder / "options.json").write_text(json.dumps(options))
+        parquet.write_table(pyarrow.table(columns), folder / "in.parquet", row_group_size=500)
         process = begun(SCORING, folder)
         begin = time.monotonic()
         expect(process.wait() == 0, "the program failed")
@@ -216,6 +247,9 @@ def processes(scale: float) -> str:
 
 CHECKS = {
     "kill training": Check(training),
-    "kill scoring": Check(scoring),
+    **{
+        f"kill scoring, {shape}": Check(functools.partial(scoring, shape))
+        for shape in ("tokens", "features", "steps")
+    },
     "fork and spawn": Check(processes) if hasattr(os, "fork") else Check(lambda _: "no fork"),
 }
