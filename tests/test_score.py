@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import cylstm
+import cylstm.jobs.rows
 from cylstm.layers import Embedding, Last, Linear, Sequential
 from threads import threads_as_before
 
