@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -182,6 +183,18 @@ def test_only_what_occurs_is_multiplied():
     assert not is_there(3, 4)
     assert not is_there(-1, 4)
     assert not is_there(50, 4)
+
+
+def test_threads_that_want_the_same_rows_have_the_same_bits():
+    words, size = 3000, 64
+    ids = np.random.default_rng(0).integers(0, words, (40, 50))
+    lookup, lstm = Embedding(words, size, seed=0), cylstm.LSTM(size, 64, seed=0)
+    expected = lstm(lookup(ids))[0]
+    for _ in range(30):
+        model = Sequential(lookup, pickle.loads(pickle.dumps(lstm)))
+        with ThreadPoolExecutor(4) as pool:
+            for y in pool.map(model, [ids] * 8):
+                np.testing.assert_array_equal(y, expected)
 
 
 @given(cases())

@@ -25,16 +25,12 @@ cnp.import_array()
 cdef enum:
     ROWS = 96         # of a unit of work
     AT_ONCE = 1024    # rows that are made beside a table, and then put there
-    MISSING = 0
-    WANTED = 1
-    MADE = 2
 
 
 cdef class Tables:
     """Of a network's first layer, a table for each direction.
 
-    Rows are made when they are first wanted, and then do not change. The GIL is kept meanwhile, as
-    it is while weights are packed.
+    Rows are made when they are first wanted, and then do not change.
     """
 
     def __len__(self):
@@ -56,7 +52,7 @@ cdef Tables new_tables(list weights, Py_ssize_t rows):
     cdef Tables tables = Tables()
     cdef Py_ssize_t d
     cdef const runnable *r
-    tables.memory, tables.rows, tables.made = [], rows, np.zeros(rows, np.int8)
+    tables.memory, tables.rows, tables.made = [], rows, np.zeros(rows, bool)
     for d in range(len(weights)):
         r = &(<Packed> weights[d]).ready
         table = aligned_empty(rows * width_of(r), dtype_of(r)).reshape(rows, -1)
@@ -71,51 +67,51 @@ cdef Tables tables_of(list weights, vectors):
     cdef Py_ssize_t d
     for d in range(len(weights)):
         make(&(<Packed> weights[d]).ready, vectors, tables.memory[d])
-    tables.made[...] = MADE
+    tables.made[...] = True
     return tables
 
 
 cdef int fill(Tables tables, list weights, vectors, ids) except -1:
-    """Make the rows of these ids that are missing; of the vectors (rows, I)."""
+    """Make the rows of these ids that are missing; of the vectors (rows, I).
+
+    NumPy may give the GIL away meanwhile. A thread that comes then makes what it misses for itself:
+    both write the same bits, and none goes on before its rows are there.
+    """
     cdef Py_ssize_t first, d
     wanted = wanted_of(tables, ids)
-    try:
-        for first in range(0, len(wanted), AT_ONCE):
-            some = wanted[first : first + AT_ONCE]
-            taken = vectors[some]
-            for d in range(len(weights)):
-                table = tables.memory[d]
-                beside = np.empty((len(some), table.shape[1]), table.dtype)
-                make(&(<Packed> weights[d]).ready, taken, beside)
-                table[some] = beside
-            tables.made[some] = MADE
-    finally:
-        tables.made[wanted[tables.made[wanted] == WANTED]] = MISSING  # where there was no memory
+    for first in range(0, len(wanted), AT_ONCE):
+        some = wanted[first : first + AT_ONCE]
+        taken = vectors[some]
+        for d in range(len(weights)):
+            table = tables.memory[d]
+            beside = np.empty((len(some), table.shape[1]), table.dtype)
+            make(&(<Packed> weights[d]).ready, taken, beside)
+            table[some] = beside
+        tables.made[some] = True
     return 0
 
 
 cdef wanted_of(Tables tables, ids):
-    """Which rows are missing, each once, and now marked so."""
+    """Which rows are missing, each once."""
     cdef Py_ssize_t j, count = ids.size
-    cdef cnp.int8_t *made = <cnp.int8_t *> first_of(tables.made)
+    cdef const cnp.npy_bool *made = <const cnp.npy_bool *> first_of(tables.made)
     cdef const Py_ssize_t *id
-    cdef list wanted = []
-    flat = np.ascontiguousarray(ids, np.intp)
+    cdef list missing = []
+    flat = np.array(ids, np.intp).reshape(-1)
     check_ids(tables.rows, flat.reshape(-1, 1, 1))
     id = <const Py_ssize_t *> first_of(flat)
     for j in range(count):
-        if made[id[j]] == MISSING:
-            made[id[j]] = WANTED
-            wanted.append(id[j])
-    return np.array(wanted, np.intp)
+        if not made[id[j]]:
+            missing.append(id[j])
+    return np.array(sorted(set(missing)), np.intp)
 
 
 cdef bint is_filled(Tables tables, const Py_ssize_t *ids, Py_ssize_t count) noexcept:
     """Whether the rows of so many ids are there; if an id is none, not."""
-    cdef const cnp.int8_t *made = <const cnp.int8_t *> first_of(tables.made)
+    cdef const cnp.npy_bool *made = <const cnp.npy_bool *> first_of(tables.made)
     cdef Py_ssize_t j
     for j in range(count):
-        if not 0 <= ids[j] < tables.rows or made[ids[j]] != MADE:
+        if not 0 <= ids[j] < tables.rows or not made[ids[j]]:
             return False
     return True
 
