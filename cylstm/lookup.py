@@ -31,6 +31,11 @@ class LookedUp:
     ids: np.ndarray
     version: Version | None = None
 
+    @property
+    def has_steps(self) -> bool:
+        """Whether a recurrent layer takes ids of such a shape, and so many."""
+        return self.ids.ndim in (1, 2) and self.ids.size < 2**31
+
     def taken(self) -> np.ndarray:
         """Return the input itself."""
         return np.take(self.vectors, self.ids, axis=0, mode="clip")  # they are in range: quicker

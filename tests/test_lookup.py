@@ -294,13 +294,14 @@ def test_ids_of_another_rank_are_refused_as_before():
     for call in (model, model.forward):
         with pytest.raises(ValueError, match="x: expected"):
             call(np.zeros((2, 3, 4), int))
+        with pytest.raises(ValueError, match="x: expected"):
+            call(np.array(3))
 
 
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"num_layers": 2}])
 def test_the_last_step_alone_has_the_same_bits(options):
-    model = Sequential(*model_of(**options), Last(), Linear(16 * (1 + len(options) % 2), 3, seed=0))
-    if options.get("num_layers"):
-        model = Sequential(*model_of(**options), Last(), Linear(16, 3, seed=0))
+    width = 32 if options.get("bidirectional") else 16
+    model = Sequential(*model_of(**options), Last(), Linear(width, 3, seed=0))
     ids = np.random.default_rng(0).integers(0, 30, (20, 5))
     lengths = np.array([20, 3, 1, 7, 12])
     predictor = Predictor(model)

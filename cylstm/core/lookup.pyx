@@ -78,9 +78,9 @@ cdef int fill(Tables tables, list weights, vectors, ids) except -1:
     both write the same bits, and none goes on before its rows are there.
     """
     cdef Py_ssize_t first, d
-    wanted = wanted_of(tables, ids)
-    for first in range(0, len(wanted), AT_ONCE):
-        some = wanted[first : first + AT_ONCE]
+    missing = np.unique(ids[~tables.made[ids]])
+    for first in range(0, len(missing), AT_ONCE):
+        some = missing[first : first + AT_ONCE]
         taken = vectors[some]
         for d in range(len(weights)):
             table = tables.memory[d]
@@ -89,21 +89,6 @@ cdef int fill(Tables tables, list weights, vectors, ids) except -1:
             table[some] = beside
         tables.made[some] = True
     return 0
-
-
-cdef wanted_of(Tables tables, ids):
-    """Which rows are missing, each once."""
-    cdef Py_ssize_t j, count = ids.size
-    cdef const cnp.npy_bool *made = <const cnp.npy_bool *> first_of(tables.made)
-    cdef const Py_ssize_t *id
-    cdef list missing = []
-    flat = np.array(ids, np.intp).reshape(-1)
-    check_ids(tables.rows, flat.reshape(-1, 1, 1))
-    id = <const Py_ssize_t *> first_of(flat)
-    for j in range(count):
-        if not made[id[j]]:
-            missing.append(id[j])
-    return np.array(sorted(set(missing)), np.intp)
 
 
 cdef bint is_filled(Tables tables, const Py_ssize_t *ids, Py_ssize_t count) noexcept:

@@ -14,6 +14,7 @@ cdef class Network:
     cdef readonly bint has_c  # whether the state is h and c, not h alone
     cdef int typenum
     cdef Py_ssize_t itemsize, inputs, hidden, outputs, directions, states
+    cdef list packed_layer(self, Py_ssize_t layer)
     cdef int run_step(self, Workspace workspace, Tables tables, layout *lies, const char *x,
                       Py_ssize_t x_row, y, h, c) except -1
     cdef dict new_gradients(self, Cell r, Py_ssize_t rows)

@@ -80,23 +80,26 @@ cdef class Network:
 
         The caller reads the parameters.
         """
-        return tables_of([packed(self.version, r, False) for r in self.layers[0]], vectors)
+        return tables_of(self.packed_layer(0), vectors)
 
     def tables_for(self, x):
-        """Those of a `LookedUp`, with the rows that it wants; None if they would be too large.
+        """Those of a `LookedUp`, with the rows that it wants; None if they would be too large, or
+        it is no input.
 
         They are kept until parameters or vectors change. The caller reads both.
         """
         cdef Cell r = self.cells[0]
         cdef Tables tables
+        if not x.has_steps:
+            return None
+        weights = self.packed_layer(0)
         of = x.version, x.version.changes, self.version.changes
         kept = self.kept
-        weights = [packed(self.version, r, False) for r in self.layers[0]]
         if kept is not None and kept[0] == of:
             tables = kept[1]
         else:
             each = r.sums.sums * self.hidden * self.itemsize * self.directions
-            if not self.may_look_up or x.ids.ndim > 2 or each * len(x.vectors) > TABLE_BYTES:
+            if not self.may_look_up or each * len(x.vectors) > TABLE_BYTES:
                 return None
             tables = new_tables(weights, len(x.vectors))
             self.kept = of, tables
@@ -186,7 +189,7 @@ cdef class Network:
         try:
             enough(&memory, divide(work_of_step(r.sums, r.inputs, r.hidden, r.outputs),
                                    self.directions, &lies, &w))
-            weights = [packed(self.version, r, False) for r in self.layers[layer]]
+            weights = self.packed_layer(layer)
             for d in range(self.directions):
                 if tapes[d] is None:
                     continue
@@ -280,6 +283,10 @@ cdef class Network:
         p.tape = tape_of(r, tape, rows)
         run_backward(&p, r, packed(self.version, r, True), &lies, grads)
         return grads
+
+    cdef list packed_layer(self, Py_ssize_t layer):
+        """The weights of its directions. The caller reads the parameters."""
+        return [packed(self.version, r, False) for r in self.layers[layer]]
 
     cdef dict new_gradients(self, Cell r, Py_ssize_t rows):
         """To be filled: the first block writes the matrices' gradients, and adds to the others."""

@@ -86,10 +86,8 @@ cdef void give_x(const passing *p, const char *z, char *grad_x, Py_ssize_t membe
 cdef void add_units(const passing *p, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     """The gradients of bias and peepholes, for units [begin, end)."""
     cdef Py_ssize_t position, carried, done, until, n
-    cdef step_tape tape = tape_at(p, p.row)
     if p.grad_peephole == NULL:
-        p.functions.sum_gradients(p.equations, p.block.rows, &tape, NULL, 0, p.z,
-                                  p.z_row // p.itemsize, p.grad_sums, NULL, begin, end)
+        add_biases(p, p.z, begin, end)
         return
     for position in range(p.first, p.last):
         carried, n, done = carried_at(p, position), size_at(p, position), 0
@@ -97,6 +95,13 @@ cdef void add_units(const passing *p, Py_ssize_t begin, Py_ssize_t end) noexcept
             until = alike_until(p, row_at(p, position), 1, done, carried, n)
             add_step_units(p, position, done, until, begin, end)
             done = until
+
+
+cdef void add_biases(const passing *p, const char *z, Py_ssize_t begin,
+                     Py_ssize_t end) noexcept nogil:
+    """From a block's rows of z, for units [begin, end)."""
+    p.functions.sum_gradients(p.equations, p.block.rows, NULL, NULL, 0, z, p.z_row // p.itemsize,
+                              p.grad_sums, NULL, begin, end)
 
 
 cdef void add_step_units(const passing *p, Py_ssize_t position, Py_ssize_t first, Py_ssize_t last,
@@ -121,15 +126,12 @@ cdef void add_step_units(const passing *p, Py_ssize_t position, Py_ssize_t first
 cdef void add_to_table(const passing *p, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     """The block's z, for units [begin, end), to those of its vectors."""
     cdef Py_ssize_t j, q, at = begin * p.itemsize, each = p.hidden * p.itemsize
-    cdef const char *z = p.z
+    cdef const char *z = p.z + at
     cdef char *to
     for j in range(p.block.rows):
-        to = p.grad_table + p.ids[p.row + j] * p.z_row
-        if end - begin == p.hidden:
-            p.kernel.add(p.sums.sums * p.hidden, z, to)
-        else:
-            for q in range(p.sums.sums):
-                p.kernel.add(end - begin, z + q * each + at, to + q * each + at)
+        to = p.grad_table + p.ids[p.row + j] * p.z_row + at
+        for q in range(p.sums.sums):
+            p.kernel.add(end - begin, z + q * each, to + q * each)
         z += p.z_row
 
 
@@ -160,7 +162,5 @@ cdef void take_table(void *given, int unit, int member) noexcept nogil:
     if p.sums.common < p.sums.gates:
         add_products(&p.block, &p.apart[0], 1, unit, p.sum_shares, memory)
     if p.grad_sums != NULL and p.grad_peephole == NULL:
-        p.functions.sum_gradients(
-            p.equations, p.block.rows, NULL, NULL, 0, z, p.z_row // p.itemsize, p.grad_sums, NULL,
-            share_begin(p.hidden, p.kernel.width, unit, p.sum_shares),
-            share_begin(p.hidden, p.kernel.width, unit + 1, p.sum_shares))
+        add_biases(p, z, share_begin(p.hidden, p.kernel.width, unit, p.sum_shares),
+                   share_begin(p.hidden, p.kernel.width, unit + 1, p.sum_shares))

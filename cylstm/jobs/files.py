@@ -167,8 +167,10 @@ def reading_within(place: str) -> Iterator[None]:
     """Let what a reader raises name a part of the file."""
     try:
         yield
+    except MemoryError:
+        raise
     except (pa.ArrowException, OSError, ValueError, LookupError) as error:
-        if isinstance(error, (OSError, MemoryError)) and getattr(error, "errno", 1) is not None:
+        if getattr(error, "errno", None) is not None:
             raise
         raise ValueError(f"{place}: {first_line(error)}") from None
 

@@ -142,13 +142,13 @@ class Embedding(Layer):
         self, x: npt.NDArray[np.integer[Any]]
     ) -> tuple[LookedUp | Array, Occurring | npt.NDArray[np.integer]]:
         """Return what `forward` does, as `looked_up` if that is less work, and the tape."""
-        if np.ndim(x) not in (1, 2):
+        looked = self.looked_up(x)
+        if not looked.has_steps:
             return self.forward(x)
-        ids = self._checked(x)
-        rows, places = distinct(ids, self.num_embeddings)
-        if not pays_in_training(ids.size, len(rows), self.embedding_dim):
+        rows, places = distinct(looked.ids, self.num_embeddings)
+        if not pays_in_training(places.size, len(rows), self.embedding_dim):
             return self.forward(x)
-        return LookedUp(self._store.views["weight"][rows], places), Occurring(rows)
+        return LookedUp(looked.vectors[rows], places), Occurring(rows)
 
     def _checked(self, x: Any) -> npt.NDArray[np.integer[Any]]:
         x = checks.is_array("x", x)

@@ -70,7 +70,8 @@ class SequentialStream:
             if after is not None and looks_up(layer, after):
                 embedding = layer
                 continue
-            path.append(_one_step(step, embedding) if isinstance(step, Stream) else step.step)
+            own = _one_step(step) if isinstance(step, Stream) else step.step
+            path.append(own if embedding is None else _looking_up(embedding, step, own))
             embedding = None
         return path
 
@@ -89,15 +90,26 @@ class SequentialStream:
         return stream
 
 
-def _one_step(stream: Stream, embedding: Layer | None) -> Callable[[Any], Array]:
-    """Return the step of a recurrent layer, behind an embedding where it looks its vectors up."""
+def _one_step(stream: Stream) -> Callable[[Any], Array]:
+    """Return the step of a recurrent layer."""
 
     def step(x: Any) -> Array:
-        most = 2 if embedding is None else 1
-        if getattr(x, "ndim", 0) > most:
-            x = x if embedding is None else embedding(x)
+        if getattr(x, "ndim", 0) > 2:
             raise ValueError(f"x: expected one step (N, I), got shape {np.shape(x)}")
-        return stream.step(x) if embedding is None else stream._step_looked_up(x, embedding)
+        return stream.step(x)
+
+    return step
+
+
+def _looking_up(
+    embedding: Layer, stream: Stream, own: Callable[[Any], Array]
+) -> Callable[[Any], Array]:
+    """Return the step of an embedding and a recurrent layer, whose `own` it is."""
+
+    def step(ids: Any) -> Array:
+        if getattr(ids, "ndim", 0) > 1:
+            return own(embedding(ids))
+        return stream._step_looked_up(ids, embedding)
 
     return step
 
