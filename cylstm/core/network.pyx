@@ -19,7 +19,7 @@ from cylstm.core.plan cimport (
     work_of_step,
 )
 from cylstm.core.stack cimport is_small, run_stack, stack
-from cylstm.core.weights cimport Packed, all_packed, packed, point_to, runnable
+from cylstm.core.weights cimport Kept, Packed, all_packed, packed, point_to, ready_of, runnable
 from cylstm.core.workspace cimport Workspace
 
 cnp.import_array()
@@ -131,7 +131,7 @@ cdef class Network:
                 if lies.starts != NULL:
                     w.starts = lies.starts + d * lies.starts_each
                 enough(&memory, add_tasks(
-                    &w, &(<Packed> weights[d]).ready, &lies, first_of(x),
+                    &w, ready_of(weights[d]), &lies, first_of(x),
                     lies.rows * x.strides[0], x.strides[0], first_of(y) + d * width,
                     lies.rows * y.strides[0], y.strides[0], first_of(h[d]),
                     first_of(None if c is None else c[d])))
@@ -169,6 +169,7 @@ cdef class Network:
             layout lies = full_batch(batch.steps, batch.rows)
             Cell r = self.layers[layer][direction]
             Py_ssize_t rows = batch.count, size = self.itemsize
+            Kept kept
             Py_ssize_t width = self.directions * self.outputs, row
             Py_ssize_t k = layer * self.directions + direction
         check_batch(batch)
@@ -198,7 +199,8 @@ cdef class Network:
             check_array(starts, cnp.NPY_BOOL, rows)
             p.starts = first_of(starts)
         p.tape = tape_of(r, tape, rows)
-        run_backward(&p, r, packed(self.version, r, True), &lies, grads)
+        kept = packed(self.version, r, True)
+        run_backward(&p, r, <Packed> kept.copy, &lies, grads)
         return grads
 
     cdef dict new_gradients(self, Cell r, Py_ssize_t rows):

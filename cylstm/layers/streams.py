@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cylstm.core.access import reading
+from cylstm.core.workspace import Workspace
 from cylstm.layers.base import Array, Input, Layer
 from cylstm.stream import Stream
 
@@ -16,7 +17,8 @@ from cylstm.stream import Stream
 class SequentialStream:
     """A model's state over N sequences that come step by step; made by `Sequential.stream`.
 
-    A copy, as `copy.copy` makes it, goes on from the same state.
+    It is for one thread, as a `cylstm.Stream` is. A copy, as `copy.copy` makes it, goes on from the
+    same state.
     """
 
     def __init__(self, layers: tuple[Layer, ...], batch_size: int) -> None:
@@ -32,6 +34,7 @@ class SequentialStream:
         self._steps = [
             named(f"layers[{i}]", layer.stream, batch_size) for i, layer in enumerate(layers)
         ]
+        self._workspace = Workspace()  # of all: two steps at once could pass each other by
 
     def step(self, x: Input) -> Array:
         """Advance by one step.
@@ -50,8 +53,10 @@ class SequentialStream:
         ------
         ValueError
             If x is not one step.
+        RuntimeError
+            If another thread uses the stream now, or did when this process was forked.
         """
-        with reading(self._stores):
+        with self._workspace, reading(self._stores):
             for step in self._steps:
                 if isinstance(step, Stream) and getattr(x, "ndim", 0) > 2:
                     raise ValueError(f"x: expected one step (N, I), got shape {np.shape(x)}")
@@ -60,12 +65,17 @@ class SequentialStream:
 
     def reset(self, rows: Any = None) -> None:
         """Set the state to zero: of all sequences, or of those chosen, as `Stream.reset` does."""
-        for step in self._steps:
-            step.reset(rows)
+        if rows is None:
+            self._workspace.forget_fork()
+        with self._workspace:
+            for step in self._steps:
+                step.reset(rows)
 
     def __copy__(self) -> SequentialStream:
         stream = SequentialStream.__new__(SequentialStream)
-        stream._stores, stream._steps = self._stores, [copy.copy(step) for step in self._steps]
+        stream._stores, stream._workspace = self._stores, Workspace()
+        with self._workspace:
+            stream._steps = [copy.copy(step) for step in self._steps]
         return stream
 
 
