@@ -27,8 +27,19 @@ TARGETS = {
 MOST_BYTES = 2_000_000
 
 
+def environment_of(python: str, folder: Path) -> str:
+    """Return a Python like this one, with what the build requires, which runs here."""
+    from build import ProjectBuilder  # of PyPI: a folder of this name gives way to it
+
+    run([python, "-m", "venv", str(folder)])
+    own = str(folder / "bin/python")
+    wanted = ProjectBuilder(ROOT).build_system_requires
+    run([own, "-m", "pip", "install", "--only-binary", ":all:", *sorted(wanted)])
+    return own
+
+
 def make(target: str, python: str, sdist: Path, folder: Path) -> Path:
-    """Build a Python's wheel for a target; return the file."""
+    """Build a wheel for a target, by a Python that has what this wants; return the file."""
     machine, _, libc = target.split(".")[0].split("-")
     suffix = run(
         [python, "-c", "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))"]
@@ -40,7 +51,8 @@ def make(target: str, python: str, sdist: Path, folder: Path) -> Path:
         "SETUPTOOLS_EXT_SUFFIX": f".cpython-{tag}-{machine}-linux-{libc}.so",
     }
     with tempfile.TemporaryDirectory() as made:
-        run([python, "-m", "pip", "wheel", "--no-deps", "-w", made, str(sdist)], environment)
+        build = [python, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]
+        run([*build, "-w", made, str(sdist)], environment)
         (wheel,) = Path(made).glob("*.whl")
         repair = [sys.executable, "-m", "auditwheel", "repair", "--plat", TARGETS[target]]
         run([*repair, "-w", made + "/named", str(wheel)])
@@ -79,7 +91,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         run([sys.executable, "-m", "build", "--sdist", "--outdir", made])
         (sdist,) = Path(made).glob("*.tar.gz")
-        for python in arguments.python:
+        for number, each in enumerate(arguments.python):
+            python = environment_of(each, Path(made, str(number)))
             for target in arguments.targets or [next(iter(TARGETS))]:
                 wheel = make(target, python, sdist, arguments.folder.resolve())
                 print(f"{wheel.name}: {wheel.stat().st_size:,} bytes", flush=True)

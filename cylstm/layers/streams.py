@@ -30,7 +30,7 @@ class SequentialStream:
                     "keeps one step of all"
                 )
             keeps_time = keeps_time and layer.keeps_time
-        self._stores = frozenset().union(*(layer._stores for layer in layers))
+        self._turn = reading(frozenset().union(*(layer._stores for layer in layers)))
         self._steps = [
             named(f"layers[{i}]", layer.stream, batch_size) for i, layer in enumerate(layers)
         ]
@@ -56,7 +56,7 @@ class SequentialStream:
         RuntimeError
             If another thread uses the stream now, or did when this process was forked.
         """
-        with self._workspace, reading(self._stores):
+        with self._workspace, self._turn:
             for step in self._steps:
                 if isinstance(step, Stream) and getattr(x, "ndim", 0) > 2:
                     raise ValueError(f"x: expected one step (N, I), got shape {np.shape(x)}")
@@ -73,7 +73,7 @@ class SequentialStream:
 
     def __copy__(self) -> SequentialStream:
         stream = SequentialStream.__new__(SequentialStream)
-        stream._stores, stream._workspace = self._stores, Workspace()
+        stream._turn, stream._workspace = reading(self._turn.stores), Workspace()
         with self._workspace:
             stream._steps = [copy.copy(step) for step in self._steps]
         return stream
