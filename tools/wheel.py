@@ -54,9 +54,10 @@ def make(target: str, python: str, sdist: Path, folder: Path) -> Path:
         build = [python, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]
         run([*build, "-w", made, str(sdist)], environment)
         (wheel,) = Path(made).glob("*.whl")
-        repair = [sys.executable, "-m", "auditwheel", "repair", "--plat", TARGETS[target]]
-        run([*repair, "-w", made + "/named", str(wheel)])
+        run([sys.executable, "-m", "auditwheel", "repair", "-w", made + "/named", str(wheel)])
         (named,) = Path(made, "named").glob("*.whl")
+        if TARGETS[target] not in named.name:
+            raise RuntimeError(f"expected a wheel for {TARGETS[target]}, got {named.name}")
         folder.mkdir(parents=True, exist_ok=True)
         if named.stat().st_size > MOST_BYTES:
             raise RuntimeError(f"{named.name}: expected at most {MOST_BYTES} bytes")
