@@ -220,6 +220,7 @@ if __name__ == "__main__":
                 "wraparound": False,
                 "initializedcheck": DEBUG,
                 "cdivision": True,
+                "freethreading_compatible": True,
             },
         ),
         cmdclass={"build_ext": BuildKernels},

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -93,7 +91,7 @@ class Stream:
         given = y[0, 0] if single else y[0] if batch is self._step else axes.outer(y)
         if out is not None:
             checks.output(out, given)
-        with self._alone():
+        with self._workspace:
             lstm._run(batch, x, y, self._h, self._c, starts)
         if out is None:
             return given
@@ -123,7 +121,7 @@ class Stream:
         if rows is None:
             self._workspace.forget_fork()
         try:
-            with self._alone():
+            with self._workspace:
                 self._h[:, chosen] = 0
                 if self._c is not None:
                     self._c[:, chosen] = 0
@@ -136,14 +134,14 @@ class Stream:
 
         A GRU's and an RNN's is h alone.
         """
-        with self._alone():
+        with self._workspace:
             return self._h.copy() if self._c is None else (self._h.copy(), self._c.copy())
 
     @state.setter
     def state(self, state: Any) -> None:
         h, c = self._lstm._initial_state(state, self._step, Axes(False), "state", after="")
         self._workspace.forget_fork()
-        with self._alone():
+        with self._workspace:
             self._h[...] = h
             if self._c is not None:
                 self._c[...] = c
@@ -152,12 +150,3 @@ class Stream:
         stream = Stream(self._lstm, self.batch_size)
         stream.state = self.state
         return stream
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Refuse another thread's use meanwhile."""
-        self._workspace.begin()
-        try:
-            yield
-        finally:
-            self._workspace.end()

@@ -49,3 +49,11 @@ def test_symbols_stay_where_they_are_asked_for(told, variable):
     compilations, links = told(**{variable: "1"})
     assert all("-g" in flags and "-g0" not in flags for flags in compilations)
     assert not any("-Wl,-s" in flags for flags in links)
+
+
+def test_zig_has_flags_of_its_own(monkeypatch):
+    monkeypatch.syspath_prepend(str(SETUP.parent))
+    from tools.zig import as_zig
+
+    given = ["-O3", "-march=armv8.2-a+dotprod", "-L/usr/lib", "-Wl,-rpath=/opt/lib", "-shared"]
+    assert as_zig(given) == ["-O3", "-mcpu=generic+dotprod", "-shared"]

@@ -17,6 +17,7 @@ import cylstm
 from cylstm.train import Adam
 from reference import assert_same_bits, flat, random_case
 from threads import threads_as_before
+from traced import traced_peak
 
 THREADS = 8
 
@@ -140,16 +141,6 @@ def test_large_results_are_freed(rng):
     # how many threads a call found free, which on a loaded machine changes from call to call: some
     # results' size, once. 50 calls that each leave something would leave 200 MB.
     assert resident_bytes() - resident < 50_000_000
-
-
-def traced_peak(work):
-    """The most memory that NumPy held at once: whatever ran before, unlike that of the process."""
-    tracemalloc.start()
-    try:
-        work()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 def test_gates_of_a_segment_alone_are_kept():

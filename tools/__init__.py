@@ -1,1 +1,1 @@
-"""What those who work on cylstm run: `tools.cross`, `tools.sanitize`, `tools.soak`."""
+"""What those who work on cylstm run: `tools.cross`, `sanitize`, `soak`, `wheel`."""

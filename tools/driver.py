@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tools.zig import as_zig
+
 __all__ = ["ROOT", "build"]
 
 ROOT = Path(__file__).parents[1]
@@ -57,7 +59,7 @@ def build(
                 for name, value in setup["macros_of"](isa, width, each)
             ]
             source = str(ROOT / "src/kernels.c")
-            named = [*(as_zig(own) if "ziglang" in compiler else own), *macros]
+            named = [*(as_zig(list(own)) if "ziglang" in compiler else own), *macros]
             commands[folder / f"{isa}_{each}.o"] = [*common, *named, "-c", source]
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(run, ([*command, "-o", str(name)] for name, command in commands.items())))
@@ -65,11 +67,6 @@ def build(
     libraries = [] if system == "Windows" else ["-lm", "-pthread"]
     run([*compiler, *flags, *map(str, commands), "-o", str(program), *libraries])
     return program
-
-
-def as_zig(flags: Sequence[str]) -> list[str]:
-    """Return flags of GCC's as Zig's compiler has them, which knows no -march of ARM's."""
-    return [flag.replace("-march=armv8.2-a+", "-mcpu=generic+") for flag in flags]
 
 
 def run(command: Sequence[str]) -> None:

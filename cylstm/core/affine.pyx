@@ -4,6 +4,7 @@ An output is one sum in one order, whatever rows are beside it and however many 
 its bits depend on neither.
 """
 
+cimport cython
 cimport numpy as cnp
 from libc.string cimport memcpy, memset
 
@@ -26,6 +27,7 @@ from cylstm.core.products cimport (
 from cylstm.core.team cimport VARIOUS, share, useful_threads
 from cylstm.core.weights cimport (
     Copy,
+    Kept,
     Version,
     current,
     new_matrix,
@@ -136,7 +138,7 @@ cdef class Affine:
 
     cdef int map(self, const char *x, char *y, Py_ssize_t rows) except -1:
         cdef mapping m
-        cdef PackedWeight kept
+        cdef Kept kept
         cdef arena memory, empty
         cdef double total
         cdef int threads
@@ -144,7 +146,7 @@ cdef class Affine:
         memset(&empty, 0, sizeof(arena))
         memory = empty
         kept = self.packed(False)
-        m.kernel, m.weight, m.size = self.kernel, kept.weight, self.size
+        m.kernel, m.weight, m.size = self.kernel, (<PackedWeight> kept.copy).weight, self.size
         m.rows, m.outputs = rows, self.outputs
         m.x, m.y, m.inputs = x, y, self.inputs
         m.bias = first_of(self.bias) if m.weight.vectors == 1 else NULL
@@ -165,7 +167,7 @@ cdef class Affine:
     def backward(self, x, grad_y):
         """The gradients of x, weight and bias, which is None where there is none."""
         cdef passing p
-        cdef PackedWeight kept
+        cdef Kept kept
         cdef arena memory, empty
         cdef cnp.npy_intp shape[2]
         cdef int threads
@@ -186,7 +188,8 @@ cdef class Affine:
         memset(&empty, 0, sizeof(arena))
         memory = empty
         kept = self.packed(True)
-        p.sums.kernel, p.sums.itemsize, p.transposed = self.kernel, self.size, kept.weight
+        p.sums.kernel, p.sums.itemsize = self.kernel, self.size
+        p.transposed = (<PackedWeight> kept.copy).weight
         p.inputs, p.outputs, p.rows = self.inputs, self.outputs, rows
         p.x, p.grad_y, p.grad_x = first_of(x), first_of(grad_y), first_of(grad_x)
         p.grad_bias = first_of(grad_bias)
@@ -200,21 +203,22 @@ cdef class Affine:
             arena_return(&memory, &empty)
         return grad_x, grad_weight, grad_bias
 
-    cdef PackedWeight packed(self, bint transposed):
+    cdef Kept packed(self, bint transposed):
         """The copy for now. The caller reads the parameters."""
-        cdef PackedWeight made = current(self.copies, transposed, self.version)
-        if made is not None:
-            return made
-        made = renewed(self.copies, transposed, self.version, PackedWeight)
-        if transposed:
-            pack_seldom(self.kernel, self.size, made.memory, first_of(self.weight), self.outputs,
-                        self.inputs, &made.weight)
-        else:
-            self.pack(made)
-        self.copies[transposed] = made
-        return made
+        cdef Kept kept = current(self.copies, transposed, self.version)
+        if kept is None:
+            with cython.critical_section(self):  # as of a `Cell`
+                kept = current(self.copies, transposed, self.version)
+                if kept is None:
+                    kept = renewed(self.copies, transposed, self.version, PackedWeight)
+                    self.pack(transposed, kept.copy)
+                    self.copies[transposed] = kept
+        return kept
 
-    cdef int pack(self, PackedWeight made) except -1:
+    cdef int pack(self, bint transposed, PackedWeight made) except -1:
+        if transposed:
+            return pack_seldom(self.kernel, self.size, made.memory, first_of(self.weight),
+                               self.outputs, self.inputs, &made.weight)
         cdef int vectors = vectors_for(self.kernel, self.inputs, self.outputs)
         cdef packing how = packing(NULL, vectors, 0, self.outputs, self.inputs, self.inputs, 1,
                                    first_of(self.scale))

@@ -58,7 +58,7 @@ cdef extern from * nogil:
 cdef struct model:
     cylstm_sizes sizes
     stack cells
-    PyObject *weights   # the list of `Packed` that they point into; it is ours
+    PyObject *weights   # the list of `Kept` that they point into; it is ours
     bint from_the_end   # whether a direction reads so
     bint down           # in the next step; what the last one ended with is in the cache
     atomic_int busy

@@ -78,8 +78,8 @@ cdef const kernels *table(str isa, format weights, str product) except NULL:
     """Of weights that do not train the products are always our own."""
     cdef bint by_blas = product == "blas" and weights in (FLOAT32, FLOAT64)
     cdef const kernels *found = cylstm_kernels(isa.encode(), weights, by_blas)
-    if by_blas and cylstm_add_product[0] == NULL:
-        __import__("cylstm.core.blas")  # it calls `use_blas`
+    if by_blas:
+        __import__("cylstm.core.blas")  # it calls `use_blas`; another thread's import is awaited
     if found == NULL:
         raise ValueError(f"isa: expected one of {', '.join(ISAS)}, got {isa!r}")
     return found

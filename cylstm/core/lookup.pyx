@@ -16,7 +16,7 @@ from cylstm.core.kernels cimport kernels, packed_matrix
 from cylstm.core.memory cimport check_array, first_of, row_width
 from cylstm.core.plan cimport convert_rows
 from cylstm.core.team cimport VARIOUS, share, useful_threads
-from cylstm.core.weights cimport Packed, runnable
+from cylstm.core.weights cimport ready_of, runnable
 
 from cylstm.core.memory import aligned_empty
 
@@ -25,6 +25,14 @@ cnp.import_array()
 cdef enum:
     ROWS = 96         # of a unit of work
     AT_ONCE = 1024    # rows that are made beside a table, and then put there
+
+cdef extern from *:
+    """
+    static inline void acquire(void) { __atomic_thread_fence(__ATOMIC_ACQUIRE); }
+    static inline void release(void) { __atomic_thread_fence(__ATOMIC_RELEASE); }
+    """
+    void acquire() noexcept nogil  # what is read after it was there before what was read first
+    void release() noexcept nogil  # what is written after it is not seen without what was before
 
 
 cdef class Tables:
@@ -54,7 +62,7 @@ cdef Tables new_tables(list weights, Py_ssize_t rows):
     cdef const runnable *r
     tables.memory, tables.rows, tables.made = [], rows, np.zeros(rows, bool)
     for d in range(len(weights)):
-        r = &(<Packed> weights[d]).ready
+        r = ready_of(weights[d])
         table = aligned_empty(rows * width_of(r), dtype_of(r)).reshape(rows, -1)
         tables.memory.append(table)
         tables.first[d] = first_of(table)
@@ -66,7 +74,7 @@ cdef Tables tables_of(list weights, vectors):
     cdef Tables tables = new_tables(weights, vectors.shape[0])
     cdef Py_ssize_t d
     for d in range(len(weights)):
-        make(&(<Packed> weights[d]).ready, vectors, tables.memory[d])
+        make(ready_of(weights[d]), vectors, tables.memory[d])
     tables.made[...] = True
     return tables
 
@@ -74,8 +82,8 @@ cdef Tables tables_of(list weights, vectors):
 cdef int fill(Tables tables, list weights, vectors, ids) except -1:
     """Make the rows of these ids that are missing; of the vectors (rows, I).
 
-    NumPy may give the GIL away meanwhile. A thread that comes then makes what it misses for itself:
-    both write the same bits, and none goes on before its rows are there.
+    A thread that comes meanwhile makes what it misses for itself: both write the same bits, and
+    none goes on before its rows are there.
     """
     cdef Py_ssize_t first, d
     missing = np.unique(ids[~tables.made[ids]])
@@ -85,9 +93,11 @@ cdef int fill(Tables tables, list weights, vectors, ids) except -1:
         for d in range(len(weights)):
             table = tables.memory[d]
             beside = np.empty((len(some), table.shape[1]), table.dtype)
-            make(&(<Packed> weights[d]).ready, taken, beside)
+            make(ready_of(weights[d]), taken, beside)
             table[some] = beside
+        release()
         tables.made[some] = True
+    acquire()
     return 0
 
 
@@ -98,6 +108,7 @@ cdef bint is_filled(Tables tables, const Py_ssize_t *ids, Py_ssize_t count) noex
     for j in range(count):
         if not 0 <= ids[j] < tables.rows or not made[ids[j]]:
             return False
+    acquire()
     return True
 
 

@@ -9,7 +9,7 @@ cdef class Network:
     cdef list layers, cells  # by layer and direction; all in one
     cdef object store        # the parameters
     cdef Version version     # of them
-    cdef tuple kept          # of what the tables are, and they, if any
+    cdef dict kept           # "tables": of what they are, and they, if any
     cdef bint batch_first
     cdef readonly bint has_c  # whether the state is h and c, not h alone
     cdef int typenum

@@ -36,7 +36,17 @@ from cylstm.core.plan cimport (
     work_of_step,
 )
 from cylstm.core.stack cimport is_small, run_stack, stack
-from cylstm.core.weights cimport Packed, all_packed, packed, point_to, runnable
+from cylstm.core.weights cimport (
+    Kept,
+    Packed,
+    all_packed,
+    changes_of,
+    cylstm_find,
+    packed,
+    point_to,
+    ready_of,
+    runnable,
+)
 from cylstm.core.workspace cimport Workspace
 
 cnp.import_array()
@@ -61,6 +71,7 @@ cdef class Network:
     def __init__(self, list layers, bint batch_first, store):
         cdef Cell r = layers[0][0]
         self.layers, self.batch_first = layers, batch_first
+        self.kept = {}
         self.cells = [r for directions in layers for r in directions]
         self.store, self.version = store, store.version
         self.typenum = cnp.NPY_DOUBLE if r.is_double else cnp.NPY_FLOAT
@@ -94,7 +105,7 @@ cdef class Network:
             return None
         weights = self.packed_layer(0)
         of = x.version, x.version.changes, self.version.changes
-        kept = self.kept
+        kept = cylstm_find(self.kept, "tables")
         if kept is not None and kept[0] == of:
             tables = kept[1]
         else:
@@ -102,7 +113,7 @@ cdef class Network:
             if not self.may_look_up or each * len(x.vectors) > TABLE_BYTES:
                 return None
             tables = new_tables(weights, len(x.vectors))
-            self.kept = of, tables
+            self.kept["tables"] = of, tables
         fill(tables, weights, x.vectors, x.ids)
         return tables
 
@@ -199,7 +210,7 @@ cdef class Network:
                 if lies.starts != NULL:
                     w.starts = lies.starts + d * lies.starts_each
                 enough(&memory, add_tasks(
-                    &w, &(<Packed> weights[d]).ready, &lies, first_of(x),
+                    &w, ready_of(weights[d]), &lies, first_of(x),
                     lies.rows * x.strides[0], x.strides[0], first_of(y) + d * width,
                     lies.rows * y.strides[0], y.strides[0], first_of(h[d]),
                     first_of(None if c is None else c[d])))
@@ -240,6 +251,7 @@ cdef class Network:
             layout lies = full_batch(batch.steps, batch.rows)
             Cell r = self.layers[layer][direction]
             Py_ssize_t rows = batch.count, size = self.itemsize
+            Kept kept
             Py_ssize_t width = self.directions * self.outputs, row
             Py_ssize_t k = layer * self.directions + direction
         check_batch(batch)
@@ -281,7 +293,8 @@ cdef class Network:
             check_array(starts, cnp.NPY_BOOL, rows)
             p.starts = first_of(starts)
         p.tape = tape_of(r, tape, rows)
-        run_backward(&p, r, packed(self.version, r, True), &lies, grads)
+        kept = packed(self.version, r, True)
+        run_backward(&p, r, <Packed> kept.copy, &lies, grads)
         return grads
 
     cdef list packed_layer(self, Py_ssize_t layer):
@@ -407,12 +420,13 @@ cdef class Network:
         """
         cdef layout lies = full_batch(1, cnp.PyArray_DIM(h, 1))
         cdef cnp.npy_intp wide[2]
-        cdef tuple kept = self.kept, of
+        cdef tuple kept = cylstm_find(self.kept, "tables"), of
         cdef Tables tables
         if kept is None or not is_plain(ids, cnp.NPY_INTP) or cnp.PyArray_NDIM(ids) != 1:
             return None
         of, tables = kept
-        if not (of[0] is version and of[1] == version.changes and of[2] == self.version.changes):
+        if not (of[0] is version and of[1] == changes_of(version)
+                and of[2] == changes_of(self.version)):
             return None
         if cnp.PyArray_DIM(ids, 0) != lies.rows or not is_filled(
                 tables, <const Py_ssize_t *> first_of(ids), lies.rows):

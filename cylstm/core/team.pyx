@@ -8,8 +8,6 @@ cdef enum:
     ENOUGH = 250_000    # multiply-adds that are worth another thread
     MOST_FOR_A_CPU = 4  # threads
 
-cdef int _chosen = 0  # by set_num_threads; 0 for none
-
 cdef extern from * nogil:
     """
     #ifdef _OPENMP
@@ -20,11 +18,19 @@ cdef extern from * nogil:
     static int openmp_threads(void) { return 0; }
     static int openmp_cpus(void) { return 0; }
     #endif
+    #include <stdatomic.h>
     static _Thread_local int cylstm_most_here;  /* threads of a call from this thread; 0: any */
+    static atomic_int cylstm_chosen;            /* by set_num_threads; 0 for none */
+    static inline int chosen(void) {
+        return atomic_load_explicit(&cylstm_chosen, memory_order_relaxed);
+    }
+    static void choose(int most) { atomic_store(&cylstm_chosen, most); }
     """
     int openmp_threads()  # how many it would use; 0 where this was built without it,
     int openmp_cpus()     # and on how many CPUs
     int cylstm_most_here
+    int chosen()
+    void choose(int most)
 
 
 def set_num_threads(n):
@@ -41,10 +47,9 @@ def set_num_threads(n):
     count, and in builds with OpenMP (GCC's on Linux) threadpoolctl's limits. A call too small to
     gain from threads uses one; calls at once share as many.
     """
-    global _chosen
     from cylstm.checks import whole
 
-    _chosen = whole("n", n, 1)
+    choose(whole("n", n, 1))
 
 
 def get_num_threads():
@@ -55,10 +60,10 @@ def get_num_threads():
 def where_threads_come_from():
     """What `get_num_threads` was decided by, in words."""
     cdef int by_openmp = openmp_threads() or _OWN
-    most = _chosen or min(by_openmp, _QUOTA)
+    most = chosen() or min(by_openmp, _QUOTA)
     if cylstm_most_here and cylstm_most_here < most:
         return "a limit of this thread"
-    if _chosen:
+    if chosen():
         return "set_num_threads"
     if _QUOTA < by_openmp:
         return "the control group's CPU quota"
@@ -75,7 +80,7 @@ def limit_threads_here(n):
 
 
 cdef int _num_threads() noexcept nogil:
-    cdef int most = _chosen or min(openmp_threads() or _OWN, _QUOTA)
+    cdef int most = chosen() or min(openmp_threads() or _OWN, _QUOTA)
     return min(most, cylstm_most_here) if cylstm_most_here else most
 
 

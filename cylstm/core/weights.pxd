@@ -4,13 +4,58 @@ from cylstm.core.cell cimport Cell
 from cylstm.core.kernels cimport cell, cell_kernels, cell_sums, kernels, packed_matrix, packing
 
 
+cdef extern from * nogil:
+    """
+    #ifndef CYLSTM_COUNT
+    #define CYLSTM_COUNT
+    static inline Py_ssize_t cylstm_count(const Py_ssize_t *count) {
+        return __atomic_load_n(count, __ATOMIC_ACQUIRE);
+    }
+    static inline void cylstm_set_count(Py_ssize_t *count, Py_ssize_t now) {
+        __atomic_store_n(count, now, __ATOMIC_RELEASE);
+    }
+    #endif
+    #ifndef CYLSTM_FIND
+    #define CYLSTM_FIND
+    /* What a dict has at a key, or None. Cython's `get` borrows a reference, which without the GIL
+     * another thread may give back meanwhile. */
+    static inline PyObject *cylstm_find(PyObject *dict, PyObject *key) {
+    #if PY_VERSION_HEX >= 0x030D0000
+        PyObject *found;
+        if (PyDict_GetItemRef(dict, key, &found) < 0) return NULL;
+    #else
+        PyObject *found = PyDict_GetItemWithError(dict, key);
+        if (!found && PyErr_Occurred()) return NULL;
+        Py_XINCREF(found);
+    #endif
+        return found ? found : Py_NewRef(Py_None);
+    }
+    #endif
+    """
+    Py_ssize_t cylstm_count(const Py_ssize_t *count)
+    void cylstm_set_count(Py_ssize_t *count, Py_ssize_t now)
+
+
+cdef extern from *:
+    object cylstm_find(dict where, object key)
+
+
 cdef class Version:
-    cdef public Py_ssize_t changes
+    cdef Py_ssize_t count
+
+
+cdef inline Py_ssize_t changes_of(Version version) noexcept:
+    return cylstm_count(&version.count)
 
 
 cdef class Copy:
     cdef list memory         # what it points to
+
+
+cdef class Kept:
+    cdef Copy copy
     cdef Py_ssize_t changes  # of the parameters when they were packed
+    cdef list left           # what is to have the copy when nobody has this; None for nothing
 
 
 # A layer and direction as the time loop takes it, in C alone. It points into a `Packed`.
@@ -35,11 +80,12 @@ cdef class Packed(Copy):
     cdef runnable ready                      # not of the transposes
 
 
-cdef Copy current(dict copies, bint transposed, Version version)
-cdef Copy renewed(dict copies, bint transposed, Version version, type kind)
+cdef Kept current(dict copies, bint transposed, Version version)
+cdef Kept renewed(dict copies, bint transposed, Version version, type kind)
 cdef list all_packed(store, Version version, list cells)
 cdef void point_to(list weights, const runnable **cells) noexcept
-cdef Packed packed(Version version, Cell r, bint transposed)
+cdef Kept packed(Version version, Cell r, bint transposed)
+cdef const runnable *ready_of(Kept kept) noexcept
 cdef int pack_seldom(const kernels *kernel, Py_ssize_t size, list memory, const void *matrix,
                      Py_ssize_t rows, Py_ssize_t columns, packed_matrix *to) except -1
 cdef int vectors_for(const kernels *kernel, Py_ssize_t depth,

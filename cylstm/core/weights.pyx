@@ -1,7 +1,7 @@
 """Copies of parameters as the products want them, and when they are stale."""
 
+cimport cython
 cimport numpy as cnp
-from cpython.ref cimport Py_REFCNT
 from libc.string cimport memcpy
 
 import numpy as np
@@ -19,33 +19,54 @@ cdef enum:
 
 
 cdef class Version:
-    """How often parameters have changed: odd while they do."""
+    """How often parameters have changed: odd while they do. One thread at a time sets it."""
+
+    @property
+    def changes(self):
+        return changes_of(self)
+
+    @changes.setter
+    def changes(self, Py_ssize_t changes):
+        cylstm_set_count(&self.count, changes)
 
 
 cdef class Copy:
-    """A copy of parameters, packed. Nothing in it changes while a call has it.
+    """Memory with a copy of parameters, packed."""
+
+    def __cinit__(self):
+        self.memory = []
+
+
+@cython.no_gc  # what it points to does not lead back to it
+cdef class Kept:
+    """A copy of one moment's parameters. Nothing in it changes while a call has this.
 
     It is made at the first use, then shared by all threads and streams; made again, in the same
     memory if no call has it any more, when the parameters have changed. There is no lock that a
     fork could leave locked: threads that come at once may each make one.
     """
 
-    def __cinit__(self):
-        self.memory = []
+    def __dealloc__(self):
+        if self.left is not None:
+            self.left.append(self.copy)
 
 
-cdef Copy current(dict copies, bint transposed, Version version):
+cdef Kept current(dict copies, bint transposed, Version version):
     """The copy that is there, if the parameters have not changed since; else None."""
-    cdef Copy made = copies.get(transposed)
-    return made if made is not None and made.changes == version.changes else None
+    cdef Kept made = cylstm_find(copies, transposed)
+    return made if made is not None and made.changes == changes_of(version) else None
 
 
-cdef Copy renewed(dict copies, bint transposed, Version version, type kind):
+cdef Kept renewed(dict copies, bint transposed, Version version, type kind):
     """One to be packed now, and then put where others find it."""
-    cdef Copy made = copies.pop(transposed, None)  # from here on no other thread finds it
-    if made is None or Py_REFCNT(made) > 1:
-        made = kind()
-    made.changes = version.changes
+    cdef Kept made = Kept()
+    cdef Kept last = copies.pop(transposed, None)  # from here on no other thread finds it
+    cdef list left = []
+    if last is not None:
+        last.left = left
+        last = None  # if no call has it, it ends here, and its memory is left
+    made.copy = left.pop() if left else kind()
+    made.changes = changes_of(version)
     return made
 
 
@@ -56,11 +77,11 @@ cdef class Packed(Copy):
 cdef list all_packed(store, Version version, list cells):
     """The weights for inference, all of one moment: to be kept until the tasks are done. While the
     parameters change it is the moment before, if they were packed then."""
-    cdef Py_ssize_t whole = version.changes // 2 * 2
-    cdef Packed made
+    cdef Py_ssize_t whole = changes_of(version) // 2 * 2
+    cdef Kept made
     cdef list all_made = []
     for r in cells:
-        made = (<Cell> r).packed.get(False)
+        made = cylstm_find((<Cell> r).packed, False)
         if made is None or made.changes != whole:
             break
         all_made.append(made)
@@ -75,15 +96,28 @@ cdef void point_to(list weights, const runnable **cells) noexcept:
     """At those of `all_packed`."""
     cdef Py_ssize_t k
     for k in range(len(weights)):
-        cells[k] = &(<Packed> weights[k]).ready
+        cells[k] = ready_of(weights[k])
 
 
-cdef Packed packed(Version version, Cell r, bint transposed):
+cdef const runnable *ready_of(Kept kept) noexcept:
+    """Of weights that are not transposes."""
+    return &(<Packed> kept.copy).ready
+
+
+cdef Kept packed(Version version, Cell r, bint transposed):
     """The copy for now. The caller reads the parameters."""
-    cdef Packed made = current(r.packed, transposed, version)
-    if made is not None:
-        return made
-    made = renewed(r.packed, transposed, version, Packed)
+    cdef Kept kept = current(r.packed, transposed, version)
+    if kept is None:
+        with cython.critical_section(r):  # those who come at once need not all pack
+            kept = current(r.packed, transposed, version)
+            if kept is None:
+                kept = renewed(r.packed, transposed, version, Packed)
+                pack(r, transposed, kept.copy)
+                r.packed[transposed] = kept
+    return kept
+
+
+cdef int pack(Cell r, bint transposed, Packed made) except -1:
     copy_equations(r, made)
     if transposed:
         pack_transposes(r, made)
@@ -93,8 +127,7 @@ cdef Packed packed(Version version, Cell r, bint transposed):
             &made.equations, r.kernel, r.functions, r.sums, &made.weights, &made.weight_ih,
             &made.weight_hh, &made.weight_hr, r.weight_hr != NULL, r.reverse,
             8 if r.is_double else 4, r.inputs, r.hidden, r.outputs)
-    r.packed[transposed] = made
-    return made
+    return 0
 
 
 cdef int copy_equations(Cell r, Packed made) except -1:

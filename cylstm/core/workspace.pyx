@@ -17,27 +17,34 @@ at_fork(after_in_child=_after_in_child)
 
 cdef class Workspace:
     """Memory that a stream's steps compute in, as large as the last one wanted it; and whether one
-    is under way."""
+    is under way: in a ``with`` block no other thread's is."""
+
+    def __enter__(self):
+        self.begin()
+
+    def __exit__(self, *_):
+        self.end()
 
     cpdef int begin(self) except -1:
         """Before a step, or what else reads or changes the state."""
-        if self.taken == _process:
+        cdef int before = cylstm_turn(&self.taken, 0, _process)
+        if before == _process:
             raise RuntimeError("stream: it is in use by another thread; give each thread its own")
-        if self.taken:
+        if before:
             raise RuntimeError("stream: the process was forked amid a step, so its state is of "
                                "none; set it, or reset all of it")
-        self.taken = _process
         return 0
 
     cpdef int end(self) except -1:
         """After it."""
-        self.taken = 0
+        cylstm_leave(&self.taken)
         return 0
 
     def forget_fork(self):
         """Before the whole state is set anew."""
-        if self.taken != _process:
-            self.taken = 0
+        cdef int before = cylstm_turn(&self.taken, 0, 0)
+        if before != _process:
+            cylstm_turn(&self.taken, before, 0)
 
     def __dealloc__(self):
         arena_free(&self.memory)

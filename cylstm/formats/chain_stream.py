@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cylstm.core.workspace import Workspace
 from cylstm.formats.fold import reshape
 from cylstm.formats.onnx_inputs import as_declared
 
@@ -67,7 +68,8 @@ class Axes:
 class ChainStream:
     """A chain's state over N sequences that come step by step; made by `Chain.stream`.
 
-    A copy, as `copy.copy` makes it, goes on from the same state.
+    It is for one thread, as a `cylstm.Stream` is. A copy, as `copy.copy` makes it, goes on from the
+    same state.
 
     Parameters
     ----------
@@ -87,6 +89,7 @@ class ChainStream:
             raise ValueError("stream: expected a model with an LSTM that is read, got none")
         self._axes, *before, after = _first_that_fit(layers)
         self._time_after = after.time
+        self._workspace = Workspace()  # of all: two steps at once could pass each other by
         self._steps = [
             _step_of(layer, axes, batch_size)
             for layer, axes in zip(layers, (self._axes, *before), strict=True)
@@ -109,6 +112,8 @@ class ChainStream:
         ------
         ValueError
             If x is not one step of N sequences.
+        RuntimeError
+            If another thread uses the stream now, or did when this process was forked.
         """
         x = np.asarray(x)
         if x.ndim != self._axes.rank - 1:
@@ -116,22 +121,27 @@ class ChainStream:
                 f"x: expected one step, which has {self._axes.rank - 1} axes, got shape {x.shape}"
             )
         x, mask = np.expand_dims(x, self._axes.time or 0), None
-        for step in self._steps:
-            x, mask = step(x, mask)
+        with self._workspace:
+            for step in self._steps:
+                x, mask = step(x, mask)
         return x if self._time_after is None else x.take(0, self._time_after)
 
     def reset(self, rows: Any = None) -> None:
         """Begin anew: all sequences, or those chosen, as `cylstm.Stream.reset` does."""
-        for step in self._steps:
-            if isinstance(step, Advancing):
-                step.reset(rows)
+        if rows is None:
+            self._workspace.forget_fork()
+        with self._workspace:
+            for step in self._steps:
+                if isinstance(step, Advancing):
+                    step.reset(rows)
 
     def __copy__(self) -> ChainStream:
         stream = ChainStream.__new__(ChainStream)
-        vars(stream).update(vars(self))
-        stream._steps = [
-            copy.copy(step) if isinstance(step, Advancing) else step for step in self._steps
-        ]
+        vars(stream).update(vars(self), _workspace=Workspace())
+        with self._workspace:
+            stream._steps = [
+                copy.copy(step) if isinstance(step, Advancing) else step for step in self._steps
+            ]
         return stream
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cylstm import checks
+from cylstm.core.workspace import Workspace
 from cylstm.layers.base import Array, Input, Layer, StepsAlone, check_gradient
 from cylstm.layers.gradients import Gradient
 
@@ -210,6 +211,7 @@ class SoFar:
         self._join, self._first, self._result = join, first, result
         self._counts = np.zeros(batch_size, np.intp)
         self._total: Array | None = None  # until the number of features is known
+        self._workspace = Workspace()
 
     def step(self, x: Input) -> Array:
         """Take a step (N, F); return the result of the steps until now."""
@@ -217,24 +219,29 @@ class SoFar:
         size = len(self._counts)
         if x.ndim != 2 or len(x) != size:
             raise ValueError(f"x: expected one step ({size}, F), got shape {x.shape}")
-        if self._total is None:
-            self._total = np.full(x.shape, self._first)
-        if x.shape != self._total.shape:
-            raise ValueError(f"x: expected shape {self._total.shape}, got {x.shape}")
-        self._total = self._join(self._total, x.astype(np.float64))
-        self._counts = self._counts + 1
-        return self._result(self._total, self._counts).astype(x.dtype, copy=False)
+        with self._workspace:
+            total = np.full(x.shape, self._first) if self._total is None else self._total
+            if x.shape != total.shape:
+                raise ValueError(f"x: expected shape {total.shape}, got {x.shape}")
+            self._total = self._join(total, x.astype(np.float64))
+            self._counts = self._counts + 1
+            return self._result(self._total, self._counts).astype(x.dtype, copy=False)
 
     def reset(self, rows: Any = None) -> None:
         """Begin anew: all sequences, or those chosen, as `cylstm.Stream.reset` does."""
         chosen = slice(None) if rows is None else checks.index("rows", rows)
-        self._counts[chosen] = 0
-        if self._total is not None:
-            self._total[chosen] = self._first
+        if rows is None:
+            self._workspace.forget_fork()
+        with self._workspace:
+            self._counts[chosen] = 0
+            if self._total is not None:
+                self._total[chosen] = self._first
 
     def __copy__(self) -> SoFar:
         made = SoFar.__new__(SoFar)
-        vars(made).update(vars(self), _counts=self._counts.copy(), _total=copy.copy(self._total))
+        with self._workspace:
+            state = {"_counts": self._counts.copy(), "_total": copy.copy(self._total)}
+        vars(made).update(vars(self), **state, _workspace=Workspace())
         return made
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cylstm.core.access import reading
+from cylstm.core.workspace import Workspace
 from cylstm.layers.base import Array, Input, Layer
 from cylstm.layers.outputs import looks_up
 from cylstm.stream import Stream
@@ -18,7 +19,8 @@ from cylstm.stream import Stream
 class SequentialStream:
     """A model's state over N sequences that come step by step; made by `Sequential.stream`.
 
-    A copy, as `copy.copy` makes it, goes on from the same state.
+    It is for one thread, as a `cylstm.Stream` is. A copy, as `copy.copy` makes it, goes on from the
+    same state.
     """
 
     def __init__(self, layers: tuple[Layer, ...], batch_size: int) -> None:
@@ -30,11 +32,12 @@ class SequentialStream:
                     "keeps one step of all"
                 )
             keeps_time = keeps_time and layer.keeps_time
-        self._stores = frozenset().union(*(layer._stores for layer in layers))
+        self._turn = reading(frozenset().union(*(layer._stores for layer in layers)))
         self._layers = layers
         self._steps = [
             named(f"layers[{i}]", layer.stream, batch_size) for i, layer in enumerate(layers)
         ]
+        self._workspace = Workspace()  # of all: two steps at once could pass each other by
 
     def step(self, x: Input) -> Array:
         """Advance by one step.
@@ -53,8 +56,10 @@ class SequentialStream:
         ------
         ValueError
             If x is not one step.
+        RuntimeError
+            If another thread uses the stream now, or did when this process was forked.
         """
-        with reading(self._stores):
+        with self._workspace, self._turn:
             for step in self._path:
                 x = step(x)
         return x
@@ -77,16 +82,21 @@ class SequentialStream:
 
     def reset(self, rows: Any = None) -> None:
         """Set the state to zero: of all sequences, or of those chosen, as `Stream.reset` does."""
-        for step in self._steps:
-            step.reset(rows)
+        if rows is None:
+            self._workspace.forget_fork()
+        with self._workspace:
+            for step in self._steps:
+                step.reset(rows)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_path"}
 
     def __copy__(self) -> SequentialStream:
         stream = SequentialStream.__new__(SequentialStream)
-        stream._stores, stream._layers = self._stores, self._layers
-        stream._steps = [copy.copy(step) for step in self._steps]
+        stream._turn, stream._workspace = reading(self._turn.stores), Workspace()
+        stream._layers = self._layers
+        with self._workspace:
+            stream._steps = [copy.copy(step) for step in self._steps]
         return stream
 
 
