@@ -172,4 +172,4 @@ def test_environment_names_an_unknown_isa():
 
 def test_unknown_isa():
     with pytest.raises(ValueError, match=r"isa: expected one of .*'mmx'"):
-        _kernels.vector_width("mmx", False)
+        _kernels.activate(("tanh", 0, 0), np.zeros(1), "mmx")

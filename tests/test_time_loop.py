@@ -18,7 +18,6 @@ LOOPS = [
     ("sums", "run_table"),
     ("products", "add_rows"),
     ("products", "multiply_deep"),
-    ("blas", "gemv"),
 ]
 
 

@@ -105,13 +105,8 @@ cdef activation as_activation(object spec) except *:
     return made
 
 
-def vector_width(str isa, bint is_double):
-    """How many numbers one vector of an instruction set holds."""
-    return table(isa, FLOAT64 if is_double else FLOAT32, PRODUCT).width
-
-
 def activate(spec, x, str isa=None):
-    """The activation ``(name, slope, offset)`` of a contiguous array, for the tests."""
+    """The activation ``(name, slope, offset)`` of a contiguous array."""
     cdef activation a = as_activation(spec)
     cdef float[::1] x32, y32
     cdef double[::1] x64, y64
