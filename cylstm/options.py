@@ -112,7 +112,7 @@ class Shared:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Options(Shared):
     """The arguments of `cylstm.LSTM`, in their order; made by `checked_options`."""
 
@@ -154,7 +154,7 @@ class Options(Shared):
         return shapes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class GRUOptions(Shared):
     """The arguments of `cylstm.GRU`, in their order; made by `checked_gru`."""
 
@@ -186,7 +186,7 @@ class GRUOptions(Shared):
         return shapes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class RNNOptions(Shared):
     """The arguments of `cylstm.RNN`, in their order; made by `checked_rnn`."""
 
