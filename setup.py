@@ -84,7 +84,17 @@ def macros_of(isa, width, format_name):
             ("REAL_IS_DOUBLE", str(int(format_name == "double")))]  # fmt: skip
 
 
-INSTRUCTION_SETS = instruction_sets(machine(), platform.system())
+def wanted(sets, names):
+    """Those of the instruction sets that ``CYLSTM_ISAS`` names; all if it names none."""
+    unknown = set(names.split()) - sets.keys()
+    if unknown:
+        raise PlatformError(f"CYLSTM_ISAS: expected some of {', '.join(sets)}, got {names!r}")
+    return {name: value for name, value in sets.items() if name in names.split() or not names}
+
+
+INSTRUCTION_SETS = wanted(
+    instruction_sets(machine(), platform.system()), os.environ.get("CYLSTM_ISAS", "").strip()
+)
 
 
 class BuildKernels(build_ext):
