@@ -173,9 +173,10 @@ def write_blas_int():
     declarations = Path(find_spec("scipy.linalg").origin).with_name("cython_blas.pxd").read_text()
     has_it = "blas_int" in declarations
     line = "from scipy.linalg.cython_blas cimport blas_int" if has_it else "ctypedef int blas_int"
-    folder = Path(GENERATED)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "_blas_int.pxi").write_text(line + "\n")
+    path = Path(GENERATED, "_blas_int.pxi")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_text() != line + "\n":  # else what depends on it stays
+        path.write_text(line + "\n")
 
 
 def extension(name, *sources, macros=()):
