@@ -39,11 +39,13 @@ OPTIONS = {
 # What calls the compiled code in each of its ways; the other files would add little, and hours.
 CORE = (
     "forward", "gradients", "lengths", "stream", "bits", "quantized", "blas", "affine", "attention",
-    "optimizers", "time_loop", "safetensors", "torch_files",
+    "lookup", "optimizers", "time_loop", "safetensors", "torch_files",
 )  # fmt: skip
 # Small models in threads; of the larger ones of these files each test would take minutes.
 THREADS = (
     "test_pool.py",
+    "test_lookup.py::test_threads_that_want_the_same_rows_have_the_same_bits",
+    "test_threads.py",
     "test_production.py::test_threads_share_one_lstm",
     "test_production.py::test_forked_child",
     "test_production.py::test_two_threads_in_one_stream_do_no_harm",
