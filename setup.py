@@ -84,7 +84,17 @@ def macros_of(isa, width, format_name):
             ("REAL_IS_DOUBLE", str(int(format_name == "double")))]  # fmt: skip
 
 
-INSTRUCTION_SETS = instruction_sets(machine(), platform.system())
+def wanted(sets, names):
+    """Those of the instruction sets that ``CYLSTM_ISAS`` names; all if it names none."""
+    unknown = set(names.split()) - sets.keys()
+    if unknown:
+        raise PlatformError(f"CYLSTM_ISAS: expected some of {', '.join(sets)}, got {names!r}")
+    return {name: value for name, value in sets.items() if name in names.split() or not names}
+
+
+INSTRUCTION_SETS = wanted(
+    instruction_sets(machine(), platform.system()), os.environ.get("CYLSTM_ISAS", "").strip()
+)
 
 
 class BuildKernels(build_ext):
@@ -163,9 +173,10 @@ def write_blas_int():
     declarations = Path(find_spec("scipy.linalg").origin).with_name("cython_blas.pxd").read_text()
     has_it = "blas_int" in declarations
     line = "from scipy.linalg.cython_blas cimport blas_int" if has_it else "ctypedef int blas_int"
-    folder = Path(GENERATED)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "_blas_int.pxi").write_text(line + "\n")
+    path = Path(GENERATED, "_blas_int.pxi")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_text() != line + "\n":  # else what depends on it stays
+        path.write_text(line + "\n")
 
 
 def extension(name, *sources, macros=()):

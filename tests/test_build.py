@@ -57,3 +57,12 @@ def test_zig_has_flags_of_its_own(monkeypatch):
 
     given = ["-O3", "-march=armv8.2-a+dotprod", "-L/usr/lib", "-Wl,-rpath=/opt/lib", "-shared"]
     assert as_zig(given) == ["-O3", "-mcpu=generic+dotprod", "-shared"]
+
+
+def test_instruction_sets_that_are_wanted():
+    setup = runpy.run_path(str(SETUP))
+    sets = setup["instruction_sets"]("x86_64", "Linux")
+    assert setup["wanted"](sets, "") == sets
+    assert list(setup["wanted"](sets, "avx2 baseline")) == ["baseline", "avx2"]
+    with pytest.raises(setup["PlatformError"], match="CYLSTM_ISAS: expected some of baseline, "):
+        setup["wanted"](sets, "avx2 avx3")

@@ -114,13 +114,15 @@ def resident_bytes():
 @pytest.mark.parametrize("work", [infer, train, stream, fail, edit])
 def test_memory_does_not_grow(rng, work):
     case = random_case(rng, 2, 2, num_layers=2, bidirectional=work is not stream)
-    for _ in range(1000):
-        work(case)
-    before = resident_bytes()
-    for _ in range(20_000):
-        work(case)
-    # 50 bytes a call would be seen.
-    assert resident_bytes() - before < 1_000_000
+    grown = []
+    for _ in range(6):  # the first warms up
+        before = resident_bytes()
+        for _ in range(4000):
+            work(case)
+        grown.append(resident_bytes() - before)
+    # What is lost at each call is lost in each round: 50 bytes a call would be seen. A round alone
+    # may grow, where the system takes pages of the libraries and they come back.
+    assert min(grown[1:]) < 200_000
 
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/statm").exists(), reason="reads /proc")

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 
 import cylstm
+from cylstm.core import lookup
 from cylstm.core.workspace import Workspace
-from cylstm.layers import Last, Linear, MeanPool, Sequential
+from cylstm.layers import Embedding, Last, Linear, MeanPool, Sequential
 from cylstm.train import SGD, Adam
 from reference import assert_same_bits
 from threads import at_once, threads_as_before
@@ -75,6 +77,67 @@ def test_the_first_calls_come_at_once(make, rng):
         found = at_once(lambda k, m=model: output(m, x) if k % 2 else gradients(m, x), THREADS)
         for k, one in enumerate(found):
             assert_same({"y": one} if k % 2 else one, {"y": y} if k % 2 else grads)
+
+
+WORDS = 200
+OF_WORDS = {
+    "LSTM": lambda: Sequential(Embedding(WORDS, 24, seed=0), cylstm.LSTM(24, 40, seed=1)),
+    "both": lambda: Sequential(
+        Embedding(WORDS, 24, seed=0), cylstm.LSTM(24, 20, bidirectional=True, seed=1)
+    ),
+    "int8": lambda: OF_WORDS["LSTM"]().quantize("int8"),
+    "labels": lambda: Sequential(*OF_WORDS["LSTM"](), Linear(40, 7, seed=2)),
+}
+
+
+@pytest.mark.parametrize("make", OF_WORDS.values(), ids=OF_WORDS)
+def test_the_first_words_come_at_once(make, rng):
+    """Rows of a table that no thread has made yet, that another makes, and that all read."""
+    batches = [rng.integers(0, WORDS, (6, 5)) for _ in range(THREADS)]
+    expected = [output(make(), batch).tobytes() for batch in batches]
+    for _ in range(20):
+        model = make()
+        for k, found in enumerate(at_once(lambda k, m=model: calls(m, batches, k), THREADS)):
+            assert found == expected[k:] + expected[:k]
+
+
+def calls(model, batches, first):
+    """All batches, from one of them on."""
+    return [output(model, batch).tobytes() for batch in batches[first:] + batches[:first]]
+
+
+@pytest.mark.parametrize("make", [OF_WORDS["LSTM"], OF_WORDS["int8"], OF_WORDS["labels"]])
+def test_streams_of_words_begin_at_once(make, rng):
+    words = rng.integers(0, WORDS, (THREADS, 30, 3))
+
+    def steps(model, own):
+        stream = model.stream(3)
+        return [stream.step(step).tobytes() for step in own]
+
+    expected = [steps(make(), own) for own in words]
+    for _ in range(10):
+        model = make()
+        assert at_once(lambda k, m=model: steps(m, words[k]), THREADS) == expected
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_child_forked_while_rows_are_put():
+    """It does not wait for a thread that it has not."""
+    ids = np.arange(WORDS)[:, None]
+    expected = output(OF_WORDS["LSTM"](), ids)
+    model, context = OF_WORDS["LSTM"](), multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=lambda: theirs.send(output(model, ids)))
+    with lookup._put:
+        child.start()
+    theirs.close()
+    try:
+        assert ours.poll(60), "the child hangs"
+        assert np.array_equal(ours.recv(), expected)
+    finally:
+        child.kill()
+        child.join()
 
 
 @EACH_MODEL

@@ -1,10 +1,12 @@
 """Beside a thread that trains, whoever reads parameters sees those of a whole step."""
 
+import copy
 import multiprocessing
 import os
 import pickle
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import pytest
 import cylstm
 from cylstm.core.access import reading, writing
 from cylstm.train import SGD, Adam, Embedding, Last, Linear, Sequential
+from threads import threads_as_before
 
 STEPS = 40
 
@@ -41,6 +44,12 @@ def output(model):
     return y if isinstance(model, Sequential) else y[0]
 
 
+def predicted(model):
+    """As a job scores: one sequence, of which all results are of one moment."""
+    first = example(model)[:, 0]
+    return model.predict([first])[0]
+
+
 def saved(model, folder):
     path = folder / f"{threading.get_ident()}.safetensors"
     model.save(path)
@@ -53,6 +62,8 @@ READERS = {
     "state_dict": lambda model, folder: model.state_dict(),
     "save": lambda model, folder: saved(model, folder).state_dict(),
     "pickle": lambda model, folder: as_copy(model).state_dict(),
+    "deepcopy": lambda model, folder: copy.deepcopy(model).state_dict(),
+    "predict": lambda model, folder: predicted(model),
 }
 
 
@@ -97,6 +108,44 @@ def test_a_reader_beside_a_trainer(make, reader, tmp_path):
     thread.join()
     assert seen
     assert set(seen) <= whole
+
+
+def test_readers_at_once_beside_a_trainer(tmp_path):
+    """Of a model small enough for a sanitizer to follow; its calls have teams of threads."""
+    model, rows = cylstm.LSTM(6, 40, num_layers=2, seed=0), np.ones((20, 16, 6), np.float32)
+    readers = {
+        "call": lambda model: model(rows)[0],
+        "forward": lambda model: model.forward(rows)[0],
+        "stream": lambda model: model.stream(16).step(rows[0]),
+        "state_dict": lambda model: model.state_dict(),
+        "save": lambda model: saved(model, tmp_path).state_dict(),
+        "pickle": lambda model: as_copy(model).state_dict(),
+        "deepcopy": lambda model: copy.deepcopy(model).state_dict(),
+        "predict": lambda model: model.predict([rows[:, 0]] * 3)[1],
+    }
+    twin = as_copy(model)
+    grads, optimizer = all_ones(twin), SGD(twin, lr=0.01)
+    whole = {name: {digest(look(twin))} for name, look in readers.items()}
+    for _ in range(STEPS):
+        optimizer.step(grads)
+        for name, look in readers.items():
+            whole[name].add(digest(look(twin)))
+
+    barrier, optimizer = threading.Barrier(len(readers) + 1), SGD(model, lr=0.01)
+
+    def read(look):
+        barrier.wait()
+        return {digest(look(model)) for _ in range(STEPS // 2)}
+
+    with threads_as_before(), ThreadPoolExecutor(len(readers)) as pool:
+        cylstm.set_num_threads(2)
+        seen = {name: pool.submit(read, look) for name, look in readers.items()}
+        barrier.wait()
+        for _ in range(STEPS):
+            optimizer.step(grads)
+            time.sleep(0.002)
+    for name, found in seen.items():
+        assert found.result() <= whole[name], name
 
 
 @pytest.mark.parametrize("make", [lstm, stack])
@@ -279,6 +328,7 @@ def test_a_fork_amid_a_step(make):
     def train():
         while not over.is_set():
             optimizer.step(grads)
+            time.sleep(0.002)  # each is done again below
 
     thread = in_thread(train)
     context, found, near = multiprocessing.get_context("fork"), [], set()

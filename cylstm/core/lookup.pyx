@@ -10,6 +10,8 @@ Each sum takes its terms in the order in which a step takes them: all bits are t
 
 cimport numpy as cnp
 
+import threading
+
 import numpy as np
 
 from cylstm.core.kernels cimport kernels, packed_matrix
@@ -18,6 +20,7 @@ from cylstm.core.plan cimport convert_rows
 from cylstm.core.team cimport VARIOUS, share, useful_threads
 from cylstm.core.weights cimport ready_of, runnable
 
+from cylstm.core.forks import at_fork
 from cylstm.core.memory import aligned_empty
 
 cnp.import_array()
@@ -28,11 +31,15 @@ cdef enum:
 
 cdef extern from *:
     """
-    static inline void acquire(void) { __atomic_thread_fence(__ATOMIC_ACQUIRE); }
-    static inline void release(void) { __atomic_thread_fence(__ATOMIC_RELEASE); }
+    static inline int row_is_made(const char *made) {
+        return __atomic_load_n(made, __ATOMIC_ACQUIRE);
+    }
+    static inline void mark_row(char *made) { __atomic_store_n(made, 1, __ATOMIC_RELEASE); }
     """
-    void acquire() noexcept nogil  # what is read after it was there before what was read first
-    void release() noexcept nogil  # what is written after it is not seen without what was before
+    bint row_is_made(const char *made) noexcept nogil  # then the row can be read
+    void mark_row(char *made) noexcept nogil           # whoever sees it sees the row
+
+_put = threading.Lock()  # whoever writes rows that others may come to read
 
 
 cdef class Tables:
@@ -82,33 +89,60 @@ cdef Tables tables_of(list weights, vectors):
 cdef int fill(Tables tables, list weights, vectors, ids) except -1:
     """Make the rows of these ids that are missing; of the vectors (rows, I).
 
-    A thread that comes meanwhile makes what it misses for itself: both write the same bits, and
-    none goes on before its rows are there.
+    A thread that comes meanwhile makes what it misses for itself: none goes on before its rows are
+    there. But it puts only those that still are missing, since others may read the rest.
     """
     cdef Py_ssize_t first, d
-    missing = np.unique(ids[~tables.made[ids]])
+    missing = missing_of(tables, ids)
     for first in range(0, len(missing), AT_ONCE):
         some = missing[first : first + AT_ONCE]
-        taken = vectors[some]
+        taken, beside = vectors[some], []
         for d in range(len(weights)):
-            table = tables.memory[d]
-            beside = np.empty((len(some), table.shape[1]), table.dtype)
-            make(ready_of(weights[d]), taken, beside)
-            table[some] = beside
-        release()
-        tables.made[some] = True
-    acquire()
+            beside.append(np.empty((len(some), tables.memory[d].shape[1]), tables.memory[d].dtype))
+            make(ready_of(weights[d]), taken, beside[d])
+        with _put:
+            put(tables, some, beside)
     return 0
+
+
+cdef int put(Tables tables, some, list beside) except -1:
+    """Copy rows to a table of each direction, if they are not there."""
+    cdef char *made = first_of(tables.made)
+    cdef const Py_ssize_t *id
+    cdef Py_ssize_t j
+    absent = ~tables.made[some]
+    put_now = some[absent]
+    for table, rows in zip(tables.memory, beside, strict=True):
+        table[put_now] = rows[absent]
+    id = <const Py_ssize_t *> first_of(put_now)
+    for j in range(len(put_now)):
+        mark_row(made + id[j])
+    return 0
+
+
+cdef missing_of(Tables tables, ids):
+    """Those ids whose rows are not there, each once."""
+    cdef const char *made = first_of(tables.made)
+    cdef const Py_ssize_t *id
+    cdef cnp.npy_bool *absent
+    cdef Py_ssize_t j
+    plain = np.ravel(ids)
+    is_absent = np.empty(plain.shape, bool)
+    id, absent = <const Py_ssize_t *> first_of(plain), <cnp.npy_bool *> first_of(is_absent)
+    for j in range(len(plain)):
+        if not 0 <= id[j] < tables.rows:
+            raise ValueError(f"ids: expected 0 to {tables.rows - 1}, got {id[j]}")
+        absent[j] = not row_is_made(made + id[j])
+    return np.unique(plain[is_absent])
 
 
 cdef bint is_filled(Tables tables, const Py_ssize_t *ids, Py_ssize_t count) noexcept:
     """Whether the rows of so many ids are there; if an id is none, not."""
-    cdef const cnp.npy_bool *made = <const cnp.npy_bool *> first_of(tables.made)
+    cdef const char *made = first_of(tables.made)
     cdef Py_ssize_t j
     for j in range(count):
-        if not 0 <= ids[j] < tables.rows or not made[ids[j]]:
+        if not 0 <= ids[j] < tables.rows or not row_is_made(made + ids[j]):
             return False
-    acquire()
     return True
 
 
@@ -168,3 +202,12 @@ cdef int check_ids(Py_ssize_t vectors, ids) except -1:
             if not 0 <= id < vectors:
                 raise ValueError(f"ids: expected 0 to {vectors - 1}, got {id}")
     return 0
+
+
+def _after_in_child():
+    """Who was putting rows is not there; those are not marked."""
+    global _put
+    _put = threading.Lock()
+
+
+at_fork(after_in_child=_after_in_child)

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,25 +74,64 @@ def begun(program: str, folder: Path) -> subprocess.Popen[bytes]:
     return process
 
 
-def killed(program: str, folder: Path, whole: float, kills: int) -> tuple[int, int]:
-    """Kill a program so often, then let it end; return how often it came to its end before."""
-    chance, done, ended, left = random.Random(0), 0, 0, 0
-    while done < kills:
-        process = begun(program, folder)
+def timed(program: str, folder: Path, writes: str) -> tuple[float, float]:
+    """Let a program end; return when it had written the first of its files, and when it ended."""
+    process, begin, first = begun(program, folder), time.monotonic(), None
+    while process.poll() is None:
+        if first is None and any(folder.glob(writes)):
+            first = time.monotonic() - begin
+        time.sleep(0.005)
+    expect(process.returncode == 0, "the program failed")
+    whole = time.monotonic() - begin
+    return whole if first is None else first, whole
+
+
+@dataclass
+class Kills:
+    """How many there were, and what they met."""
+
+    done: int = 0
+    amid: int = 0  # after something was written, since the program had begun
+    left: int = 0  # with a temporary file
+    late: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.done} kills, {self.amid} amid what it writes, {self.left} left a temporary"
+            f" file, {self.late} came too late; the same bytes"
+        )
+
+
+def killed(
+    program: str, folder: Path, moments: tuple[float, float], kills: int, met: Kills, run: int
+) -> None:
+    """Kill a program so often, a quarter before it writes, then let it end."""
+    first, whole = moments
+    chance, until = random.Random(run), met.done + kills
+    while met.done < until:
+        process, before = begun(program, folder), written(folder)
+        amid, fraction = chance.random() < 0.75, chance.random()
+        moment = first + fraction * (whole - first) / 4 if amid else fraction * first
         try:
-            process.wait(chance.random() * whole)
+            process.wait(moment)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
         if process.returncode == -signal.SIGKILL:
-            done += 1
-            left += bool(temporaries(folder))
+            met.done += 1
+            met.left += bool(temporaries(folder))
+            met.amid += written(folder) != before
         else:
             expect(process.returncode == 0, f"the program failed: {process.returncode}")
-            ended += 1
+            met.late += 1
     process = begun(program, folder)
     expect(process.wait() == 0, f"the program failed: {process.returncode}")
-    return ended, left
+
+
+def written(folder: Path) -> dict[str, int]:
+    """When each whole file was last written."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
+    return {str(path): path.stat().st_mtime_ns for path in paths}
 
 
 def temporaries(folder: Path) -> list[str]:
@@ -105,21 +145,15 @@ def training(scale: float) -> str:
     with tempfile.TemporaryDirectory() as name:
         whole, broken = Path(name) / "whole", Path(name) / "broken"
         whole.mkdir(), broken.mkdir()
-        process = begun(TRAINING, whole)
-        begin = time.monotonic()
-        expect(process.wait() == 0, "the program failed")
-        seconds = time.monotonic() - begin
-        ended, left = 0, 0
-        for _ in range(RUNS):
+        moments, met = timed(TRAINING, whole, "run"), Kills()
+        for run in range(RUNS):
             for path in broken.iterdir():
                 if not path.name.startswith("."):
                     path.unlink()
-            more = killed(TRAINING, broken, seconds / 4, each)
-            ended, left = ended + more[0], left + more[1]
+            killed(TRAINING, broken, moments, each, met, run)
             expect(contents(broken) == contents(whole), "the model or the checkpoint differs")
-    return (
-        f"{RUNS * each} kills, {left} left a temporary file, {ended} came too late; the same bytes"
-    )
+    expect(met.amid > 0, "no kill came amid what it writes")
+    return str(met)
 
 
 def job_of(shape: str, rng: np.random.Generator) -> tuple[Any, dict[str, Any], dict[str, Any]]:
@@ -156,23 +190,17 @@ def scoring(shape: str, scale: float) -> str:
         model.save(folder / "model.safetensors", check=True)
         (folder / "options.json").write_text(json.dumps(options))
         parquet.write_table(pyarrow.table(columns), folder / "in.parquet", row_group_size=500)
-        process = begun(SCORING, folder)
-        begin = time.monotonic()
-        expect(process.wait() == 0, "the program failed")
-        seconds = time.monotonic() - begin
+        moments, met = timed(SCORING, folder, "out/part*"), Kills()
         (folder / "out").rename(folder / "whole")
-        ended, left = 0, 0
-        for _ in range(RUNS):
+        for run in range(RUNS):
             if (folder / "out").exists():
                 for path in (folder / "out").iterdir():
                     path.unlink()
                 (folder / "out").rmdir()
-            more = killed(SCORING, folder, seconds / 4, each)
-            ended, left = ended + more[0], left + more[1]
+            killed(SCORING, folder, moments, each, met, run)
             expect(contents(folder / "out") == contents(folder / "whole"), "the output differs")
-    return (
-        f"{RUNS * each} kills, {left} left a temporary file, {ended} came too late; the same bytes"
-    )
+    expect(met.amid > 0, "no kill came amid what it writes")
+    return str(met)
 
 
 def work(names: list[str]) -> list[Any]:

@@ -1,0 +1,1 @@
+"""The tests under a sanitizer: see `python -m tools.sanitize --help`."""
