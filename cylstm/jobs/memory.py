@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cylstm import checks
-from cylstm.jobs.files import BLOCK_BYTES
 from cylstm.jobs.parts import PART_BYTES
+from cylstm.jobs.readers import BLOCK_BYTES
 from cylstm.predict.batches import Scorers
 from cylstm.predict.model import Predictor
 

@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from cylstm import checks
-from cylstm.jobs.columns import is_list, is_number
+from cylstm.jobs.columns import is_number
 from cylstm.jobs.rows import ON_ERROR
+from cylstm.jobs.stored import is_list
 from cylstm.predict.outputs import Outputs
 
 __all__ = ["Columns", "Options"]
