@@ -141,7 +141,7 @@ def inputs_of(source: Any) -> list[InputFile]:
         names = [os.path.basename(path) for path in paths]
     else:
         root = os.fspath(source)
-        if not isinstance(root, str):
+        if not isinstance(root, str) or not root:
             raise TypeError(f"source: expected a path, got {source!r}")
         paths, names = _found(root)
     if not paths:

@@ -41,6 +41,10 @@ def as_bytes(name: str, value: Any) -> int:
     return int(float(match[1]) * unit)
 
 
+def _shown(size: int) -> str:
+    return f"{size // 10**6}MB" if size >= 10**6 else f"{size} bytes"
+
+
 @dataclass(frozen=True)
 class Budget:
     """How many parts may wait between the threads."""
@@ -64,6 +68,6 @@ class Budget:
         if limit < least:
             raise ValueError(
                 f"memory: expected {-(-least // 10**6)}MB at least for this model with "
-                f"{scorers.threads} threads, got {limit // 10**6}MB"
+                f"{scorers.threads} threads, got {_shown(limit)}"
             )
         return Budget(limit, least, 1 + int(min(3, (limit - least) // (2 * _PART))))

@@ -117,6 +117,8 @@ class Job:
 
 def check_apart(source: Any, files: Sequence[InputFile], target: str) -> None:
     """Refuse to write where the input is."""
+    if not target:
+        raise ValueError("target: expected a folder, got an empty path")
     check_local("target", target, "a folder")
     own = os.path.realpath(target)
     if os.path.exists(target) and not os.path.isdir(target):
