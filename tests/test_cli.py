@@ -39,6 +39,7 @@ def run(capsys, *arguments):
 
 
 SCORE = "score", "m.safetensors", "in.parquet", "out"
+ARGMAX = "--output", "argmax", "--labels"
 
 
 def test_score(folder, capsys):
@@ -108,26 +109,86 @@ def test_skipped_rows_have_an_exit_status(folder, capsys):
     [
         (("score", "none", "in.parquet", "out"), 1, "none: No such file or directory"),
         (("score", "m.safetensors", "none", "out"), 1, "none: No such file or directory"),
-        (("score", "m.safetensors", "n*", "out"), 1, "source: expected files, got none in 'n*'"),
+        (("score", "", "in.parquet", "out"), 1, "an empty path: No such file or directory"),
+        (("score", "m.safetensors", "", "out"), 1, "INPUT: expected a path, got ''"),
+        (("score", "m.safetensors", "in.parquet", ""), 1, "OUTPUT: expected a folder, got an emp"),
+        (("score", "m.safetensors", "n*", "out"), 1, "INPUT: expected files, got none in 'n*'"),
+        (("score", "m.safetensors", "folder", "out"), 1, "INPUT: expected files, got none in"),
+        (("score", "folder", "in.parquet", "out"), 1, "folder: Is a directory"),
         (("score", "m.safetensors", "m.safetensors", "out"), 1, "expected Parquet, Arrow IPC, or"),
+        (("score", "m.safetensors", "in.parquet", "in.parquet"), 1, "OUTPUT: expected a folder, "),
+        (("score", "m.safetensors", "in.parquet", "."), 1, "OUTPUT: expected another folder than"),
+        (("score", "m.safetensors", "in.parquet", "in.parquet/out"), 1, "out: Not a directory"),
+        (("score", "m.safetensors", "in.parquet", "s3://a/b"), 1, "OUTPUT: expected a folder of t"),
+        (
+            ("score", "m.safetensors", "in.parquet"),
+            2,
+            "are required: OUTPUT; `cylstm score --h",
+        ),
         (("score", "in.parquet", "in.parquet", "out"), 1, "a Parquet table"),
-        ((*SCORE, "--memory", "1MB"), 1, "memory: expected"),
-        ((*SCORE, "--limit", "0"), 2, "limit: expected"),
-        ((*SCORE, "--order", "id"), 2, "order: expected `by`"),
+        (("score", "text.parquet", "in.parquet", "out"), 1, "a Parquet table"),
+        (("score", "m.safetensors", "text.parquet", "out"), 1, "text has to be made tokens before"),
+        (("score", "words.txt", "in.parquet", "out"), 1, "got one that begins with b'low"),
+        ((*SCORE, "--features", "token"), 1, "--features: expected columns of the input, id, tok"),
+        ((*SCORE, "--features", ""), 2, "--features: expected names such as a,b, got ''"),
+        ((*SCORE, "--features", "id"), 1, "(or --by, for a step a row); 'id' has int64"),
+        ((*SCORE, "--by", "id"), 2, "--features: expected the columns of a step's features, got"),
+        ((*SCORE, "--feature", "tokens"), 2, "there is no --feature, but --features; `cylstm sco"),
+        ((*SCORE, "--xyz=3"), 2, "there is no --xyz; `cylstm score --help` tells"),
+        ((*SCORE, "--memory", "1MB"), 1, "--memory: expected"),
+        ((*SCORE, "--memory", "2"), 1, "at least for this model with 1 threads, got 2 bytes"),
+        ((*SCORE, "--limit", "0"), 2, "--limit: expected a number from 1 on, got '0'"),
+        ((*SCORE, "--threads", "two"), 2, "--threads: expected a number from 1 on, got 'two'"),
+        ((*SCORE, "--order", "id"), 2, "--order: expected --by"),
         ((*SCORE, "--output", "best"), 2, "invalid choice: 'best'"),
+        ((*SCORE, "--labels", "words.txt"), 2, "--labels: expected --output argmax, got 'raw'"),
+        ((*SCORE, *ARGMAX, "words.txt"), 1, "--labels: expected 3, one for each output, got 2"),
+        ((*SCORE, *ARGMAX, "in.parquet"), 2, "--labels: expected text in UTF-8, got other bytes"),
+        ((*SCORE, *ARGMAX, "broken.json"), 2, "--labels: expected a JSON list in broken.json, got"),
+        ((*SCORE, *ARGMAX, "none"), 1, "none: No such file or directory"),
         (("info", "in.parquet"), 1, "a Parquet table"),
-        (("convert", "m.safetensors", "m.npy"), 1, "OUT: expected a name that ends in"),
+        (("info",), 2, "are required: FILE; `cylstm info --help`"),
+        (("info", "m.safetensors", "more"), 2, "expected no further argument, got 'more'"),
+        (("convert", "m.safetensors", "m.npy"), 1, ".pt, got m.npy"),
         (("convert", "m.safetensors", "./m.safetensors"), 1, "OUT: expected another file than IN"),
+        (("convert", "m.safetensors", "none/m.onnx"), 1, "OUT: expected a file in a folder that"),
         (("bench", "m.safetensors", "--batches", "0"), 2, "expected numbers such as 1,32"),
+        (("bench", "m.safetensors", "--steps", "0"), 2, "--steps: expected a number from 1 on"),
         (("sing",), 2, "invalid choice: 'sing'"),
     ],
 )
 def test_errors_are_one_line_that_helps(folder, capsys, arguments, status, message):
+    (folder / "folder").mkdir()
+    (folder / "words.txt").write_text("low\nhigh\n")
+    (folder / "broken.json").write_text('["low", ')
+    pq.write_table(pa.table({"text": ["some words"]}), "text.parquet")
     found, out, err = run(capsys, *arguments)
     assert (found, out) == (status, "")
     assert message in err
     assert "Traceback" not in err
-    assert len(err.splitlines()) == 1 or "usage:" in err
+    assert len(err.splitlines()) == 1
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied", "out")])
+def test_an_output_that_cannot_be_written(folder, capsys, monkeypatch, error):
+    def makedirs(*given, **options):
+        raise error
+
+    monkeypatch.setattr(os, "makedirs", makedirs)
+    status, out, err = run(capsys, *SCORE)
+    assert (status, out, err) == (1, "", "cylstm score: out: Permission denied\n")
+
+
+def test_what_to_install_is_said(folder, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    status, _, err = run(capsys, *SCORE)
+    assert status == 1
+    assert err.endswith("pyarrow, which is not installed: python -m pip install 'cylstm[score]'\n")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    status, _, err = run(capsys, "convert", "m.safetensors", "m.pt", "--lstm")
+    assert status == 1
+    assert len(err.splitlines()) == 1
 
 
 def test_ctrl_c_ends_at_a_whole_part(folder, rng):
@@ -219,3 +280,31 @@ def test_help_tells_of_exit_status(capsys):
         status, out, _ = run(capsys, *command, "--help")
         assert status == 0
         assert "130" in out
+
+
+def test_help_fits_a_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in ((), ("score",), ("info",), ("convert",), ("bench",)):
+        out = run(capsys, *command, "--help")[1]
+        assert max(map(len, out.splitlines())) <= 80
+        assert out.count(f"  {' '.join(('cylstm', *command))} ") >= 2  # examples
+
+
+def test_nothing_gets_help(capsys):
+    status, out, err = run(capsys)
+    assert (status, out) == (2, "")
+    assert "cylstm info tagger.safetensors" in err
+
+
+def test_examples_are_understood(capsys, folder, monkeypatch):
+    """Each command of the help's examples is parsed, and fails at the file that is not there."""
+    import shlex
+
+    names = [(), ("score",), ("info",), ("convert",), ("bench",)]
+    helps = [run(capsys, *command, "--help")[1].replace("\\\n", "") for command in names]
+    lines = [line for text in helps for line in text.splitlines() if line.startswith("  cylstm ")]
+    assert len(lines) >= 12
+    for line in lines:
+        status, _, err = run(capsys, *shlex.split(line)[1:])
+        assert status == 1, (line, err)
+        assert "No such file" in err or "expected files, got none" in err

@@ -679,7 +679,7 @@ def test_lists_of_every_kind(tmp_path, kind, suffix):
 STRANGE = {
     "list_view": pa.array([[1]], pa.list_view(pa.int64())),
     "list_view of a step": pa.array([[[1.0]]], pa.list_(pa.list_view(pa.float32()))),
-    "dictionary": pa.DictionaryArray.from_arrays(pa.array([0]), pa.array([[1]])),
+    "dictionary": pa.ListArray.from_arrays([0, 1], pa.array([1]).dictionary_encode()),
     "run_end_encoded": pa.RunEndEncodedArray.from_arrays([1], pa.array([[1]])),
     "decimal128": pa.array([["1.5"]]).cast(pa.list_(pa.decimal128(5, 2))),
     "timestamp": pa.array([[1]], pa.list_(pa.timestamp("us"))),

@@ -15,7 +15,12 @@ def run(given: argparse.Namespace) -> int:
     """Read one file and write another."""
     ending = os.path.splitext(given.target)[1].lower()
     if ending not in ENDINGS:
-        raise ValueError(f"OUT: expected a name that ends in {', '.join(ENDINGS)}")
+        raise ValueError(
+            f"OUT: expected a name that ends in {', '.join(ENDINGS)}, got {given.target}"
+        )
+    folder = os.path.dirname(given.target)
+    if folder and not os.path.isdir(folder):
+        raise ValueError(f"OUT: expected a file in a folder that is there, got {given.target}")
     if given.quantize is not None and ending != ".safetensors":
         raise ValueError(f"--quantize: expected a .safetensors file to write, got {ending}")
     if given.check and ending != ".safetensors":
@@ -79,7 +84,10 @@ def _write(model: Any, target: str, ending: str, check: bool) -> None:
     try:
         import torch
     except ImportError:
-        raise ImportError("OUT: expected PyTorch, to write .pt, which is not installed") from None
+        raise ImportError(
+            "OUT: expected PyTorch, to write .pt, which is not installed: "
+            "python -m pip install torch"
+        ) from None
     from cylstm.io.writing import replacing
 
     with replacing(target) as file:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 from typing import Any
 
 __all__ = ["run"]
@@ -13,7 +11,7 @@ __all__ = ["run"]
 
 def run(given: argparse.Namespace) -> int:
     """Score, or say what would be scored."""
-    from cylstm.cli.main import DONE, SKIPPED, USAGE
+    from cylstm.cli.main import DONE, SKIPPED, USAGE, as_option, say
     from cylstm.jobs.api import need_pyarrow
 
     need_pyarrow("score")
@@ -30,7 +28,7 @@ def run(given: argparse.Namespace) -> int:
             batch_first=given.batch_first,
         )  # fmt: skip
     except ValueError as error:
-        print(f"cylstm score: {error}", file=sys.stderr)
+        say("score", as_option(str(error), given))
         return USAGE
     source = given.source[0] if len(given.source) == 1 else given.source
     job = Job(given.model, source, given.target, options)
@@ -48,11 +46,17 @@ def labels_of(path: str | None) -> list[str] | None:
     """Read labels: a line each, or a JSON list."""
     if path is None:
         return None
-    with open(path, encoding="utf-8") as file:
-        text = file.read()
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except UnicodeDecodeError:
+        raise ValueError(f"labels: expected text in UTF-8, got other bytes in {path}") from None
     if text.lstrip().startswith("["):
-        labels = json.loads(text)
+        try:
+            labels = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"labels: expected a JSON list in {path}, got {error}") from None
         if not all(isinstance(label, str) for label in labels):
-            raise ValueError(f"{os.fspath(path)}: expected a JSON list of strings")
+            raise ValueError(f"labels: expected a JSON list of strings in {path}")
         return labels
     return text.splitlines()

@@ -58,8 +58,20 @@ def is_onnx(start: bytes) -> bool:
         and 1 <= start[0] >> 3 <= 25
         and start[4:8] not in _AT_4
         and not start.startswith(tuple(_STARTS))
+        and not is_text(start)
         and not is_core_ml(start)
     )
+
+
+def is_text(start: bytes) -> bool:
+    r"""Tell whether a file that begins so is plain text, which has no control characters.
+
+    Examples
+    --------
+    >>> is_text(b"id,x\n1,2\n"), is_text(b"\x08\x08\x12\x07pytorch")
+    (True, False)
+    """
+    return all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start)
 
 
 def is_core_ml(start: bytes) -> bool:

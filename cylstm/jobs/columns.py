@@ -11,21 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cylstm.jobs.arrays import as_arrow, as_numpy, is_missing
+from cylstm.jobs.stored import is_list, list_parts
 from cylstm.predict.ragged import Ragged, any_within
 
-__all__ = ["Problems", "is_list", "is_number", "lengths_of", "lists_of", "plain", "scalars_of"]
+__all__ = ["Problems", "is_number", "lengths_of", "lists_of", "plain", "scalars_of"]
 
 
 def is_number(kind: pa.DataType) -> bool:
     """Whether a type is of integers or floating-point numbers."""
     return pa.types.is_integer(kind) or pa.types.is_floating(kind)
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Whether a type is of lists that lie one after the other."""
-    return (
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    )
 
 
 @dataclass
@@ -82,14 +76,6 @@ class Problems:
 
 
 # Arrow to NumPy ----------------------------------------------------------------------------------
-
-
-def list_parts(array: pa.Array) -> tuple[np.ndarray, pa.Array]:
-    """Return the offsets (N + 1,) of lists, and the values that these count."""
-    if pa.types.is_fixed_size_list(array.type):
-        width = array.type.list_size
-        return (array.offset + np.arange(len(array) + 1)) * width, array.values
-    return as_numpy(array.offsets).astype(np.int64), array.values
 
 
 def lengths_of(array: pa.Array) -> np.ndarray:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 
-__all__ = ["Block", "InputFile", "inputs_of"]
+from cylstm.jobs.readers import reading, rows_of, schema_of, total_of
 
-BLOCK_BYTES = 2**23  # of values, about, that are read at once
-LEAST_ROWS, MOST_ROWS = 16, 65_536  # of a block
+__all__ = ["Block", "InputFile", "check_local", "inputs_of"]
+
 _TICK = 20_000_000  # nanoseconds, more than the clock of files takes for a step
 _ENDS = 2**16  # bytes of a file's begin and end, where Parquet has its statistics
 
@@ -74,23 +72,11 @@ class InputFile:
 
     def schema(self) -> pa.Schema:
         """Return the columns and their types."""
-        with reading(self.path):
-            with self._opened() as file:
-                schema = file.schema_arrow if self.kind == "parquet" else file.schema
-            schema.names  # noqa: B018 - raises where they are no text
-            return schema
-
-    def _opened(self) -> Any:
-        if self.kind == "parquet":
-            return pq.ParquetFile(self.path)
-        return pacsv.open_csv(self.path) if self.kind == "csv" else _opened_ipc(self)
+        return schema_of(self.path, self.kind)
 
     def rows(self) -> int | None:
         """Return how many there are, if that is known without reading them."""
-        if self.kind != "parquet":
-            return None
-        with reading(self.path), pq.ParquetFile(self.path) as file:
-            return file.metadata.num_rows
+        return total_of(self.path, self.kind)
 
     def blocks(
         self, index: int, columns: Sequence[str], types: pa.Schema, start: int = 0
@@ -107,16 +93,14 @@ class InputFile:
         start : int
             The first row.
         """
-        made = {"parquet": _of_parquet, "csv": _of_csv}.get(self.kind, _of_ipc)
-        blocks = made(self, columns, types)
+        blocks = rows_of(self.path, self.kind, columns, types)
         row = 0
         while True:
             with reading(self.path, f" from row {row} on"):
                 found = next(blocks, None)
             if found is None:
                 return
-            batch, group, skipped = found
-            row += skipped
+            batch, group = found
             if row + len(batch) > start:
                 begin = max(0, start - row)
                 self._check(batch.schema, types)
@@ -147,40 +131,6 @@ def _await_tick(path: str) -> None:
         time.sleep((_TICK - age) / 1e9)
 
 
-@contextmanager
-def reading(path: str, place: str = "") -> Iterator[None]:
-    """Let what a reader raises name the file, and the place in it."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is not None:
-            raise OSError(error.errno, error.strerror, path) from None
-        raise ValueError(f"{path}: cannot be read{place}: {first_line(error)}") from None
-    except MemoryError as error:
-        raise MemoryError(f"{path}: cannot be read{place}: {first_line(error)}") from None
-    except (pa.ArrowException, ValueError, LookupError) as error:
-        raise ValueError(f"{path}: cannot be read{place}: {first_line(error)}") from None
-
-
-@contextmanager
-def reading_within(place: str) -> Iterator[None]:
-    """Let what a reader raises name a part of the file."""
-    try:
-        yield
-    except MemoryError:
-        raise
-    except (pa.ArrowException, OSError, ValueError, LookupError) as error:
-        if getattr(error, "errno", None) is not None:
-            raise
-        raise ValueError(f"{place}: {first_line(error)}") from None
-
-
-def first_line(error: BaseException) -> str:
-    """Return what an error says, in one line, of which a stranger's file may have a share."""
-    line = next(iter(str(error).splitlines()), type(error).__name__)
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in line)
-
-
 # Which files -------------------------------------------------------------------------------------
 
 
@@ -191,7 +141,7 @@ def inputs_of(source: Any) -> list[InputFile]:
         names = [os.path.basename(path) for path in paths]
     else:
         root = os.fspath(source)
-        if not isinstance(root, str):
+        if not isinstance(root, str) or not root:
             raise TypeError(f"source: expected a path, got {source!r}")
         paths, names = _found(root)
     if not paths:
@@ -201,11 +151,21 @@ def inputs_of(source: Any) -> list[InputFile]:
     return [InputFile(path, name, _kind(path)) for path, name in zip(paths, names, strict=True)]
 
 
+def check_local(name: str, path: str, expected: str) -> None:
+    """Refuse an address such as s3://bucket/in."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path):
+        raise ValueError(
+            f"{name}: expected {expected} of this machine, got {path}; copy there and back, or use "
+            "cylstm.Scorer on an engine that reads and writes such addresses"
+        )
+
+
 def _found(root: str) -> tuple[list[str], list[str]]:
     if os.path.isdir(root):
         paths = sorted(_within(root))
         return paths, [os.path.relpath(path, root) for path in paths]
     if not os.path.exists(root) and glob.has_magic(root):
+        check_local("source", root, "files")
         paths = sorted(path for path in glob.glob(root, recursive=True) if os.path.isfile(path))
         return paths, [os.path.basename(path) for path in paths]
     return [root], [os.path.basename(root)]
@@ -232,6 +192,8 @@ def _within(root: str) -> Iterator[str]:
 
 def _kind(path: str) -> str:
     """Tell what a file is, by its content, or for text by its name."""
+    if not os.path.exists(path):
+        check_local("source", path, "files")
     if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
         raise ValueError(f"{path}: expected a file")
     with open(path, "rb") as file:
@@ -248,77 +210,3 @@ def _kind(path: str) -> str:
         f"{path}: expected Parquet, Arrow IPC, or CSV with a name that ends in .csv, got "
         f"{'an empty file' if not start else 'another kind of file'}"
     )
-
-
-# Their rows --------------------------------------------------------------------------------------
-
-Read = tuple[pa.RecordBatch, int | None, int]  # rows, their row group, rows left out before them
-
-
-def _of_parquet(file: InputFile, columns: Sequence[str], types: pa.Schema) -> Iterator[Read]:
-    # Buffered: a row group is read page by page, however large it is.
-    with pq.ParquetFile(
-        file.path, pre_buffer=False, buffer_size=2**20, page_checksum_verification=True
-    ) as opened:
-        metadata = opened.metadata
-        groups = [metadata.row_group(k).num_rows for k in range(metadata.num_row_groups)]
-        if sum(groups) != metadata.num_rows:
-            raise ValueError(f"expected {metadata.num_rows} rows, got {sum(groups)} in row groups")
-        names = list(columns)
-        for group, expected in enumerate(groups):
-            with reading_within(f"row group {group}"):
-                rows = _rows_at_once(opened, group, names)
-                count = 0
-                for batch in opened.iter_batches(rows, [group], columns=names, use_threads=False):
-                    batch.validate(full=True)  # text too, which else could not be read again
-                    count += len(batch)
-                    yield batch.select(names), group, 0
-                if count != expected:
-                    raise ValueError(f"expected {expected} rows, got {count}")
-
-
-def _rows_at_once(opened: pq.ParquetFile, group: int, names: Sequence[str]) -> int:
-    """So many that their values take about `BLOCK_BYTES`."""
-    metadata = opened.metadata
-    found, schema = metadata.row_group(group), metadata.schema
-    if found.num_rows <= LEAST_ROWS:
-        return LEAST_ROWS
-    # pyarrow ends the process where it is asked about a column that is damaged in the footer, but
-    # raises an error where it is to read it.
-    next(opened.iter_batches(1, [group], columns=names, use_threads=False), None)
-    taken, chosen = 0, set(names)
-    for k in range(found.num_columns):
-        path = schema.column(k).path
-        if path in chosen or path.split(".")[0] in chosen:
-            column = found.column(k)
-            taken += max(column.num_values * 8, column.total_uncompressed_size)
-    rows = BLOCK_BYTES * found.num_rows // max(1, taken)
-    return int(min(MOST_ROWS, max(LEAST_ROWS, rows)))
-
-
-def _of_ipc(file: InputFile, columns: Sequence[str], types: pa.Schema) -> Iterator[Read]:
-    with _opened_ipc(file) as reader:
-        if file.kind == "stream":
-            batches = iter(reader)
-        else:
-            batches = (reader.get_batch(k) for k in range(reader.num_record_batches))
-        for number, batch in enumerate(batches):
-            batch.validate(full=True)  # its offsets may be a stranger's
-            yield batch.select(list(columns)), number, 0
-
-
-@contextmanager
-def _opened_ipc(file: InputFile) -> Iterator[Any]:
-    opener = pa.ipc.open_stream if file.kind == "stream" else pa.ipc.open_file
-    with pa.OSFile(file.path) as source, opener(source) as reader:
-        yield reader
-
-
-def _of_csv(file: InputFile, columns: Sequence[str], types: pa.Schema) -> Iterator[Read]:
-    options = pacsv.ConvertOptions(
-        column_types={name: types.field(name).type for name in columns},
-        include_columns=list(columns),
-    )
-    with pacsv.open_csv(file.path, convert_options=options) as reader:
-        for batch in reader:
-            yield batch, None, 0

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cylstm import checks
-from cylstm.jobs.files import BLOCK_BYTES
 from cylstm.jobs.parts import PART_BYTES
+from cylstm.jobs.readers import BLOCK_BYTES
 from cylstm.predict.batches import Scorers
 from cylstm.predict.model import Predictor
 
@@ -41,6 +41,10 @@ def as_bytes(name: str, value: Any) -> int:
     return int(float(match[1]) * unit)
 
 
+def _shown(size: int) -> str:
+    return f"{size // 10**6}MB" if size >= 10**6 else f"{size} bytes"
+
+
 @dataclass(frozen=True)
 class Budget:
     """How many parts may wait between the threads."""
@@ -64,6 +68,6 @@ class Budget:
         if limit < least:
             raise ValueError(
                 f"memory: expected {-(-least // 10**6)}MB at least for this model with "
-                f"{scorers.threads} threads, got {limit // 10**6}MB"
+                f"{scorers.threads} threads, got {_shown(limit)}"
             )
         return Budget(limit, least, 1 + int(min(3, (limit - least) // (2 * _PART))))

@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from cylstm import checks
-from cylstm.jobs.columns import is_list, is_number
+from cylstm.jobs.columns import is_number
 from cylstm.jobs.rows import ON_ERROR
+from cylstm.jobs.stored import has_text, is_list
 from cylstm.predict.outputs import Outputs
 
 __all__ = ["Columns", "Options"]
@@ -144,6 +145,8 @@ class Columns:
         found = [field.name for field in self.schema if is_list(field.type)]
         if len(found) != 1:
             there = f"list columns {', '.join(found)}" if found else "no list column"
+            if not found:
+                there += next((_hint(f.type) for f in self.schema if has_text(f.type)), "")
             raise ValueError(
                 "features: expected the column of sequences, or with `by` those of a step's "
                 f"features; the input has {there}"
@@ -158,7 +161,7 @@ class Columns:
                 if not is_list(kind):
                     raise ValueError(
                         f"features: expected list columns, a sequence a row (or `by`, for a step "
-                        f"a row); {name!r} has {kind}"
+                        f"a row); {name!r} has {kind}{_hint(kind)}"
                     )
             kinds = [kind.value_type for kind in kinds]
         if tokens is None:
@@ -242,6 +245,11 @@ class Columns:
         labels, width = self.options.labels, self.outputs.predictor.width
         if labels is not None and len(labels) != width:
             raise ValueError(f"labels: expected {width}, one for each output, got {len(labels)}")
+
+
+def _hint(kind: pa.DataType) -> str:
+    """Say what text is not, which a model of tokens is often given."""
+    return "; text has to be made tokens before, as it was for training" if has_text(kind) else ""
 
 
 def _is_plain(kind: pa.DataType) -> bool:

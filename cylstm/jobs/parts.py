@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from cylstm.jobs.arrays import as_arrow, as_numpy, is_missing
+from cylstm.jobs.arrays import as_arrow, is_missing
 from cylstm.jobs.columns import Problems, lengths_of, lists_of, plain, scalars_of
 from cylstm.jobs.files import Block, InputFile
 from cylstm.jobs.groups import Seen, boundaries, in_order
 from cylstm.jobs.options import Columns
 from cylstm.jobs.rows import BadRow, RowError
+from cylstm.jobs.stored import sizes_of, width_of
 from cylstm.predict.ragged import Ragged
 
 __all__ = ["PART_BYTES", "Part", "Place", "parts_of"]
@@ -233,16 +233,17 @@ def _cut(pieces: Iterator[Piece], columns: Columns) -> Iterator[list[Piece]]:
 
 def _costs(piece: Piece, columns: Columns) -> np.ndarray:
     """How many bytes each sequence takes, about: as its rows alone tell."""
-    steps = np.diff(piece.bounds)
-    rows = steps * ROW_BYTES
+    steps = counts = np.diff(piece.bounds)
+    rows = counts * ROW_BYTES
     if columns.is_whole:
         steps = lengths_of(piece.batch.column(columns.features[0]))
     for name in columns.keys:
         column = piece.batch.column(name)
-        kind = column.type
-        if pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_string(kind):
-            sizes = as_numpy(pc.fill_null(pc.binary_length(column), 0))
-            rows = rows + np.add.reduceat(sizes.astype(np.int64), piece.bounds[:-1])
+        width = width_of(column.type)
+        if width is None:
+            rows = rows + np.add.reduceat(sizes_of(column), piece.bounds[:-1])
+        elif width > ROW_BYTES:
+            rows = rows + counts * width
     return steps * columns.step_bytes + rows
 
 

@@ -15,7 +15,7 @@ __all__ = ["schema_of", "table_of"]
 def schema_of(columns: Columns) -> pa.Schema:
     """Return the columns of the output."""
     keys = [
-        pa.field(name, _plain(columns.schema.field(name).type), columns.schema.field(name).nullable)
+        pa.field(name, columns.schema.field(name).type, columns.schema.field(name).nullable)
         for name in columns.keys
     ]
     return pa.schema(keys + [pa.field(name, _type(columns, n)) for name, n in _widths(columns)])
@@ -31,11 +31,6 @@ def table_of(part: Part, arrays: dict[str, np.ndarray], columns: Columns) -> pa.
     for name, width in _widths(columns):
         made.append(_column(part, arrays[name], width, columns))
     return pa.Table.from_arrays(made, schema=schema)
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """Return a type without dictionaries, which may differ from block to block."""
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _widths(columns: Columns) -> list[tuple[str, int]]:

@@ -16,12 +16,13 @@ import pyarrow as pa
 
 from cylstm.core import kernels
 from cylstm.digest import digest_of
-from cylstm.jobs.files import InputFile, inputs_of
+from cylstm.jobs.files import InputFile, check_local, inputs_of
 from cylstm.jobs.manifest import Manifest, locked
 from cylstm.jobs.memory import Budget, as_bytes
 from cylstm.jobs.options import Columns, Options
 from cylstm.jobs.parts import Part, Place, parts_of
 from cylstm.jobs.progress import Progress
+from cylstm.jobs.readers import with_features
 from cylstm.jobs.summary import Summary
 from cylstm.jobs.threads import Consumer, ahead
 from cylstm.jobs.writing import Encoded, Writer, encoded
@@ -64,7 +65,10 @@ class Job:
             model = load_to_score(model, options.batch_first)
         self.predictor = Predictor(model, options.batch_first)
         self.outputs = Outputs(self.predictor, options.output, options.steps)
-        self.columns = Columns(options, self.outputs, self._schema())
+        schema = self._schema()
+        if self.files[0].kind == "csv":
+            schema = with_features(schema, options.features or (), self.predictor.tokens)
+        self.columns = Columns(options, self.outputs, schema)
 
     def _schema(self) -> pa.Schema:
         """Return the columns, which all files must have."""
@@ -113,6 +117,9 @@ class Job:
 
 def check_apart(source: Any, files: Sequence[InputFile], target: str) -> None:
     """Refuse to write where the input is."""
+    if not target:
+        raise ValueError("target: expected a folder, got an empty path")
+    check_local("target", target, "a folder")
     own = os.path.realpath(target)
     if os.path.exists(target) and not os.path.isdir(target):
         raise ValueError(f"target: expected a folder, got the file {target}")

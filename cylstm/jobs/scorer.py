@@ -12,11 +12,12 @@ from warnings import warn
 import numpy as np
 import pyarrow as pa
 
-from cylstm.jobs.columns import is_list
 from cylstm.jobs.files import Block
 from cylstm.jobs.options import Columns, Options
 from cylstm.jobs.parts import parts_of
+from cylstm.jobs.readers import BLOCK_BYTES
 from cylstm.jobs.results import schema_of, table_of
+from cylstm.jobs.stored import is_list, plain_batches, plain_schema
 from cylstm.opening import load_to_score
 from cylstm.predict.batches import Scorers
 from cylstm.predict.model import Predictor
@@ -53,11 +54,12 @@ class _Table:
         self, index: int, columns: Sequence[str], types: pa.Schema, start: int = 0
     ) -> Iterator[Block]:
         row = 0
-        for batch in self.batches:
-            if row + len(batch) > start:
-                begin = max(0, start - row)
-                yield Block(batch.select(list(columns)).slice(begin), index, None, row + begin)
-            row += len(batch)
+        for whole in self.batches:
+            for batch in plain_batches(whole.select(list(columns)), BLOCK_BYTES):
+                if row + len(batch) > start:
+                    begin = max(0, start - row)
+                    yield Block(batch.slice(begin), index, None, row + begin)
+                row += len(batch)
 
 
 def scored(
@@ -66,7 +68,7 @@ def scored(
     """Return the predictions for a table, a batch, a frame or a dict of arrays."""
     table = _as_table(data)
     outputs = Outputs(predictor, options.output, options.steps)
-    columns = Columns(options, outputs, table.schema.remove_metadata())
+    columns = Columns(options, outputs, plain_schema(table.schema.remove_metadata()))
     source: Any = _Table(table.to_batches())
     found = []
     with Scorers(threads, batch_tokens) as scorers:
