@@ -38,7 +38,7 @@ OPTIONS = {
 }
 # What calls the compiled code in each of its ways; the other files would add little, and hours.
 CORE = (
-    "forward", "gradients", "lengths", "stream", "bits", "quantized", "blas", "affine", "attention",
+    "forward", "gradients", "lengths", "stream", "bits", "quantized", "affine", "attention",
     "lookup", "optimizers", "time_loop", "safetensors", "torch_files",
 )  # fmt: skip
 # Small models in threads; of the larger ones of these files each test would take minutes.
