@@ -138,9 +138,10 @@ def _rows_at_once(path: str, opened: pq.ParquetFile, group: int, names: list[str
     taken, most, texts = 0, MOST_ROWS, 0
     coded: dict[str, int] = {}  # columns of text from dictionaries, and how many values they have
     for k in range(found.num_columns):
-        described, column = schema.column(k), found.column(k)
+        described = schema.column(k)
         if described.path not in names and described.path.split(".")[0] not in names:
             continue
+        column = found.column(k)  # of no other, which may be damaged
         taken += max(column.num_values * max(8, described.length), column.total_uncompressed_size)
         if described.physical_type == "BYTE_ARRAY":
             if _SHARED in column.encodings:
