@@ -8,12 +8,14 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,9 +105,18 @@ class Kills:
 
 
 def killed(
-    program: str, folder: Path, moments: tuple[float, float], kills: int, met: Kills, run: int
+    program: str,
+    folder: Path,
+    moments: tuple[float, float],
+    kills: int,
+    met: Kills,
+    run: int,
+    ended: Callable[[], None],
 ) -> None:
-    """Kill a program so often, a quarter before it writes, then let it end."""
+    """Kill a program so often, a quarter before it writes, then let it end.
+
+    ``ended`` looks at what it wrote, and takes that away.
+    """
     first, whole = moments
     chance, until = random.Random(run), met.done + kills
     while met.done < until:
@@ -124,8 +135,10 @@ def killed(
         else:
             expect(process.returncode == 0, f"the program failed: {process.returncode}")
             met.late += 1
+            ended()
     process = begun(program, folder)
     expect(process.wait() == 0, f"the program failed: {process.returncode}")
+    ended()
 
 
 def written(folder: Path) -> dict[str, int]:
@@ -146,12 +159,14 @@ def training(scale: float) -> str:
         whole, broken = Path(name) / "whole", Path(name) / "broken"
         whole.mkdir(), broken.mkdir()
         moments, met = timed(TRAINING, whole, "run"), Kills()
-        for run in range(RUNS):
-            for path in broken.iterdir():
-                if not path.name.startswith("."):
-                    path.unlink()
-            killed(TRAINING, broken, moments, each, met, run)
+
+        def ended() -> None:
             expect(contents(broken) == contents(whole), "the model or the checkpoint differs")
+            for path in broken.iterdir():
+                path.unlink()
+
+        for run in range(RUNS):
+            killed(TRAINING, broken, moments, each, met, run, ended)
     expect(met.amid > 0, "no kill came amid what it writes")
     return str(met)
 
@@ -192,13 +207,13 @@ def scoring(shape: str, scale: float) -> str:
         parquet.write_table(pyarrow.table(columns), folder / "in.parquet", row_group_size=500)
         moments, met = timed(SCORING, folder, "out/part*"), Kills()
         (folder / "out").rename(folder / "whole")
-        for run in range(RUNS):
-            if (folder / "out").exists():
-                for path in (folder / "out").iterdir():
-                    path.unlink()
-                (folder / "out").rmdir()
-            killed(SCORING, folder, moments, each, met, run)
+
+        def ended() -> None:
             expect(contents(folder / "out") == contents(folder / "whole"), "the output differs")
+            shutil.rmtree(folder / "out")
+
+        for run in range(RUNS):
+            killed(SCORING, folder, moments, each, met, run, ended)
     expect(met.amid > 0, "no kill came amid what it writes")
     return str(met)
 
