@@ -44,7 +44,6 @@ CORE = (
 # Small models in threads; of the larger ones of these files each test would take minutes.
 THREADS = (
     "test_pool.py",
-    "test_lookup.py::test_threads_that_want_the_same_rows_have_the_same_bits",
     "test_threads.py",
     "test_production.py::test_threads_share_one_lstm",
     "test_production.py::test_forked_child",
