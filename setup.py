@@ -85,11 +85,12 @@ def macros_of(isa, width, format_name):
 
 
 def wanted(sets, names):
-    """Those of the instruction sets that ``CYLSTM_ISAS`` names; all if it names none."""
+    """Baseline and the instruction sets that ``CYLSTM_ISAS`` names; all if it names none."""
     unknown = set(names.split()) - sets.keys()
     if unknown:
         raise PlatformError(f"CYLSTM_ISAS: expected some of {', '.join(sets)}, got {names!r}")
-    return {name: value for name, value in sets.items() if name in names.split() or not names}
+    chosen = {"baseline", *(names.split() or sets)}
+    return {name: value for name, value in sets.items() if name in chosen}
 
 
 INSTRUCTION_SETS = wanted(

@@ -38,12 +38,12 @@ def build(
     flags : list of str, optional
         Beside those of setup.py.
     isas : list of str, optional
-        Of the instruction sets only these; by default all.
+        Of the instruction sets only these and baseline; by default all.
     """
     setup = runpy.run_path(str(ROOT / "setup.py"))
     sets = setup["instruction_sets"](machine, system)
     if isas is not None:
-        sets = {name: value for name, value in sets.items() if name in isas}
+        sets = setup["wanted"](sets, " ".join(isas))
     have = [f"-DHAVE_{isa}" for isa in sets]
     common = [*compiler, *setup["FLAGS"], *WARNINGS, *flags, f"-I{ROOT / 'src'}"]
     folder.mkdir(parents=True, exist_ok=True)
