@@ -245,6 +245,30 @@ def test_sequences_of_a_dictionary(tmp_path):
     assert same_bits(found.column("prediction").to_pylist(), expected)
 
 
+def test_batches_are_as_large_as_the_memory_is_enough_for(tmp_path, monkeypatch):
+    """By default; where a batch has an effect on the bits, they are always the same."""
+    from cylstm.jobs import run
+    from cylstm.jobs.memory import Budget
+    from cylstm.jobs.options import Options
+    from cylstm.predict.batches import LEAST_TOKENS, MOST_TOKENS
+
+    pq.write_table(pa.table({"x": [[0.5]]}), tmp_path / "in.parquet")
+    job = run.Job(LSTM, tmp_path / "in.parquet", tmp_path / "out", Options(features=("x",)))
+
+    def tokens(memory, batch_tokens=None):
+        with run.scorers_of(job, run.Running(memory, 2, batch_tokens, None)) as scorers:
+            return scorers.batch_tokens, Budget.least_of(job.predictor, scorers)
+
+    most, needed = tokens("2GB")
+    assert most == MOST_TOKENS
+    assert tokens(needed)[0] == MOST_TOKENS
+    assert tokens(needed - 1)[0] == LEAST_TOKENS
+    assert tokens(needed - 1)[1] < needed
+    assert tokens("2GB", 7)[0] == 7
+    monkeypatch.setattr(job.predictor, "is_exact", False)
+    assert tokens("2GB")[0] == LEAST_TOKENS
+
+
 def test_sizes_of_values():
     arrays = [
         pa.array([[b"ab", None], None, [b"c"]]),

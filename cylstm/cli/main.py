@@ -275,7 +275,8 @@ def _add_score(commands: argparse._SubParsersAction) -> None:
         "--batch-tokens",
         type=_number,
         metavar="N",
-        help="steps, with padding, that are scored at once, at most (default: 4096)",
+        help="steps, with padding, that are scored at once, at most (default: 4096 to 16384, "
+        "by the model's size and the memory)",
     )
     how.add_argument(
         "--dry-run",

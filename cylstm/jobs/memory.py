@@ -54,6 +54,13 @@ class Budget:
     depth: int
 
     @staticmethod
+    def least_of(predictor: Predictor, scorers: Scorers) -> int:
+        """Return what a job takes at least."""
+        parameters = sum(array.nbytes for _, array in predictor.layer.named_parameters())
+        work = scorers.threads * scorers.batch_tokens * predictor.step_bytes * _WIDER
+        return _PROCESS + 2 * parameters + work + 3 * BLOCK_BYTES + _LEAST * _PART
+
+    @staticmethod
     def of(limit: int, predictor: Predictor, scorers: Scorers) -> Budget:
         """Divide up a limit.
 
@@ -62,9 +69,7 @@ class Budget:
         ValueError
             If it is less than a job takes.
         """
-        parameters = sum(array.nbytes for _, array in predictor.layer.named_parameters())
-        work = scorers.threads * scorers.batch_tokens * predictor.step_bytes * _WIDER
-        least = _PROCESS + 2 * parameters + work + 3 * BLOCK_BYTES + _LEAST * _PART
+        least = Budget.least_of(predictor, scorers)
         if limit < least:
             raise ValueError(
                 f"memory: expected {-(-least // 10**6)}MB at least for this model with "

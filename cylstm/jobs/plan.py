@@ -9,8 +9,7 @@ from cylstm.jobs.columns import plain
 from cylstm.jobs.memory import Budget, as_bytes
 from cylstm.jobs.parts import parts_of
 from cylstm.jobs.results import schema_of, table_of
-from cylstm.jobs.run import Job, Running
-from cylstm.predict.batches import Scorers
+from cylstm.jobs.run import Job, Running, scorers_of
 
 __all__ = ["Plan", "plan"]
 
@@ -97,7 +96,7 @@ def plan(job: Job, running: Running) -> Plan:
     few = min(FEW, columns.options.limit or FEW)
     first: list[dict[str, Any]] = []
     lengths, skipped = [], []
-    with Scorers(running.threads, running.batch_tokens) as scorers:
+    with scorers_of(job, running) as scorers:
         budget = Budget.of(as_bytes("memory", running.memory), predictor, scorers)
         columns.options = replace(columns.options, on_error="skip")  # to be told of all
         for part in parts_of(job.files, columns, limit=few):

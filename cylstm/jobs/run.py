@@ -27,11 +27,11 @@ from cylstm.jobs.summary import Summary
 from cylstm.jobs.threads import Consumer, ahead
 from cylstm.jobs.writing import Encoded, Writer, encoded
 from cylstm.opening import load_to_score
-from cylstm.predict.batches import Pending, Scorers
+from cylstm.predict.batches import LEAST_TOKENS, Pending, Scorers, tokens_for
 from cylstm.predict.model import Predictor
 from cylstm.predict.outputs import Outputs
 
-__all__ = ["Job", "Running", "run"]
+__all__ = ["Job", "Running", "run", "scorers_of"]
 
 IN_FLIGHT = 2  # parts that are scored at once, so that no thread waits for a part's last batch
 
@@ -132,10 +132,22 @@ def check_apart(source: Any, files: Sequence[InputFile], target: str) -> None:
             raise ValueError(f"target: expected a folder outside of the input's, got {target}")
 
 
+def scorers_of(job: Job, running: Running) -> Scorers:
+    """Return threads that score batches, of as many steps as the memory is enough for."""
+    tokens = running.batch_tokens
+    if tokens is not None:
+        return Scorers(running.threads, tokens)
+    limit, most = as_bytes("memory", running.memory), tokens_for(job.predictor)
+    scorers = Scorers(running.threads, most)
+    if Budget.least_of(job.predictor, scorers) > limit:
+        scorers.batch_tokens = LEAST_TOKENS
+    return scorers
+
+
 def run(job: Job, running: Running) -> Summary:
     """Do what is not yet done."""
     began = time.monotonic()
-    with Scorers(running.threads, running.batch_tokens) as scorers:
+    with scorers_of(job, running) as scorers:
         budget = Budget.of(as_bytes("memory", running.memory), job.predictor, scorers)
         fingerprint = job.fingerprint(scorers)
         made = not os.path.exists(job.target)

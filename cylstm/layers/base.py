@@ -199,7 +199,8 @@ class Layer(ABC):
         offsets : array of int, (N + 1,), optional
             Where each sequence begins, and the last ends.
         batch_tokens : int, optional
-            How many steps, with padding, a batch has at most.
+            How many steps, with padding, a batch has at most; by default 4096 to 16,384, by the
+            model's size.
         threads : int, optional
             How many batches are scored side by side; `cylstm.get_num_threads` by default.
         batch_first : bool, optional

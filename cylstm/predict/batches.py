@@ -10,12 +10,26 @@ import numpy as np
 
 from cylstm import checks
 from cylstm.core.team import get_num_threads, limit_threads_here
+from cylstm.predict.model import Predictor
 from cylstm.predict.outputs import Outputs
 from cylstm.predict.ragged import Ragged
 
-__all__ = ["BATCH_TOKENS", "Pending", "Scorers", "batches_of"]
+__all__ = ["LEAST_TOKENS", "Pending", "Scorers", "batches_of", "tokens_for"]
 
-BATCH_TOKENS = 4096
+LEAST_TOKENS, MOST_TOKENS = 4096, 16_384  # of a batch, by default
+_BATCH_BYTES = 2**24  # of its numbers, in the widest place of a model
+_SHARES = 8  # batches a thread has at least, so that all end together
+
+
+def tokens_for(predictor: Predictor) -> int:
+    """Return how many steps a batch has at most, if nobody says.
+
+    Of more each call's own time counts less; too many are no longer in the cache. Where a batch has
+    an effect on the last bits, they are always as many.
+    """
+    if not predictor.is_exact:
+        return LEAST_TOKENS
+    return max(LEAST_TOKENS, min(MOST_TOKENS, _BATCH_BYTES // predictor.step_bytes))
 
 
 def batches_of(lengths: np.ndarray, tokens: int, alike: bool) -> Iterator[np.ndarray]:
@@ -112,13 +126,12 @@ class Scorers:
     ----------
     threads : int, optional
         How many; as many as `cylstm.get_num_threads` says by default.
-    batch_tokens : int, optional
+    batch_tokens : int
         How many steps, with padding, a batch has at most.
     """
 
-    def __init__(self, threads: int | None = None, batch_tokens: int | None = None) -> None:
+    def __init__(self, threads: int | None, batch_tokens: int) -> None:
         self.threads = get_num_threads() if threads is None else checks.whole("threads", threads, 1)
-        batch_tokens = BATCH_TOKENS if batch_tokens is None else batch_tokens
         self.batch_tokens = checks.whole("batch_tokens", batch_tokens, 1)
         self._pool = ThreadPoolExecutor(self.threads, "cylstm-score")
         # Not behind the batches that wait: what comes after scoring would be late.
@@ -138,8 +151,11 @@ class Scorers:
     def submit(self, ragged: Ragged, outputs: Outputs) -> Pending:
         """Begin to score sequences."""
         pending = Pending(ragged, outputs)
-        alike = not outputs.predictor.takes_lengths
-        batches = list(batches_of(pending.lengths, self.batch_tokens, alike))
+        alike, tokens = not outputs.predictor.takes_lengths, self.batch_tokens
+        if outputs.predictor.is_exact:
+            share = int(pending.lengths.sum()) // (_SHARES * self.threads)
+            tokens = min(tokens, max(LEAST_TOKENS, share))
+        batches = list(batches_of(pending.lengths, tokens, alike))
         # A few long sequences leave threads for the work within each.
         threads = max(1, self.threads // max(1, len(batches)))
         pending.futures = [self._pool.submit(pending.score, rows, threads) for rows in batches]
