@@ -66,6 +66,16 @@ INLINE void begin_sums(int tiles, int rows, const packed_matrix *w, const packed
         load_bias(tiles, rows, w, tile, sum);
 }
 
+/* Asks for the lines of y that the cell will write, which may be far away, while the product runs. (AVX2,
+ * Zen 3, T=50 N=256 I=64 H=128: 36.5 -> 32.4 ms of one thread.) */
+INLINE void ask_for_y(int tiles, int rows, const packed_step *s, ptrdiff_t tile, ptrdiff_t row) {
+    if (!s->y || rows == 1) return;
+    for (int r = 0; r < rows; r++)
+        for (int t = 0; t < tiles; t++)
+            __builtin_prefetch((const real *)s->y + s->y_rows[row + r] * s->y_row + (tile + t) * VLEN,
+                               1);
+}
+
 INLINE void pass_on(int count, const vec sum[][4], finish *then, const cell *k, const packed_step *s,
                     ptrdiff_t tile, int tiles, ptrdiff_t row, int rows) {
     vec sums[MOST_ROWS][4];
@@ -81,6 +91,7 @@ INLINE void step_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const 
     vec sum[MOST_ROWS][4];
     begin_sums(tiles, rows, w, s, tile, row, sum);
     if (s->tape && rows > 1) lstm_ask_for_tape(k, s->tape, tile, tiles, row, rows);
+    ask_for_y(tiles, rows, s, tile, row);
     accumulate(tiles, rows, w, packed_k_step(4), tile, ahead, (const input *)s->v + row * s->v_row,
                s->v_row, sum);
     if (rows == 1 && then == lstm_plain)
@@ -99,6 +110,7 @@ INLINE void gru_tile(int tiles, int rows, ptrdiff_t tile, ptrdiff_t row, const c
     vec sum[MOST_ROWS][4];
     begin_sums(tiles, rows, w, s, tile, row, sum);
     if (s->tape && rows > 1) gru_ask_for_tape(k, s->tape, tile, tiles, row, rows);
+    ask_for_y(tiles, rows, s, tile, row);
     if (first)
         accumulate_part(tiles, rows, 3, 0, w, k_step, tile, ahead, v, s->v_row, 0, 0, first, sum);
     accumulate_part(tiles, rows, 3, 1, w, k_step, tile, ahead, v, s->v_row, first > 0, first,
