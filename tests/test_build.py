@@ -66,3 +66,14 @@ def test_instruction_sets_that_are_wanted():
     assert list(setup["wanted"](sets, "avx2")) == ["baseline", "avx2"]  # which the others need
     with pytest.raises(setup["PlatformError"], match="CYLSTM_ISAS: expected some of baseline, "):
         setup["wanted"](sets, "avx2 avx3")
+
+
+def test_pytests_arguments_go_through_a_sanitizers_command(monkeypatch):
+    monkeypatch.syspath_prepend(str(SETUP.parent))
+    from tools.sanitize.__main__ import understood
+
+    options = ["--isas", "avx2", "--products", "packed", "blas", "--", "-n", "2", "tests/a.py"]
+    given = understood(["address", *options])
+    assert (given.sanitizer, given.products) == ("address", ["packed", "blas"])
+    assert given.pytest == ["-n", "2", "tests/a.py"]
+    assert understood(["thread"]).pytest == []

@@ -55,19 +55,27 @@ THREADS = (
 )
 
 
-def main() -> int:
-    """Run the command."""
+def understood(arguments: list[str]) -> argparse.Namespace:
+    """Return the options; `pytest` has what follows a ``--``, which argparse loses after lists."""
+    own = arguments.index("--") if "--" in arguments else len(arguments)
     parser = argparse.ArgumentParser(
         prog="python -m tools.sanitize",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s {address,undefined,thread} [options] [-- pytest's arguments]",
     )
     parser.add_argument("sanitizer", choices=FLAGS)
     parser.add_argument("--only", choices=("c", "python"), help="the tests in one language")
     parser.add_argument("--isas", nargs="+", help="instruction sets (default: all of this machine)")
     parser.add_argument("--products", nargs="+", default=["packed", "blas"])
-    parser.add_argument("pytest", nargs="*", help="pytest's arguments, after --, in place of ours")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments[:own])
+    given.pytest = arguments[own + 1 :]
+    return given
+
+
+def main() -> int:
+    """Run the command."""
+    given = understood(sys.argv[1:])
     isas = given.isas or machines_isas()
     folder = ROOT / f"build/sanitize-{given.sanitizer}"
     failures = []
