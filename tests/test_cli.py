@@ -136,7 +136,7 @@ def test_skipped_rows_have_an_exit_status(folder, capsys):
         ((*SCORE, "--feature", "tokens"), 2, "there is no --feature, but --features; `cylstm sco"),
         ((*SCORE, "--xyz=3"), 2, "there is no --xyz; `cylstm score --help` tells"),
         ((*SCORE, "--memory", "1MB"), 1, "--memory: expected"),
-        ((*SCORE, "--memory", "2"), 1, "at least for this model with 1 threads, got 2 bytes"),
+        ((*SCORE, "--memory", "2"), 1, " threads, got 2 bytes"),
         ((*SCORE, "--limit", "0"), 2, "--limit: expected a number from 1 on, got '0'"),
         ((*SCORE, "--threads", "two"), 2, "--threads: expected a number from 1 on, got 'two'"),
         ((*SCORE, "--order", "id"), 2, "--order: expected --by"),
@@ -191,6 +191,9 @@ def test_what_to_install_is_said(folder, capsys, monkeypatch):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.skipif(
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN, reason="SIGINT is ignored, as after nohup"
+)
 def test_ctrl_c_ends_at_a_whole_part(folder, rng):
     tokens = [rng.integers(0, 20, 400).tolist() for _ in range(20_000)]
     pq.write_table(pa.table({"tokens": tokens}), "in.parquet")

@@ -196,9 +196,9 @@ _NO_UTF_8 = f"expected UTF-8, got other bytes: {_CONVERT.format('latin1')}"
 
 
 def _opened_csv(path: str, **options: Any) -> pacsv.CSVStreamingReader:
-    return pacsv.open_csv(
-        os.path.abspath(path), read_options=pacsv.ReadOptions(block_size=CSV_BYTES), **options
-    )
+    # With threads pyarrow loses count of the lines, which errors are to name.
+    how = pacsv.ReadOptions(block_size=CSV_BYTES, use_threads=False)
+    return pacsv.open_csv(os.path.abspath(path), read_options=how, **options)
 
 
 def _schema_of_csv(path: str) -> pa.Schema:
