@@ -127,11 +127,10 @@ cdef missing_of(Tables tables, ids):
     cdef cnp.npy_bool *absent
     cdef Py_ssize_t j
     plain = np.ravel(ids)
+    check_ids(tables.rows, plain.reshape(-1, 1, 1))
     is_absent = np.empty(plain.shape, bool)
     id, absent = <const Py_ssize_t *> first_of(plain), <cnp.npy_bool *> first_of(is_absent)
     for j in range(len(plain)):
-        if not 0 <= id[j] < tables.rows:
-            raise ValueError(f"ids: expected 0 to {tables.rows - 1}, got {id[j]}")
         absent[j] = not row_is_made(made + id[j])
     return np.unique(plain[is_absent])
 

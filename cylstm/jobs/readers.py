@@ -16,8 +16,6 @@ from cylstm.jobs.stored import longest_text, plain_batches, plain_schema
 
 __all__ = [
     "BLOCK_BYTES",
-    "CSV_BYTES",
-    "first_line",
     "reading",
     "rows_of",
     "schema_of",

@@ -27,7 +27,7 @@ from cylstm.jobs.summary import Summary
 from cylstm.jobs.threads import Consumer, ahead
 from cylstm.jobs.writing import Encoded, Writer, encoded
 from cylstm.opening import load_to_score
-from cylstm.predict.batches import LEAST_TOKENS, Pending, Scorers, tokens_for
+from cylstm.predict.batches import LEAST_TOKENS, Pending, Scorers, scorers_for
 from cylstm.predict.model import Predictor
 from cylstm.predict.outputs import Outputs
 
@@ -134,12 +134,9 @@ def check_apart(source: Any, files: Sequence[InputFile], target: str) -> None:
 
 def scorers_of(job: Job, running: Running) -> Scorers:
     """Return threads that score batches, of as many steps as the memory is enough for."""
-    tokens = running.batch_tokens
-    if tokens is not None:
-        return Scorers(running.threads, tokens)
-    limit, most = as_bytes("memory", running.memory), tokens_for(job.predictor)
-    scorers = Scorers(running.threads, most)
-    if Budget.least_of(job.predictor, scorers) > limit:
+    limit = as_bytes("memory", running.memory)
+    scorers = scorers_for(job.predictor, running.threads, running.batch_tokens)
+    if running.batch_tokens is None and Budget.least_of(job.predictor, scorers) > limit:
         scorers.batch_tokens = LEAST_TOKENS
     return scorers
 

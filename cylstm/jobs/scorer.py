@@ -19,7 +19,7 @@ from cylstm.jobs.readers import BLOCK_BYTES
 from cylstm.jobs.results import schema_of, table_of
 from cylstm.jobs.stored import is_list, plain_batches, plain_schema
 from cylstm.opening import load_to_score
-from cylstm.predict.batches import Scorers, tokens_for
+from cylstm.predict.batches import scorers_for
 from cylstm.predict.model import Predictor
 from cylstm.predict.outputs import Outputs
 
@@ -71,8 +71,7 @@ def scored(
     columns = Columns(options, outputs, plain_schema(table.schema.remove_metadata()))
     source: Any = _Table(table.to_batches())
     found = []
-    tokens = tokens_for(predictor) if batch_tokens is None else batch_tokens
-    with Scorers(threads, tokens) as scorers:
+    with scorers_for(predictor, threads, batch_tokens) as scorers:
         for part in parts_of([source], columns):
             if part.skipped:
                 warn(f"{len(part.skipped)} skipped, the first: {part.skipped[0]}", stacklevel=3)

@@ -15,10 +15,10 @@ __all__ = [
     "is_list",
     "list_parts",
     "longest_text",
-    "plain",
     "plain_batches",
     "plain_schema",
     "sizes_of",
+    "values_of",
     "width_of",
 ]
 
@@ -127,12 +127,12 @@ def plain_batches(batch: pa.RecordBatch, most: int) -> Iterator[pa.RecordBatch]:
     while begin < len(batch):
         before = int(ends[begin - 1]) if begin else 0
         end = max(begin + 1, int(np.searchsorted(ends, before + most, side="right")))
-        columns = [plain(column.slice(begin, end - begin)) for column in batch.columns]
+        columns = [values_of(column.slice(begin, end - begin)) for column in batch.columns]
         yield pa.RecordBatch.from_arrays(columns, schema=schema)
         begin = end
 
 
-def plain(array: pa.Array) -> pa.Array:
+def values_of(array: pa.Array) -> pa.Array:
     """Return values, in place of places in a dictionary."""
     if not pa.types.is_dictionary(array.type):
         return array

@@ -14,14 +14,14 @@ from cylstm.predict.model import Predictor
 from cylstm.predict.outputs import Outputs
 from cylstm.predict.ragged import Ragged
 
-__all__ = ["LEAST_TOKENS", "Pending", "Scorers", "batches_of", "tokens_for"]
+__all__ = ["LEAST_TOKENS", "Pending", "Scorers", "batches_of", "scorers_for"]
 
 LEAST_TOKENS, MOST_TOKENS = 4096, 16_384  # of a batch, by default
 _BATCH_BYTES = 2**24  # of its numbers, in the widest place of a model
 _SHARES = 8  # batches a thread has at least, so that all end together
 
 
-def tokens_for(predictor: Predictor) -> int:
+def _tokens_for(predictor: Predictor) -> int:
     """Return how many steps a batch has at most, if nobody says.
 
     Of more each call's own time counts less; too many are no longer in the cache. Where a batch has
@@ -160,3 +160,8 @@ class Scorers:
         threads = max(1, self.threads // max(1, len(batches)))
         pending.futures = [self._pool.submit(pending.score, rows, threads) for rows in batches]
         return pending
+
+
+def scorers_for(predictor: Predictor, threads: int | None, batch_tokens: int | None) -> Scorers:
+    """Return threads for a model's batches, of as many steps as is said or as suits the model."""
+    return Scorers(threads, _tokens_for(predictor) if batch_tokens is None else batch_tokens)

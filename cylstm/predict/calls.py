@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cylstm import checks
-from cylstm.predict.batches import Pending, Scorers, tokens_for
+from cylstm.predict.batches import Pending, scorers_for
 from cylstm.predict.model import Predictor
 from cylstm.predict.outputs import Outputs
 from cylstm.predict.ragged import Ragged, as_ragged, lists_as_ragged
@@ -41,8 +41,7 @@ def predict(
         given = lists_as_ragged("sequences", sequences)
     ragged = Ragged(as_input(predictor, "sequences", given), given.offsets)
     outputs = Outputs(predictor)
-    tokens = tokens_for(predictor) if batch_tokens is None else batch_tokens
-    with Scorers(threads, tokens) as scorers:
+    with scorers_for(predictor, threads, batch_tokens) as scorers:
         pending = scorers.submit(ragged, outputs)
         with _bar(progress, len(ragged)) as bar:
             for future in pending.futures:
