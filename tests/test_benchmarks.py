@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import reference as slow_reference
+from cylstm.core import kernels
 
 ROOT = Path(__file__).parents[1]
 if not (ROOT / "benchmarks").is_dir():
@@ -63,9 +64,10 @@ def test_fewer_bytes_are_read_in_less_time():
     assert limit.product_seconds(few, 80, 1000) == pytest.approx(40e-6)
 
 
+@pytest.mark.parametrize("isa", kernels.ISAS)
 @pytest.mark.parametrize("weights", limit.WEIGHT_BYTES)
-def test_products_of_each_kind_are_counted(tmp_path, weights):
-    program = limit.compiled("baseline", str(tmp_path), weights)
+def test_products_of_each_kind_are_counted(tmp_path, isa, weights):
+    program = limit.compiled(isa, str(tmp_path), weights)
     done = subprocess.run([program, "0.01", "4096"], capture_output=True, check=True)
     products, read = map(float, done.stdout.split())
     assert products > 0

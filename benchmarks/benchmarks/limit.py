@@ -19,6 +19,7 @@ FLAGS = {  # instruction set: bytes of a vector, and the compiler's flags
     "avx2": (32, ["-mavx2", "-mfma"]),
     "baseline": (16, []),
 }
+WITHIN = {"avx512bf16": "avx512", "avx512vnni": "avx512", "avxvnni": "avx2", "dotprod": "baseline"}
 WEIGHT_BYTES = {"float32": FLOAT_BYTES, "bfloat16": 2, "int8": 1}
 MORE_FLAGS = {  # those of a CPU that has these, for sums of such numbers: its name for them, GCC's
     ("int8", "avx512"): {"avx512bw": "-mavx512bw", "avx512_vnni": "-mavx512vnni"},
@@ -138,6 +139,7 @@ def cpu_flags() -> set[str]:
 
 def compiled(isa: str, folder: str, weights: str = "float32") -> str:
     """The path of `machine.c`, compiled for `isa` and numbers of `weights` into `folder`."""
+    isa = WITHIN.get(isa, isa)  # those add what MORE_FLAGS looks for
     width, flags = FLAGS[isa]
     there, more = cpu_flags(), MORE_FLAGS.get((weights, isa), {})
     flags = [*flags, f"-D{weights.upper()}", *(more[name] for name in more if name in there)]
