@@ -84,12 +84,21 @@ def macros_of(isa, width, format_name):
             ("REAL_IS_DOUBLE", str(int(format_name == "double")))]  # fmt: skip
 
 
+# Those that take the other formats' kernels from one more general.
+NEEDED = {"avxvnni": "avx2", "avx512vnni": "avx512", "avx512bf16": "avx512vnni"}
+
+
 def wanted(sets, names):
-    """Baseline and the instruction sets that ``CYLSTM_ISAS`` names; all if it names none."""
+    """Baseline, the instruction sets that ``CYLSTM_ISAS`` names, and what these need; all if it
+    names none.
+    """
     unknown = set(names.split()) - sets.keys()
     if unknown:
         raise PlatformError(f"CYLSTM_ISAS: expected some of {', '.join(sets)}, got {names!r}")
     chosen = {"baseline", *(names.split() or sets)}
+    for name in reversed(sets):  # each comes after what it needs
+        if name in chosen and name in NEEDED:
+            chosen.add(NEEDED[name])
     return {name: value for name, value in sets.items() if name in chosen}
 
 

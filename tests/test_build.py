@@ -63,7 +63,14 @@ def test_instruction_sets_that_are_wanted():
     setup = runpy.run_path(str(SETUP))
     sets = setup["instruction_sets"]("x86_64", "Linux")
     assert setup["wanted"](sets, "") == sets
-    assert list(setup["wanted"](sets, "avx2")) == ["baseline", "avx2"]  # which the others need
+    assert list(setup["wanted"](sets, "avx2")) == ["baseline", "avx2"]
+    for name in sets:
+        got = setup["wanted"](sets, name)
+        needed = setup["NEEDED"].get(name, "baseline")
+        assert {"baseline", name, needed} <= got.keys(), name
+        assert setup["wanted"](sets, needed).keys() <= got.keys()
+        formats = {kind for some in got.values() for kind in some[2]}
+        assert formats == set(setup["FORMATS"])
     with pytest.raises(setup["PlatformError"], match="CYLSTM_ISAS: expected some of baseline, "):
         setup["wanted"](sets, "avx2 avx3")
 

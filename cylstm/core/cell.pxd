@@ -1,6 +1,7 @@
 # The parameters of one layer and direction, for the passes over them.
 
 from cylstm.core.kernels cimport cell, cell_kernels, cell_sums, kernels
+from cylstm.core.memory cimport Spare
 
 cdef class Cell:
     cdef readonly dict parameters
@@ -17,3 +18,4 @@ cdef class Cell:
     cdef const void *bias
     cdef const void *bias_hn
     cdef dict packed  # copies of them as `cylstm.core.weights` packs them, once they were used
+    cdef Spare tapes

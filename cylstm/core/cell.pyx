@@ -9,10 +9,9 @@ packed as it lies in memory.
 import numpy as np
 
 from cylstm.core.kernels cimport GRU, LSTM, RNN, as_activation, cylstm_sums, format_of, table
-from cylstm.core.memory cimport first_of
+from cylstm.core.memory cimport Spare, first_of
 
 from cylstm.core.kernels import ISA, PRODUCT
-from cylstm.core.memory import aligned_empty
 
 
 cdef class Cell:
@@ -39,6 +38,7 @@ cdef class Cell:
         weight_ih, weight_hh = parameters["weight_ih"], parameters["weight_hh"]
         self.parameters = parameters
         self.packed = {}
+        self.tapes = Spare()
         self.reverse = reverse
         self.is_double = weight_ih.dtype == np.float64
         self.inputs, self.outputs = weight_ih.shape[1], weight_hh.shape[1]
@@ -64,4 +64,4 @@ cdef class Cell:
         """Memory for the activated sums of gates, an LSTM's (S, 4H), and then its c (S, H) and the
         output activation of c (S, H)."""
         size = self.sums.taped * rows * self.hidden
-        return aligned_empty(size, self.parameters["weight_ih"].dtype)
+        return self.tapes.empty(size, self.parameters["weight_ih"].dtype)

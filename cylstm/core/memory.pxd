@@ -13,6 +13,10 @@ cdef extern from "arena.h" nogil:
     int arena_grow(arena *a, Py_ssize_t size)
     void arena_free(arena *a)
 
+cdef class Spare:
+    cdef list left  # one block of memory, or none
+    cdef object take(self, Py_ssize_t wanted)
+
 cdef bint is_plain(array, int typenum) noexcept
 cdef char *first_of(array) noexcept
 cdef int check_array(array, int typenum, Py_ssize_t size) except -1

@@ -3,7 +3,14 @@
 cimport numpy as cnp
 from libc.string cimport memcpy
 
+import numpy as np
+
 cnp.import_array()
+
+# Of bytes: less is not worth it (malloc keeps that by itself); more should not lie idle.
+cdef enum:
+    LEAST_SPARED = 1 << 17
+    MOST_SPARED = 1 << 28
 
 
 def aligned_empty(Py_ssize_t size, dtype):
@@ -13,6 +20,50 @@ def aligned_empty(Py_ssize_t size, dtype):
     memory = cnp.PyArray_EMPTY(1, &length, dtype.num, 0)
     cdef Py_ssize_t start = (-<Py_ssize_t> first_of(memory) & 63) // itemsize
     return memory[start : start + size]
+
+
+cdef class Spare:
+    """Memory for arrays that come and go with each step of training: what one has left serves the
+    next. The system would clear its pages anew for each (Zen 5, tapes of 39 MB: 34.7 -> 32.1 ms a
+    step of LSTM(8, 128), T=50, N=256)."""
+
+    def __cinit__(self):
+        self.left = []
+
+    def empty(self, Py_ssize_t size, dtype):
+        """As `aligned_empty`."""
+        cdef Py_ssize_t wanted = size * dtype.itemsize
+        cdef cnp.npy_intp length = size
+        if not LEAST_SPARED <= wanted <= MOST_SPARED:
+            return aligned_empty(size, dtype)
+        cdef Lent lent = Lent.__new__(Lent)
+        lent.left, lent.block = self.left, self.take(wanted)
+        array = cnp.PyArray_SimpleNewFromData(1, &length, dtype.num, first_of(lent.block))
+        cnp.set_array_base(array, lent)
+        return array
+
+    cdef object take(self, Py_ssize_t wanted):
+        """What is left, unless it is too small, or so large that most of it would lie idle."""
+        try:
+            block = self.left.pop()
+        except IndexError:
+            block = None
+        if block is None or not wanted <= block.nbytes <= 4 * wanted:
+            block = aligned_empty(wanted, np.dtype("int8"))
+        return block
+
+
+cdef class Lent:
+    """Whose end is the array's that has it as its base: it leaves its memory."""
+    cdef list left
+    cdef object block
+
+    def __del__(self):
+        self.left[:] = [max([*self.left, self.block], key=_bytes_of)]
+
+
+def _bytes_of(block):
+    return block.nbytes
 
 
 def copy_all(list targets, list sources):

@@ -1,0 +1,112 @@
+"""The memory of tapes: what one leaves serves the next, and never one that is still there."""
+
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import cylstm
+from cylstm.core.memory import Spare
+from reference import assert_same_bits
+
+SIZES = 1, 30, 200, 700, 3000  # steps; from 30 on the memory of their tapes is kept
+H = 200
+
+
+def gradients(lstm, tape, y):
+    return lstm.backward(tape, np.ones_like(y))
+
+
+def sequence(steps):
+    return np.random.default_rng(steps).standard_normal((steps, 1, 2)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """By the number of steps, of a network that never had another tape."""
+    found = {}
+    for steps in SIZES:
+        lstm = cylstm.LSTM(2, H, seed=0)
+        y, _, tape = lstm.forward(sequence(steps))
+        found[steps] = gradients(lstm, tape, y)
+    return found
+
+
+@given(turns=st.lists(st.tuples(st.sampled_from(SIZES), st.booleans()), max_size=12))
+def test_tapes_that_stay_are_not_written_to(expected, turns):
+    lstm, kept = cylstm.LSTM(2, H, seed=0), []
+    for steps, stays in turns:
+        y, _, tape = lstm.forward(sequence(steps))
+        if stays:
+            kept.append((steps, y, tape))
+    for steps, y, tape in kept:
+        assert_same_bits(gradients(lstm, tape, y), expected[steps])
+
+
+def test_a_traces_arrays_outlive_it():
+    lstm = cylstm.LSTM(2, H, seed=0)
+    gates = lstm.trace(sequence(700))["f_l0"]
+    before = gates.copy()
+    lstm.trace(sequence(700) + 1)
+    assert_same_bits(gates, before)
+
+
+def test_threads_that_train_at_once_have_tapes_of_their_own(expected):
+    lstm, wrong = cylstm.LSTM(2, H, seed=0), []
+
+    def train():
+        for _ in range(20):
+            y, _, tape = lstm.forward(sequence(200))
+            for got, right in zip(
+                gradients(lstm, tape, y)[2].values(), expected[200][2].values(), strict=True
+            ):
+                if got.tobytes() != right.tobytes():
+                    wrong.append(1)
+
+    threads = [threading.Thread(target=train) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def place(array):
+    return array.__array_interface__["data"][0]
+
+
+F32 = np.dtype("float32")
+
+
+def test_memory_is_used_again_where_it_fits():
+    spare = Spare()
+    first = spare.empty(100_000, F32)
+    assert first.shape == (100_000,)
+    assert first.dtype == F32
+    view, at = first[5:].reshape(-1, 5), place(first)
+    del first
+    other = spare.empty(100_000, F32)
+    assert not np.shares_memory(other, view)
+    del view
+    assert place(spare.empty(50_000, F32)) == at
+    assert place(spare.empty(50_000, np.dtype("float64"))) == at
+
+
+def test_what_would_lie_idle_is_given_back():
+    spare = Spare()
+    tracemalloc.start()  # NumPy tells it of the memory of arrays
+    try:
+        large, small = spare.empty(1_000_000, F32), spare.empty(50_000, F32)
+        del large, small
+        assert 4_000_000 < tracemalloc.get_traced_memory()[0] < 4_100_000  # the larger one alone
+        small = spare.empty(50_000, F32)
+        assert small.nbytes < tracemalloc.get_traced_memory()[0] < 300_000
+        del spare
+        small[:] = 1  # has the memory that it had
+        del small
+        assert tracemalloc.get_traced_memory()[0] < 100_000
+    finally:
+        tracemalloc.stop()
