@@ -89,9 +89,9 @@ INLINE vec hyperbolic_tangent(vec x) {
  * a minimax polynomial; returns 2^k q, and 2^k. */
 INLINE vec quick_expm1(real a, vec x, vec *scale) {
     const real rounding = ROUNDING + EXPONENT_BIAS;
-    const vec rounded = x * a + rounding;
+    const vec rounded = fused(x, broadcast(a), broadcast(rounding));
     const vec k = rounded - rounding;
-    const vec r = x * a - k;
+    const vec r = fused(x, broadcast(a), -k);
     vec p = broadcast(P[P_TERMS - 1]);
     for (int j = P_TERMS - 2; j >= 0; j--) p = p * r + P[j];
     *scale = (vec)((bits)rounded << MANTISSA_BITS);

@@ -91,6 +91,16 @@ INLINE vec at_least(vec x, vec low) { return choose(x < low, low, x); }
 INLINE vec at_most(vec x, vec high) { return choose(x > high, high, x); }
 #endif
 
+/* a b + c, rounded once where the instruction set can: a compiler may take a product that two sums
+ * share out of both. */
+INLINE vec fused(vec a, vec b, vec c) {
+#if defined(__clang__) && (defined(__FMA__) || defined(__aarch64__))
+    return __builtin_elementwise_fma(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
 /* A product as it is rounded. In a b + c d a compiler may fuse either product with the addition,
  * here one and there the other, and the last bit would depend on the place; so one of them is kept
  * from it. */
