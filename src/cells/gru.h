@@ -42,6 +42,8 @@ INLINE void gru_backward_vector(const cell *k, int plain, ptrdiff_t row, ptrdiff
     vec gate[4], dz[4];
     real *past = (real *)grad->c + row * grad->c_row + j;
     const vec dh = output_gradient(grad, row, j, n) + load_n(past, n);
+    ask_for_row((real *)tape->gates + j, tape->gates_row, row, 4, k->hidden);
+    ask_for_row(h_prev + j, h_prev_row, row, 1, 0);
     load_each(gate, 4, (real *)tape->gates + row * tape->gates_row + j, k->hidden, n);
     store_n(past, gru_gradients(k, plain, gate, load_n(h_prev + row * h_prev_row + j, n), dh, dz), n);
     store_each((real *)grad->z + row * grad->z_row + j, 4, dz, k->hidden, n);

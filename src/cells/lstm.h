@@ -101,6 +101,9 @@ INLINE void lstm_backward_vector(const cell *k, int plain, ptrdiff_t row, ptrdif
     vec peephole[3] = {{0}}, dz[4];
     real *grad_c = (real *)grad->c + row * grad->c_row + j;
     vec dc = load_n(grad_c, n);
+    ask_for_row((real *)tape->gates + j, tape->gates_row, row, 4, k->hidden);
+    ask_for_row((real *)tape->tanh_c + j, tape->c_row, row, 1, 0);
+    ask_for_row(c_prev + j, c_prev_row, row, 1, 0);
     load_peepholes(k, plain, j, n, peephole);
     load_each(u.gate, 4, (real *)tape->gates + row * tape->gates_row + j, k->hidden, n);
     u.c_prev = load_n(c_prev + row * c_prev_row + j, n);
