@@ -131,20 +131,28 @@ cdef int check_rising(rows, Py_ssize_t height) except -1:
     return 0
 
 
-def sum_of_squares(x):
-    """Of a contiguous array; in float64."""
-    cdef job j = job_on(x, 1, x.size)
-    sums = np.empty(j.units)
-    j.sums = <double *> first_of(sums)
-    run_job(&j, square_unit, 1)
-    return float(sums.sum())
+def sum_of_squares(list arrays):
+    """Of contiguous arrays; in float64."""
+    cdef double total = 0
+    cdef job j
+    cdef Py_ssize_t unit
+    for x in arrays:
+        j = job_on(x, 1, cnp.PyArray_SIZE(x))
+        sums = np.empty(j.units)
+        j.sums = <double *> first_of(sums)
+        run_job(&j, square_unit, 1)
+        for unit in range(j.units):
+            total += j.sums[unit]
+    return total
 
 
-def scale(x, double factor):
-    """x *= factor, for a contiguous array."""
-    cdef job j = job_on(x, 1, x.size)
-    j.factor = factor
-    run_job(&j, scale_unit, 1)
+def scale(list arrays, double factor):
+    """Contiguous arrays, in place."""
+    cdef job j
+    for x in arrays:
+        j = job_on(x, 1, cnp.PyArray_SIZE(x))
+        j.factor = factor
+        run_job(&j, scale_unit, 1)
 
 
 def cross_entropy(logits, labels, double each):

@@ -73,8 +73,8 @@ Gradient: TypeAlias = "Array | RowGradient"
 
 
 def checked_gradient(name: str, gradient: Any) -> Array:
-    """Return an array of float32 or float64, in the machine's byte order."""
+    """Return an array of float32 or float64, in either byte order."""
     array = checks.is_array(name, gradient)
-    if array.dtype.newbyteorder("=") not in (np.float32, np.float64):
+    if array.dtype.char not in "fd":
         raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}")
     return array

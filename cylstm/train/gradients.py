@@ -25,7 +25,7 @@ def values_of(gradient: Gradient) -> Array:
 
 def norm_of(grads: Mapping[str, Gradient]) -> float:
     """Return the root of the sum of all squares, summed in float64."""
-    return math.sqrt(sum(_sum_of_squares(values_of(gradient)) for gradient in grads.values()))
+    return math.sqrt(training.sum_of_squares([_plain(values_of(one)) for one in grads.values()]))
 
 
 def clip_grad_norm(
@@ -83,8 +83,10 @@ def clip_grad_norm(
         return norm
     scale = max_norm / (norm + 1e-6)  # PyTorch's formula, its 1e-6 included
     if scale < 1:
+        training.scale([gradient for gradient in arrays if is_plain(gradient)], scale)
         for gradient in arrays:
-            _scale(gradient, scale)
+            if not is_plain(gradient):
+                np.multiply(gradient, scale, out=gradient)
     return norm
 
 
@@ -138,16 +140,15 @@ def positive(name: str, value: float) -> float:
     return float(value)
 
 
-def _sum_of_squares(gradient: Array) -> float:
-    native = gradient.astype(gradient.dtype.newbyteorder("="), copy=False)
-    return training.sum_of_squares(np.ascontiguousarray(native))
+def is_plain(array: Array) -> bool:
+    """Return whether the kernels take it as it is."""
+    return array.flags.c_contiguous and array.dtype.isnative
 
 
-def _scale(gradient: Array, factor: float) -> None:
-    if gradient.flags.c_contiguous and gradient.dtype.isnative:
-        training.scale(gradient, factor)
-    else:
-        np.multiply(gradient, factor, out=gradient)
+def _plain(array: Array) -> Array:
+    if is_plain(array):
+        return array
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
 
 
 def first_nonfinite(grads: Mapping[str, Gradient]) -> str:
