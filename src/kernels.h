@@ -180,7 +180,7 @@ typedef struct {
                      ptrdiff_t z_row, ptrdiff_t from, ptrdiff_t to, int down, int adds);
 
     /* Columns [first, first + m) of a matrix, by pointers to its n rows, in groups of `group` columns,
-       the last perhaps smaller: to[groups, n, group]. */
+       the last perhaps smaller: to[groups, n or n + 1, group]. */
     void (*pack_columns)(ptrdiff_t n, ptrdiff_t first, ptrdiff_t m, const void *const *from,
                          void *to);
 

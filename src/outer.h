@@ -14,17 +14,20 @@
 #define EACH_COLUMN_COUNT EACH_ROW_COUNT
 #endif
 
+/* From one group of packed columns to the next: of an odd number of rows, or lines of many groups would
+ * compete for few places in the L1 cache. */
+INLINE ptrdiff_t group_step(ptrdiff_t rows) { return (rows | 1) * GROUP; }
+
 /* to[group][row][GROUP] := columns [first, first + m), so that a group's follow each other. */
 static void pack_columns(ptrdiff_t n, ptrdiff_t first, ptrdiff_t m, const void *const *from,
                          void *to) {
-    const ptrdiff_t whole = m - m % GROUP, group = n * GROUP;
+    const ptrdiff_t whole = m - m % GROUP, step = group_step(n);
     for (ptrdiff_t row = 0; row < n; row++) {
         const real *columns = (const real *)from[row] + first;
         real *packed = (real *)to + row * GROUP;
-        for (ptrdiff_t j = 0; j < whole; j += GROUP)
-            memcpy(packed + j * n, columns + j, GROUP * sizeof(real));
-        memcpy(packed + whole / GROUP * group, columns + whole,
-               (size_t)(m - whole) * sizeof(real));
+        for (ptrdiff_t j = 0; j < whole; j += GROUP, packed += step)
+            memcpy(packed, columns + j, GROUP * sizeof(real));
+        memcpy(packed, columns + whole, (size_t)(m - whole) * sizeof(real));
     }
 }
 
@@ -65,7 +68,7 @@ static void add_outer(ptrdiff_t rows, ptrdiff_t m, ptrdiff_t n, const void *a,
     for (ptrdiff_t j = 0; j < n; j += TILE) {
         copy_tile(rows, first + j, n - j, b, tile);
         for (ptrdiff_t i = 0; i < m; i += GROUP) {
-            const real *group = (const real *)a + i * rows;
+            const real *group = (const real *)a + i / GROUP * group_step(rows);
             real *to = (real *)c + i * c_row + j;
             switch (m - i < GROUP ? m - i : GROUP) {
                 EACH_COLUMN_COUNT(OUTER_TILE, rows, group, tile, to, c_row, adds)

@@ -124,7 +124,7 @@ cdef int run(attention *a, Py_ssize_t rows, Py_ssize_t deep, unit_work work) exc
         int threads = useful_threads(2.0 * a.batch * a.steps * a.length * a.width)
         Py_ssize_t tile = 4 * a.kernel.width
         Py_ssize_t products = (a.wide + tile) * a.width + a.length * a.columns
-        Py_ssize_t outers = deep * (ROWS + tile)
+        Py_ssize_t outers = (deep + 1) * (ROWS + tile)
     if rows == 0 or a.batch == 0:
         return 0
     memset(&empty, 0, sizeof(arena))
@@ -285,4 +285,4 @@ cdef void add_outers(const attention *a, const part *p, Py_ssize_t n, char *scor
         of_scores[j], of_rows[j] = scores_at(a, scores, p, j), row(rows, p, j)
     a.kernel.pack_columns(p.steps, p.first, n, of_scores, groups)
     a.kernel.add_outer(p.steps, n, a.width, groups, of_rows, 0, p.space, a.columns, adds,
-                       groups + p.steps * ROWS * a.size)
+                       groups + (p.steps + 1) * ROWS * a.size)

@@ -34,7 +34,7 @@ cdef int new_outer(const summed *s, outer *o, grad, const void **a, const void *
 cdef Py_ssize_t sums_workspace(const summed *s, Py_ssize_t rows, Py_ssize_t most) noexcept:
     """Bytes that `add_products` wants of each thread, for weights of at most so many rows."""
     cdef Py_ssize_t tile = 4 * s.kernel.width
-    return rows * (tile + min(OUTER_ROWS, max(most, tile)) + s.kernel.group) * s.itemsize
+    return (rows + 1) * (tile + min(OUTER_ROWS, max(most, tile)) + s.kernel.group) * s.itemsize
 
 
 cdef Py_ssize_t product_workspace(const summed *s, const packed_matrix *w) noexcept:
