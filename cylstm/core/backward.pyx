@@ -63,9 +63,9 @@ from cylstm.core.team cimport (
 )
 from cylstm.core.weights cimport Packed
 
-# At most, but a step's. With vectors of 64 bytes products take half of the time, and the sums, which
-# come from memory once for each block, more of it. (Zen 5, T=50 N=64 I=H=512: 188 -> 181 ms; with
-# vectors of 32 bytes as before, or 1 % slower.)
+# At most, but a step's. With vectors of 64 bytes products take half of the time, and the sums,
+# which come from memory once for each block, more of it. (Zen 5, T=50 N=64 I=H=512: 188 -> 181 ms;
+# with vectors of 32 bytes as before, or 1 % slower.)
 cdef enum:
     BLOCK_ROWS = 192
     LARGE_BLOCK_ROWS = 256
