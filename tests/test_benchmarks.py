@@ -299,7 +299,7 @@ def test_a_stale_table_is_found_and_renewed(tmp_path):
 
 
 def test_the_page_of_peers_is_made_of_what_was_kept(tmp_path, monkeypatch):
-    names = ("inference", "inference-2-threads", "training", "memory")
+    names = ("inference", "training", "memory")
     runs = [json.loads((tables.RESULTS / f"{name}.json").read_text()) for name in names]
     monkeypatch.setattr(report, "save_plot", lambda *_: None)
     report.write(runs, tmp_path)
