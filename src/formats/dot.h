@@ -53,6 +53,31 @@ INLINE bits dot(bits sum, bits w, bits x) {
     return (bits)vdotq_s32((int32x4_t)sum, (int8x16_t)w, (int8x16_t)x);
 }
 
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#define TOGETHER 4
+#define OFFSET 0
+typedef int8_t input;
+INLINE bits load_weights(const int8_t *w) { return (bits)vld1q_s8(w); }
+INLINE bits dot(bits sum, bits w, bits x) { /* two products fit into 16 bits: |x| <= 127 */
+    const int16x8_t first = vmull_s8(vget_low_s8((int8x16_t)w), vget_low_s8((int8x16_t)x));
+    const int16x8_t last = vmull_s8(vget_high_s8((int8x16_t)w), vget_high_s8((int8x16_t)x));
+    return (bits)vpadalq_s16((int32x4_t)sum, vpaddq_s16(first, last));
+}
+
+#elif defined(__SSE2__)
+#include <emmintrin.h>
+#define TOGETHER 2
+#define OFFSET 0
+typedef int16_t input;
+INLINE bits load_weights(const int8_t *w) {
+    const __m128i eight = _mm_loadl_epi64((const __m128i *)w);
+    return (bits)_mm_srai_epi16(_mm_unpacklo_epi8(eight, eight), 8);
+}
+INLINE bits dot(bits sum, bits w, bits x) {
+    return sum + (bits)_mm_madd_epi16((__m128i)w, (__m128i)x);
+}
+
 #else
 #define TOGETHER 4
 #define OFFSET 128
