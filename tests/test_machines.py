@@ -73,6 +73,6 @@ def test_bits_are_the_same_on_every_machine_that_fuses(isa, kind):
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); "
         f"import test_machines; print(test_machines.digest({kind!r}))"
     )
-    command, environment = [sys.executable, "-c", code], os.environ | {"CYLSTM_ISA": isa}
+    command, environment = [sys.executable, "-I", "-c", code], os.environ | {"CYLSTM_ISA": isa}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == DIGESTS[kind]
