@@ -91,15 +91,17 @@ INLINE vec at_least(vec x, vec low) { return choose(x < low, low, x); }
 INLINE vec at_most(vec x, vec high) { return choose(x > high, high, x); }
 #endif
 
-/* a b + c, rounded once where the instruction set can: a compiler may take a product that two sums
- * share out of both. */
-INLINE vec fused(vec a, vec b, vec c) {
+/* a b + c, rounded once where the instruction set can. GCC fuses all that it is allowed to; Clang takes a
+ * product that two sums share out of both. */
 #if defined(__clang__) && (defined(__FMA__) || defined(__aarch64__))
-    return __builtin_elementwise_fma(a, b, c);
-#else
-    return a * b + c;
+#if __has_builtin(__builtin_elementwise_fma)
+#define FUSED(a, b, c) __builtin_elementwise_fma(a, b, c)
 #endif
-}
+#endif
+#ifndef FUSED /* GCC; Clang before 17, whose last bits may be others */
+#define FUSED(a, b, c) ((a) * (b) + (c))
+#endif
+INLINE vec fused(vec a, vec b, vec c) { return FUSED(a, b, c); }
 
 /* A product as it is rounded. In a b + c d a compiler may fuse either product with the addition,
  * here one and there the other, and the last bit would depend on the place; so one of them is kept
