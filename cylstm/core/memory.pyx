@@ -59,11 +59,7 @@ cdef class Lent:
     cdef object block
 
     def __del__(self):
-        self.left[:] = [max([*self.left, self.block], key=_bytes_of)]
-
-
-def _bytes_of(block):
-    return block.nbytes
+        self.left[:] = [max([*self.left, self.block], key=len)]  # of bytes
 
 
 def copy_all(list targets, list sources):
