@@ -9,7 +9,15 @@ cimport numpy as cnp
 from libc.string cimport memcpy, memset
 
 from cylstm.core.kernels cimport format_of, kernels, packed_matrix, packing, table
-from cylstm.core.memory cimport arena, arena_return, check_array, first_of, is_plain, take
+from cylstm.core.memory cimport (
+    Spare,
+    arena,
+    arena_return,
+    check_array,
+    first_of,
+    is_plain,
+    take,
+)
 from cylstm.core.plan cimport convert_rows, copy_rows
 from cylstm.core.products cimport (
     add_products,
@@ -100,6 +108,7 @@ cdef class Affine:
     cdef Py_ssize_t inputs, outputs, size
     cdef int typenum
     cdef dict copies  # of the weight, for x W' and for dy W
+    cdef Spare outputs_memory
 
     def __init__(self, weight, bias, Version version, *, scale=None, str isa=ISA,
                  str product=PRODUCT):
@@ -108,16 +117,16 @@ cdef class Affine:
         self.typenum = cnp.NPY_DOUBLE if weight.dtype.itemsize == 8 else cnp.NPY_FLOAT
         self.size = 8 if self.typenum == cnp.NPY_DOUBLE else 4
         self.kernel = table(isa, format_of(weight.dtype), product)
-        self.copies = {}
+        self.copies, self.outputs_memory = {}, Spare()
 
     def run(self, x):
-        """y (rows, outputs) of x (rows, inputs), contiguous."""
-        cdef cnp.npy_intp shape[2]
-        shape[0], shape[1] = len(x), self.outputs
-        check_array(x, self.typenum, shape[0] * self.inputs)
-        y = cnp.PyArray_EMPTY(2, shape, self.typenum, 0)
-        self.map(first_of(x), first_of(y), shape[0])
-        return y
+        """y (rows, outputs) of x (rows, inputs), contiguous; its memory, when y is gone, serves the
+        next."""
+        cdef Py_ssize_t rows = len(x)
+        check_array(x, self.typenum, rows * self.inputs)
+        y = self.outputs_memory.empty(rows * self.outputs, x.dtype)
+        self.map(first_of(x), first_of(y), rows)
+        return y.reshape(rows, self.outputs)
 
     def call(self, x):
         """The commonest case, fast: y (..., outputs) of an array (..., inputs) of at most

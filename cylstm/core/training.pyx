@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memset
 import numpy as np
 
 from cylstm.core.kernels cimport FLOAT32, FLOAT64, kernels, table, update, update_rule
-from cylstm.core.memory cimport check_array, first_of
+from cylstm.core.memory cimport Spare, check_array, first_of
 from cylstm.core.team cimport VARIOUS, share, unit_work, useful_threads
 
 from cylstm.core.kernels import ISA, PRODUCT
@@ -20,6 +20,8 @@ cdef enum:
     EACH = 16384     # numbers of a unit of work
     OF_NUMBER = 10   # multiply-adds that an update of a number is worth: it waits for memory
     OF_LOGIT = 20    # and a softmax of one
+
+cdef Spare _gradients = Spare()  # of logits
 
 
 # What a team does with an array: its units are rows of a matrix, or parts of a row.
@@ -176,7 +178,8 @@ def cross_entropy(logits, labels, double each):
     for row in range(j.count):
         if not -1 <= j.rows[row] < j.width:
             raise ValueError(f"labels: expected less than {j.width}, got {j.rows[row]}")
-    losses, gradient = np.empty(j.count), np.empty_like(logits)
+    losses = np.empty(j.count)
+    gradient = _gradients.empty(logits.size, logits.dtype).reshape(logits.shape)
     j.sums, j.first, j.factor = <double *> first_of(losses), first_of(gradient), each
     j.units, j.parts = j.units // j.parts, 1  # rows are whole
     run_job(&j, entropy_unit, OF_LOGIT)
