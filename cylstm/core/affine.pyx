@@ -52,6 +52,8 @@ cdef enum:
     ROWS = 192            # of a unit of work, forward and of the sums of backward,
     TILE_BYTES = 131072   # and weights of one, that its rows share: a part of the L2 cache
     INPUT_ROWS = 96       # of a unit of x's gradient
+    OUTPUTS = 384         # of a unit of the sums, where
+    SUMS_BYTES = 524288   # so many of their rows stay in the L2 cache
     SMALL = 100_000       # multiply-adds: a few microseconds, the GIL is kept for
 
 
@@ -315,6 +317,8 @@ cdef int divide_passing(passing *p, grad_weight, int threads, arena *memory) exc
               pointers(p.grad_y, p.outputs * size, p.rows, memory),
               pointers(p.x, p.inputs * size, p.rows, memory), memory)
     p.shares = 1 if threads == 1 else 4 * threads
+    if OUTPUTS * p.inputs * size <= SUMS_BYTES:
+        p.shares = max(p.shares, (p.outputs + OUTPUTS - 1) // OUTPUTS)
     p.units = p.shares + max((p.rows + INPUT_ROWS - 1) // INPUT_ROWS, min(threads, p.rows))
     p.memory_each = max(sums_workspace(&p.sums, block, p.outputs),
                         product_workspace(&p.sums, &p.transposed))
@@ -352,8 +356,8 @@ cdef void add_sums(const passing *p, Py_ssize_t part, char *memory) noexcept nog
         sums.rows, sums.adds = min(ROWS, p.rows - first), first > 0
         o.a, o.b = p.weight.a + first, p.weight.b + first
         add_products(&sums, &o, 1, part, p.shares, memory)
+        if p.grad_bias != NULL:
+            for j in range(first, first + sums.rows):
+                sums.kernel.add(end - begin, p.grad_y + (j * p.outputs + begin) * size,
+                                p.grad_bias + begin * size)
         first += ROWS
-    if p.grad_bias != NULL:
-        for j in range(p.rows):
-            sums.kernel.add(end - begin, p.grad_y + (j * p.outputs + begin) * size,
-                            p.grad_bias + begin * size)

@@ -1,4 +1,4 @@
-"""The memory of tapes: what one leaves serves the next, and never one that is still there."""
+"""Memory that training keeps: what one step leaves serves the next, and never while it is there."""
 
 import threading
 import tracemalloc
@@ -110,3 +110,28 @@ def test_what_would_lie_idle_is_given_back():
         assert tracemalloc.get_traced_memory()[0] < 100_000
     finally:
         tracemalloc.stop()
+
+
+def test_outputs_and_gradients_that_stay_are_not_written_to():
+    linear = cylstm.train.Linear(8, 400, seed=0)
+    x = np.random.default_rng(0).standard_normal((2, 100, 8)).astype(np.float32)
+    labels = np.zeros((2, 100), int)
+    kept = []
+    for factor in (1, 2, 3):
+        y, _ = linear.forward(x * np.float32(factor))
+        _, gradient = cylstm.train.cross_entropy_loss(y, labels)
+        kept += [(array, array.copy()) for array in (y, gradient)]
+    for array, before in kept:
+        assert_same_bits(array, before)
+
+
+def test_the_memory_of_outputs_and_gradients_serves_the_next():
+    linear = cylstm.train.Linear(8, 400, seed=0)
+    x, labels = np.ones((2, 100, 8), np.float32), np.zeros((2, 100), int)
+
+    def places():
+        y, _ = linear.forward(x)
+        _, gradient = cylstm.train.cross_entropy_loss(y, labels)
+        return place(y), place(gradient)
+
+    assert places() == places()
