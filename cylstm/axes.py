@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cylstm.batch import Batch
+
+if TYPE_CHECKING:
+    from cylstm.core.memory import Spare
 
 
 class Axes:
@@ -40,12 +43,15 @@ class Axes:
         """A new array (T, N, F) that is contiguous outside."""
         return self.inner(np.empty(self.shape(steps, size, width), dtype))
 
-    def outer_rows(self, batch: Batch, rows: np.ndarray, kept: bool) -> np.ndarray:
-        """Packed rows (S, F) as an outer array: a copy, if they are kept."""
+    def outer_rows(
+        self, batch: Batch, rows: np.ndarray, copied_to: Spare | None = None
+    ) -> np.ndarray:
+        """Packed rows (S, F) as an outer array: a copy, if there is where to copy to."""
         steps, size = batch.shape
         if batch.ragged or self.batch_first:
             x = self.empty(steps, size, rows.shape[1], rows.dtype)
             batch.unpack(rows, x)
         else:
-            x = (rows.copy() if kept else rows).reshape(steps, size, rows.shape[1])
+            kept = rows if copied_to is None else copied_to.copy(rows)
+            x = kept.reshape(steps, size, rows.shape[1])
         return self.outer(x)

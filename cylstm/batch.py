@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from cylstm.core.memory import Spare
 
 
 class Batch:
@@ -83,11 +87,11 @@ class Batch:
         step = np.repeat(np.arange(len(self.sizes)), self.sizes)
         return step, self.order[np.arange(self.count) - self.offsets[step]]
 
-    def pack(self, x: np.ndarray, own: bool = False) -> np.ndarray:
-        """From (T, N, F) to contiguous rows (S, F); where it lies so already, a copy if `own`."""
+    def pack(self, x: np.ndarray, copied_to: Spare | None = None) -> np.ndarray:
+        """From (T, N, F) to contiguous rows (S, F): a copy, if there is where to copy to."""
         if self.ragged:
             return x[self._places()]
-        rows = x.copy(order="C") if own else np.ascontiguousarray(x)
+        rows = np.ascontiguousarray(x) if copied_to is None else copied_to.copy(x)
         return rows.reshape(-1, x.shape[2])
 
     def unpack(self, rows: np.ndarray, to: np.ndarray) -> None:

@@ -63,20 +63,31 @@ class Passes(Recurrent[State]):
         >>> grad_x.shape, sorted(grads)
         ((6, 2, 3), ['bias_l0', 'weight_hh_l0', 'weight_ih_l0'])
         """
+        return self._forward_lent(
+            x, state, lengths, resets=resets, rng=rng, segment=segment, is_lent=False, lends=False
+        )
+
+    def _forward_lent(
+        self, x: Any, state: State | None = None, lengths: checks.Lengths | None = None, *,
+        is_lent: bool, lends: bool, resets: Any = None, rng: np.random.Generator | None = None,
+        segment: int | None = None,
+    ) -> tuple[np.ndarray, State, Tape]:  # fmt: skip
+        """As `forward`; of an x that is lent, and of a y that is lent, the tape needs no copy."""
         rng = self._own_rng() if rng is None else checks.generator("rng", rng)
         vectors = None
         if isinstance(x, LookedUp):
             vectors, x = x.vectors, x.ids[..., None]
         x, batch, axes = self._checked_input(x, lengths, vectors is not None)
         h, c = self._initial_state(state, batch, axes)
-        starts = self._packed_starts(resets, batch, axes)
+        starts, spare = self._packed_starts(resets, batch, axes), self._network.spare
         if segment is not None:
             segment = checks.whole("segment", segment, 1)
         with self._store.reading():
             changes = self._store.version.changes
             tape = Tape(self, changes, batch, axes, batch.parts(segment), [], starts)
-            rows = self._forward_layers(tape, batch.pack(x, own=True), h, c, rng, vectors)
-        given = axes.outer_rows(batch, rows, kept=True)
+            own = batch.pack(x, None if is_lent else spare)
+            rows = self._forward_layers(tape, own, h, c, rng, vectors)
+        given = axes.outer_rows(batch, rows, None if lends else spare)
         return given, self._given_state(batch, h, c, axes), tape
 
     def _forward_layers(
@@ -97,7 +108,7 @@ class Passes(Recurrent[State]):
             mask = self._dropout_mask(rows, rng) if layer and self.dropout and rng else None
             if mask is not None:
                 rows = rows * mask
-            y = np.empty((len(rows), directions * width), self.dtype)
+            y = self._network.spare.empty((len(rows), directions * width), self.dtype)
             kept = TapeOfLayer(rows, mask, y, [])
             if vectors is not None and layer == 0:
                 kept.vectors, kept.tables = vectors, self._network.tables(vectors)
@@ -234,7 +245,10 @@ class Passes(Recurrent[State]):
         by_cell = {}
         for layer in reversed(range(self.num_layers)):
             kept = tape.layers[layer]
-            grad_x = np.empty_like(kept.x) if kept.vectors is None else np.zeros_like(kept.vectors)
+            if kept.vectors is None:
+                grad_x = self._network.spare.empty(kept.x.shape, self.dtype)
+            else:
+                grad_x = np.zeros_like(kept.vectors)
             for direction in range(directions):
                 by_cell[layer * directions + direction] = self._backward_direction(
                     tape, layer, direction, grad_rows, grad_h, grad_c, grad_x
@@ -246,7 +260,7 @@ class Passes(Recurrent[State]):
             for name, grad in by_cell[k].items()
         }
         if tape.layers[0].vectors is None:
-            grad_rows = axes.outer_rows(batch, grad_rows, kept=False)
+            grad_rows = axes.outer_rows(batch, grad_rows)
         return grad_rows, self._given_state(batch, grad_h, grad_c, axes), grads
 
     def _backward_direction(
@@ -288,7 +302,7 @@ class Passes(Recurrent[State]):
         tapes = self._tapes_of_one(layer, direction, batch)
         h = [start.h.copy()] * directions
         c = None if start.c is None else [start.c.copy()] * directions
-        y = np.empty_like(kept.y[rows])
+        y = self._network.spare.empty(kept.y[rows].shape, self.dtype)
         self._run_taped(layer, kept, rows, y, h, c, batch, tapes, starts)
         return tapes[direction]
 

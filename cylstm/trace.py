@@ -151,5 +151,5 @@ def traced(tape: Tape, state: Any) -> Trace:
         named = slots_of(gates, SLOTS[options.kind], len(kept.y), options.hidden_size)
         named["h"] = kept.y[:, direction * width : (direction + 1) * width]
         rows |= {name + ending: array for name, array in named.items()}
-    y = tape.axes.outer_rows(tape.batch, tape.layers[-1].y, kept=False)
+    y = tape.axes.outer_rows(tape.batch, tape.layers[-1].y)
     return Trace(rows, tape.batch, tape.axes, options.endings, y, state)

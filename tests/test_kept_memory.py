@@ -101,13 +101,43 @@ def test_what_would_lie_idle_is_given_back():
     try:
         large, small = spare.empty(1_000_000, F32), spare.empty(50_000, F32)
         del large, small
-        assert 4_000_000 < tracemalloc.get_traced_memory()[0] < 4_100_000  # the larger one alone
-        small = spare.empty(50_000, F32)
-        assert small.nbytes < tracemalloc.get_traced_memory()[0] < 300_000
+        assert 4_200_000 < tracemalloc.get_traced_memory()[0] < 4_300_000  # two, as there were
+        small, smaller = spare.empty(50_000, F32), spare.empty(40_000, F32)
+        both = small.nbytes + smaller.nbytes
+        assert both < tracemalloc.get_traced_memory()[0] < both + 50_000
         del spare
-        small[:] = 1  # has the memory that it had
-        del small
-        assert tracemalloc.get_traced_memory()[0] < 100_000
+        small[:] = smaller[0] = 1  # they have the memory that they had
+        del small, smaller
+        assert tracemalloc.get_traced_memory()[0] < 50_000
+    finally:
+        tracemalloc.stop()
+
+
+SMALL, LARGE = 1_000, 3_000_000
+
+
+@given(
+    turns=st.lists(
+        st.tuples(st.sampled_from([SMALL, 40_000, 130_000, 500_000, LARGE]), st.integers(0, 4)),
+        max_size=30,
+    )
+)
+def test_arrays_have_memory_of_their_own_and_no_more_is_kept_than_there_was(turns):
+    spare, there, numbers, most, largest = Spare(), [], 0, 0, 0
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for size, gone in turns:
+            array = spare.empty((size // 10, 10), F32)
+            numbers += 1
+            array[...] = numbers
+            there.append((array, numbers))
+            most, largest = max(most, len(there)), max(largest, array.nbytes)
+            del array
+            del there[: min(gone, len(there))]
+            assert all((array == number).all() for array, number in there)
+            kept = tracemalloc.get_traced_memory()[0] - before
+            assert kept <= most * largest + 100_000
     finally:
         tracemalloc.stop()
 

@@ -14,6 +14,7 @@ from cylstm.core.memory cimport (
     arena,
     arena_return,
     check_array,
+    end_arena,
     first_of,
     is_plain,
     take,
@@ -110,7 +111,8 @@ cdef class Affine:
     cdef Py_ssize_t inputs, outputs, size
     cdef int typenum
     cdef dict copies  # of the weight, for x W' and for dy W
-    cdef Spare outputs_memory
+    cdef Spare spare  # memory of outputs and gradients, and of a workspace,
+    cdef Py_ssize_t backward_peak  # which was last as large
 
     def __init__(self, weight, bias, Version version, *, scale=None, str isa=ISA,
                  str product=PRODUCT):
@@ -119,16 +121,15 @@ cdef class Affine:
         self.typenum = cnp.NPY_DOUBLE if weight.dtype.itemsize == 8 else cnp.NPY_FLOAT
         self.size = 8 if self.typenum == cnp.NPY_DOUBLE else 4
         self.kernel = table(isa, format_of(weight.dtype), product)
-        self.copies, self.outputs_memory = {}, Spare()
+        self.copies, self.spare = {}, Spare()
 
     def run(self, x):
-        """y (rows, outputs) of x (rows, inputs), contiguous; its memory, when y is gone, serves the
-        next."""
+        """y (rows, outputs) of x (rows, inputs), contiguous."""
         cdef Py_ssize_t rows = len(x)
         check_array(x, self.typenum, rows * self.inputs)
-        y = self.outputs_memory.empty(rows * self.outputs, x.dtype)
+        y = self.spare.empty((rows, self.outputs), x.dtype)
         self.map(first_of(x), first_of(y), rows)
-        return y.reshape(rows, self.outputs)
+        return y
 
     def call(self, x):
         """The commonest case, fast: y (..., outputs) of an array (..., inputs) of at most
@@ -179,25 +180,22 @@ cdef class Affine:
         """The gradients of x, weight and bias, which is None where there is none."""
         cdef passing p
         cdef Kept kept
-        cdef arena memory, empty
-        cdef cnp.npy_intp shape[2]
+        cdef arena memory
+        cdef cnp.npy_intp outputs
         cdef int threads
         cdef Py_ssize_t rows = len(x)
         check_array(x, self.typenum, rows * self.inputs)
         check_array(grad_y, self.typenum, rows * self.outputs)
-        shape[0], shape[1] = rows, self.inputs
-        grad_x = cnp.PyArray_EMPTY(2, shape, self.typenum, 0)
-        shape[0] = self.outputs
-        grad_weight = cnp.PyArray_EMPTY(2, shape, self.typenum, 0)
+        grad_x = self.spare.empty((rows, self.inputs), x.dtype)
+        grad_weight = self.spare.empty((self.outputs, self.inputs), x.dtype)
         grad_bias = None
         if self.bias is not None:
-            grad_bias = cnp.PyArray_ZEROS(1, shape, self.typenum, 0)
+            outputs = self.outputs
+            grad_bias = cnp.PyArray_ZEROS(1, &outputs, self.typenum, 0)
         if rows == 0:
             grad_weight[...] = 0
             return grad_x, grad_weight, grad_bias
         memset(&p, 0, sizeof(passing))
-        memset(&empty, 0, sizeof(arena))
-        memory = empty
         kept = self.packed(True)
         p.sums.kernel, p.sums.itemsize = self.kernel, self.size
         p.transposed = (<PackedWeight> kept.copy).weight
@@ -205,13 +203,14 @@ cdef class Affine:
         p.x, p.grad_y, p.grad_x = first_of(x), first_of(grad_y), first_of(grad_x)
         p.grad_bias = first_of(grad_bias)
         threads = useful_threads(2.0 * rows * self.inputs * self.outputs)
+        _room = self.spare.begin_arena(&memory, self.backward_peak)
         try:
             divide_passing(&p, grad_weight, threads, &memory)
             with nogil:
                 share(threads, <int> p.units, VARIOUS, take_passing, &p)
                 end_outer(&p.sums, &p.weight)
         finally:
-            arena_return(&memory, &empty)
+            self.backward_peak = end_arena(&memory)
         return grad_x, grad_weight, grad_bias
 
     cdef Kept packed(self, bint transposed):

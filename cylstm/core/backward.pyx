@@ -23,7 +23,7 @@ from libc.string cimport memcpy, memset
 
 from cylstm.core.cell cimport Cell
 from cylstm.core.kernels cimport packed_matrix, step_gradients, step_tape
-from cylstm.core.memory cimport arena, arena_return, enough, first_of, row_width, take
+from cylstm.core.memory cimport arena, enough, first_of, row_width, take
 from cylstm.core.passing cimport (
     alike_until,
     carried_at,
@@ -80,11 +80,11 @@ cdef struct portion:
     barrier meeting
 
 
-cdef int run_backward(passing *p, Cell r, Packed weights, const layout *b, dict grads) except -1:
+cdef int run_backward(passing *p, Cell r, Packed weights, const layout *b, arena *memory,
+                      dict grads) except -1:
     """Fill in the gradients, and write grad_x; of `p` the caller says where the arrays are."""
     cdef:
         work w
-        arena memory, empty
         portion *portions
         Py_ssize_t rows = p.offsets[b.steps] if p.offsets != NULL else b.steps * b.rows
         int threads
@@ -100,22 +100,18 @@ cdef int run_backward(passing *p, Cell r, Packed weights, const layout *b, dict 
     take_apart(p)
     p.grad_peephole = first_of(grads.get("weight_p"))
     p.block.kernel, p.block.itemsize = p.kernel, p.itemsize
-    memset(&empty, 0, sizeof(arena))
     memset(&w, 0, sizeof(work))
-    memory, w.memory = empty, &memory
-    try:
-        enough(&memory, divide(
-            work_of_step(p.sums, p.inputs, p.hidden, p.outputs), 1, b, &w))
-        threads = useful_threads(2.0 * p.sums.gates * r.hidden * (r.inputs + r.outputs) * rows)
-        p.sum_shares = best_units(threads)
-        p.block_rows = min(rows, max(most_rows(p), p.batch))
-        add_block(p, grads, threads, &memory)
-        portions = new_portions(p, b.rows, w.shares, &memory)
-        with nogil:
-            run_blocks(p, portions, w.shares, w.threads, threads)
-        give_bias(p, grads)
-    finally:
-        arena_return(&memory, &empty)
+    w.memory = memory
+    enough(memory, divide(
+        work_of_step(p.sums, p.inputs, p.hidden, p.outputs), 1, b, &w))
+    threads = useful_threads(2.0 * p.sums.gates * r.hidden * (r.inputs + r.outputs) * rows)
+    p.sum_shares = best_units(threads)
+    p.block_rows = min(rows, max(most_rows(p), p.batch))
+    add_block(p, grads, threads, memory)
+    portions = new_portions(p, b.rows, w.shares, memory)
+    with nogil:
+        run_blocks(p, portions, w.shares, w.threads, threads)
+    give_bias(p, grads)
     return 0
 
 

@@ -1,7 +1,8 @@
 """Arrays for the code that works on them through pointers: made, checked, copied."""
 
+cimport cython
 cimport numpy as cnp
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 import numpy as np
 
@@ -9,8 +10,10 @@ cnp.import_array()
 
 # Of bytes: less is not worth it (malloc keeps that by itself); more should not lie idle.
 cdef enum:
-    LEAST_SPARED = 1 << 17
+    LEAST_SPARED = 1 << 15
     MOST_SPARED = 1 << 28
+
+BYTES = np.dtype("int8")
 
 
 def aligned_empty(Py_ssize_t size, dtype):
@@ -23,43 +26,113 @@ def aligned_empty(Py_ssize_t size, dtype):
 
 
 cdef class Spare:
-    """Memory for arrays that come and go with each step of training: what one has left serves the
+    """Memory for arrays that come and go with each step of training: what some have left serves the
     next. The system would clear its pages anew for each (Zen 5, tapes of 39 MB: 34.7 -> 32.1 ms a
-    step of LSTM(8, 128), T=50, N=256)."""
+    step of LSTM(8, 128), T=50, N=256). No more of it lies idle than was lent at once."""
 
     def __cinit__(self):
         self.left = []
 
-    def empty(self, Py_ssize_t size, dtype):
-        """As `aligned_empty`."""
-        cdef Py_ssize_t wanted = size * dtype.itemsize
-        cdef cnp.npy_intp length = size
+    def empty(self, shape, dtype):
+        """As `np.empty`; an array of one dimension starts where a cache line does."""
+        cdef cnp.npy_intp sizes[3]
+        cdef int rank = 1, k
+        if isinstance(shape, tuple):
+            rank = len(shape)
+            if rank > 3:
+                raise ValueError(f"shape: expected at most three axes, got {shape}")
+            for k in range(rank):
+                sizes[k] = shape[k]
+        else:
+            sizes[0] = shape
+        return self.array(rank, sizes, dtype)
+
+    cdef object array(self, int rank, cnp.npy_intp *sizes, dtype):
+        cdef Py_ssize_t wanted = dtype.itemsize
+        cdef Lent lent
+        cdef int k
+        for k in range(rank):
+            wanted *= sizes[k]
         if not LEAST_SPARED <= wanted <= MOST_SPARED:
-            return aligned_empty(size, dtype)
-        cdef Lent lent = Lent.__new__(Lent)
-        lent.left, lent.block = self.left, self.take(wanted)
-        array = cnp.PyArray_SimpleNewFromData(1, &length, dtype.num, first_of(lent.block))
+            if rank == 1:
+                return aligned_empty(sizes[0], dtype)
+            return cnp.PyArray_EMPTY(rank, sizes, dtype.num, 0)
+        lent = Lent.__new__(Lent)
+        lent.block = self.lend(wanted)
+        lent.spare = self
+        array = cnp.PyArray_SimpleNewFromData(rank, sizes, dtype.num, first_of(lent.block))
         cnp.set_array_base(array, lent)
         return array
 
-    cdef object take(self, Py_ssize_t wanted):
-        """What is left, unless it is too small, or so large that most of it would lie idle."""
-        try:
-            block = self.left.pop()
-        except IndexError:
-            block = None
-        if block is None or not wanted <= block.nbytes <= 4 * wanted:
-            block = aligned_empty(wanted, np.dtype("int8"))
+    def copy(self, array):
+        """A contiguous copy."""
+        if cnp.PyArray_NBYTES(array) < LEAST_SPARED:
+            return cnp.PyArray_NewCopy(array, cnp.NPY_CORDER)
+        copy = self.array(cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array), array.dtype)
+        copy[...] = array
+        return copy
+
+    cdef object begin_arena(self, arena *memory, Py_ssize_t size):
+        """One of so many bytes, which are the object's that is returned."""
+        memset(memory, 0, sizeof(arena))
+        room = self.empty(size, BYTES)
+        memory.memory, memory.size = first_of(room), size
+        return room
+
+    cdef object lend(self, Py_ssize_t wanted):
+        """A block that is left, or a new one."""
+        with cython.critical_section(self):
+            block = self.pop(wanted)
+        if block is None:
+            block = aligned_empty(wanted, BYTES)
+        with cython.critical_section(self):
+            self.lent += 1
+            if self.lent > self.most:
+                self.most = self.lent
         return block
 
+    cdef object pop(self, Py_ssize_t wanted):
+        """The smallest that is large enough, unless most of it would lie idle."""
+        cdef Py_ssize_t k
+        for k in range(len(self.left)):
+            if wanted <= len(self.left[k]) <= 4 * wanted:
+                return self.left.pop(k)
+        self.keep(self.most - self.lent - 1)  # beside the new one
+        return None
 
+    cdef int take_back(self, block) except -1:
+        with cython.critical_section(self):
+            self.lent -= 1
+            self.left.insert(0, block)  # of equals it is the next: some of it is in the cache
+            sort_by_length(self.left)
+            self.keep(self.most - self.lent)
+        return 0
+
+    cdef int keep(self, Py_ssize_t count) except -1:
+        """Of what is left so many, the largest that are not too much together."""
+        cdef Py_ssize_t k, total = 0
+        for k in range(len(self.left) - 1, -1, -1):
+            total += len(self.left[k])
+            if len(self.left) - k > count or total > MOST_SPARED:
+                del self.left[:k + 1]
+                break
+        return 0
+
+
+cdef int sort_by_length(list blocks) except -1:
+    blocks.sort(key=len)
+    return 0
+
+
+@cython.no_gc  # what it points to does not lead back to it
 cdef class Lent:
     """Whose end is the array's that has it as its base: it leaves its memory."""
-    cdef list left
+    cdef Spare spare
     cdef object block
 
-    def __del__(self):
-        self.left[:] = [max([*self.left, self.block], key=len)]  # of bytes
+    def __dealloc__(self):
+        if self.spare is not None:
+            self.spare.take_back(self.block)
 
 
 def copy_all(list targets, list sources):
@@ -88,6 +161,14 @@ cdef bint is_plain(array, int typenum) noexcept:
 cdef char *first_of(array) noexcept:
     """Where an array begins; NULL of None."""
     return NULL if array is None else cnp.PyArray_BYTES(array)
+
+
+cdef Py_ssize_t end_arena(arena *memory) noexcept:
+    """Gives all back; how much was taken at once."""
+    cdef arena empty
+    memset(&empty, 0, sizeof(arena))
+    arena_return(memory, &empty)
+    return memory.peak
 
 
 cdef char *take(arena *memory, Py_ssize_t size) except NULL:

@@ -1,5 +1,6 @@
 from cylstm.core.cell cimport Cell
 from cylstm.core.lookup cimport Tables
+from cylstm.core.memory cimport Spare
 from cylstm.core.plan cimport layout
 from cylstm.core.weights cimport Version
 from cylstm.core.workspace cimport Workspace
@@ -10,6 +11,8 @@ cdef class Network:
     cdef object store        # the parameters
     cdef Version version     # of them
     cdef dict kept           # "tables": of what they are, and they, if any
+    cdef readonly Spare spare  # memory of what training passes give and keep, but tapes, and
+    cdef Py_ssize_t forward_peak, backward_peak  # of their workspaces, which were last as large
     cdef bint batch_first
     cdef readonly bint has_c  # whether the state is h and c, not h alone
     cdef int typenum

@@ -5,6 +5,7 @@ from numpy import ndarray
 from cylstm.batch import Batch
 from cylstm.core.cell import Cell
 from cylstm.core.lookup import Tables
+from cylstm.core.memory import Spare
 from cylstm.core.weights import Version
 from cylstm.core.workspace import Workspace
 from cylstm.lookup import LookedUp
@@ -15,6 +16,7 @@ State = tuple[ndarray, ndarray | None]
 class Network:
     has_c: bool
     may_look_up: bool
+    spare: Spare
     def __init__(self, layers: list[list[Cell]], batch_first: bool, store: Parameters) -> None: ...
     def tables(self, vectors: ndarray) -> Tables: ...
     def tables_for(self, x: LookedUp) -> Tables | None: ...

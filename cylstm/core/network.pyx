@@ -4,6 +4,8 @@ cimport numpy as cnp
 from libc.limits cimport INT_MAX
 from libc.string cimport memset
 
+import numpy as np
+
 from cylstm.core.backward cimport run_backward
 from cylstm.core.cell cimport Cell
 from cylstm.core.forward cimport run_tasks
@@ -16,9 +18,11 @@ from cylstm.core.lookup cimport (
     tables_of,
 )
 from cylstm.core.memory cimport (
+    Spare,
     arena,
     arena_return,
     check_array,
+    end_arena,
     enough,
     first_of,
     is_plain,
@@ -71,7 +75,7 @@ cdef class Network:
     def __init__(self, list layers, bint batch_first, store):
         cdef Cell r = layers[0][0]
         self.layers, self.batch_first = layers, batch_first
-        self.kept = {}
+        self.kept, self.spare = {}, Spare()
         self.cells = [r for directions in layers for r in directions]
         self.store, self.version = store, store.version
         self.typenum = cnp.NPY_DOUBLE if r.is_double else cnp.NPY_FLOAT
@@ -172,7 +176,7 @@ cdef class Network:
         cdef layout lies = full_batch(batch.steps, batch.rows)
         cdef Py_ssize_t d, rows, width = self.outputs * self.itemsize
         cdef work w
-        cdef arena memory, empty
+        cdef arena memory
         cdef Cell r = self.layers[layer][0]
         check_batch(batch)
         rows = batch.count
@@ -194,9 +198,9 @@ cdef class Network:
             lies.starts, lies.starts_each = first_of(starts), rows
         if lies.steps < 1 or lies.rows < 1:
             return
-        memset(&empty, 0, sizeof(arena))
+        _room = self.spare.begin_arena(&memory, self.forward_peak)
         memset(&w, 0, sizeof(work))
-        memory, w.memory = empty, &memory
+        w.memory = &memory
         try:
             enough(&memory, divide(work_of_step(r.sums, r.inputs, r.hidden, r.outputs),
                                    self.directions, &lies, &w))
@@ -217,7 +221,7 @@ cdef class Network:
             with nogil:
                 run_tasks(&w)
         finally:
-            arena_return(&memory, &empty)
+            self.forward_peak = end_arena(&memory)
 
     def backward(self, Py_ssize_t layer, Py_ssize_t direction, Py_ssize_t first, x, y, tape, h_0,
                  c_0, batch, grad_y, grad_h, grad_c, grad_x, starts=None, vectors=None):
@@ -248,6 +252,7 @@ cdef class Network:
         """
         cdef:
             passing p
+            arena memory
             layout lies = full_batch(batch.steps, batch.rows)
             Cell r = self.layers[layer][direction]
             Py_ssize_t rows = batch.count, size = self.itemsize
@@ -294,7 +299,11 @@ cdef class Network:
             p.starts = first_of(starts)
         p.tape = tape_of(r, tape, rows)
         kept = packed(self.version, r, True)
-        run_backward(&p, r, <Packed> kept.copy, &lies, grads)
+        _room = self.spare.begin_arena(&memory, self.backward_peak)
+        try:
+            run_backward(&p, r, <Packed> kept.copy, &lies, &memory, grads)
+        finally:
+            self.backward_peak = end_arena(&memory)
         return grads
 
     cdef list packed_layer(self, Py_ssize_t layer):
@@ -303,14 +312,12 @@ cdef class Network:
 
     cdef dict new_gradients(self, Cell r, Py_ssize_t rows):
         """To be filled: the first block writes the matrices' gradients, and adds to the others."""
-        cdef int rank
         cdef dict grads = {}
         for name, array in r.parameters.items():
-            rank = cnp.PyArray_NDIM(array)
-            if rows > 0 and rank == 2:
-                grads[name] = cnp.PyArray_EMPTY(rank, cnp.PyArray_DIMS(array), self.typenum, 0)
+            if rows > 0 and cnp.PyArray_NDIM(array) == 2:
+                grads[name] = self.spare.empty(array.shape, array.dtype)
             else:
-                grads[name] = cnp.PyArray_ZEROS(rank, cnp.PyArray_DIMS(array), self.typenum, 0)
+                grads[name] = np.zeros_like(array)
         return grads
 
     cdef int check_state(self, h, c, Py_ssize_t states, Py_ssize_t rows) except -1:

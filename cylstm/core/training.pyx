@@ -179,7 +179,7 @@ def cross_entropy(logits, labels, double each):
         if not -1 <= j.rows[row] < j.width:
             raise ValueError(f"labels: expected less than {j.width}, got {j.rows[row]}")
     losses = np.empty(j.count)
-    gradient = _gradients.empty(logits.size, logits.dtype).reshape(logits.shape)
+    gradient = _gradients.empty(logits.shape, logits.dtype)
     j.sums, j.first, j.factor = <double *> first_of(losses), first_of(gradient), each
     j.units, j.parts = j.units // j.parts, 1  # rows are whole
     run_job(&j, entropy_unit, OF_LOGIT)

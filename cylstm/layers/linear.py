@@ -122,9 +122,16 @@ class Linear(Layer):
         ValueError
             If its last axis is not `in_features` long.
         """
+        return self._forward_lent(x, is_lent=False)
+
+    def _forward_lent(
+        self, x: Array, *, is_lent: bool, lends: bool = False
+    ) -> tuple[Array, tuple[Array, int]]:
+        """As `forward`; an x that is lent nobody changes, and the tape needs no copy."""
         x = self._checked_input(x)
+        kept = x if is_lent else x.copy(order="C")
         with self._store.reading():
-            return self._map(x), (x.copy(order="C"), self._store.version.changes)
+            return self._map(x), (kept, self._store.version.changes)
 
     def _checked_input(self, x: Array) -> Array:
         x = as_array("x", x, self.dtype)

@@ -8,8 +8,10 @@ from typing import Any
 from cylstm.layers.base import Array, Layer
 from cylstm.layers.embedding import Embedding
 from cylstm.layers.gradients import Gradient
-from cylstm.layers.pooling import Last
+from cylstm.layers.linear import Linear
+from cylstm.layers.pooling import Last, MaxPool, MeanPool
 from cylstm.parameters import Parameters
+from cylstm.passes import Passes
 from cylstm.recurrent import Recurrent
 from cylstm.stream import Stream
 
@@ -39,6 +41,13 @@ class OutputOf(Layer):
     ) -> tuple[Array, Any]:
         """Return y, and the tape with the state after."""
         y, after, tape = self.lstm.forward(x, state, lengths, **given)
+        return y, (tape, after)
+
+    def _forward_lent(
+        self, x: Array, *, is_lent: bool, lends: bool, **given: Any
+    ) -> tuple[Array, Any]:
+        """As `forward`; of an x that is lent, and of a y that is lent, the tape needs no copy."""
+        y, after, tape = self.lstm._forward_lent(x, is_lent=is_lent, lends=lends, **given)
         return y, (tape, after)
 
     def state_after(self, tape: Any) -> Any:
@@ -76,6 +85,23 @@ def looks_up(layer: Layer, after: Layer) -> bool:
         and after.lstm._network.may_look_up
         and (after.lstm.input_size, after.lstm.dtype) == (layer.embedding_dim, layer.dtype)
     )
+
+
+def may_lend(layer: Layer, after: Layer) -> bool:
+    """Return whether nothing that goes from a layer to the next need be copied.
+
+    That is where the one gives what none but its tape may have, and the other reads it, and gives
+    none of it on. Classes of a user's own do what they do.
+    """
+    return _is_ours(layer, _READERS | {Embedding}) and _is_ours(after, _READERS)
+
+
+_READERS = {OutputOf, Linear, Last, MaxPool, MeanPool}
+
+
+def _is_ours(layer: Layer, kinds: set[type[Layer]]) -> bool:
+    own = isinstance(layer, OutputOf) and type(layer.lstm).forward is not Passes.forward
+    return type(layer) in kinds and not own
 
 
 def taken(layer: Layer, **given: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from cylstm.family import Trainable
 from cylstm.layers.base import Array, Input, Layer, changing
 from cylstm.layers.gradients import Gradient
 from cylstm.layers.linear import Linear
-from cylstm.layers.outputs import OutputOf, as_layer, looks_up, resets_of, taken
+from cylstm.layers.outputs import OutputOf, as_layer, looks_up, may_lend, resets_of, taken
 from cylstm.layers.quantized import QuantizedLinear
 from cylstm.layers.saved import check_saved, kinds_of, load_layers
 from cylstm.layers.streams import SequentialStream, named
@@ -69,6 +69,12 @@ class Sequential(Layer):
         """The embeddings whose vectors the next layer looks up itself."""
         pairs = zip(self._layers, self._layers[1:], strict=False)
         return frozenset(one for one, after in pairs if looks_up(one, after))
+
+    @cached_property
+    def _lend(self) -> frozenset[Layer]:
+        """The layers whose output the next may have without a copy."""
+        pairs = zip(self._layers, self._layers[1:], strict=False)
+        return frozenset(one for one, after in pairs if may_lend(one, after))
 
     @cached_property
     def _stores(self) -> frozenset[Parameters]:  # type: ignore[override]
@@ -211,16 +217,20 @@ class Sequential(Layer):
         segment : int, optional
             As for `cylstm.LSTM.forward`.
         """
-        tapes = []
+        tapes, is_lent = [], False
         with reading(self._stores):
             for layer, own in zip(self._layers, self._states(state), strict=True):
                 more = resets_of(layer, resets)
                 given = taken(layer, state=own, lengths=lengths, rng=rng, segment=segment, **more)
+                lends = layer in self._lend
                 if layer in self._look_up:
                     x, tape = layer.forward_looked_up(x)
+                elif isinstance(layer, (OutputOf, Linear)) and (is_lent or lends):
+                    x, tape = layer._forward_lent(x, is_lent=is_lent, lends=lends, **given)
                 else:
                     x, tape = layer.forward(x, **given)
                 tapes.append(tape)
+                is_lent = lends
                 lengths, resets = (lengths, resets) if layer.keeps_time else (None, None)
         return x, tapes
 
