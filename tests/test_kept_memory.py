@@ -165,3 +165,26 @@ def test_the_memory_of_outputs_and_gradients_serves_the_next():
         return place(y), place(gradient)
 
     assert places() == places()
+
+
+def test_threads_that_share_it_have_arrays_of_their_own():
+    spare, wrong = Spare(), []
+
+    def work(number):
+        rng, there = np.random.default_rng(number), []
+        for turn in range(400):
+            array = spare.empty(int(rng.choice([10_000, 20_000, 50_000])), F32)
+            array[...] = 1000 * number + turn
+            there.append((array, 1000 * number + turn))
+            if len(there) > 3 or rng.random() < 0.5:
+                array, value = there.pop(rng.integers(len(there)))
+                if not (array == value).all():
+                    wrong.append(value)
+            del array
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
