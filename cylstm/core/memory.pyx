@@ -28,7 +28,7 @@ def aligned_empty(Py_ssize_t size, dtype):
 cdef class Spare:
     """Memory for arrays that come and go with each step of training: what some have left serves the
     next. The system would clear its pages anew for each (Zen 5, tapes of 39 MB: 34.7 -> 32.1 ms a
-    step of LSTM(8, 128), T=50, N=256). Of no more blocks, nor larger ones, than were lent at once."""
+    step of LSTM(8, 128), T=50, N=256). Its blocks are never more than were lent at once."""
 
     def __cinit__(self):
         self.left = []
