@@ -58,9 +58,9 @@ def build(
                 f"-D{name}" if value is None else f"-D{name}={value}"
                 for name, value in setup["macros_of"](isa, width, each)
             ]
-            source = str(ROOT / "src/kernels.c")
             named = [*(as_zig(list(own)) if "ziglang" in compiler else own), *macros]
-            commands[folder / f"{isa}_{each}.o"] = [*common, *named, "-c", source]
+            kernels = str(ROOT / "src/kernels.c")
+            commands[folder / f"{isa}_{each}.o"] = [*common, *named, "-c", kernels]
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(run, ([*command, "-o", str(name)] for name, command in commands.items())))
     program = folder / ("driver.exe" if system == "Windows" else "driver")

@@ -66,7 +66,7 @@ def supervised(name: str, scale: float) -> tuple[str, str, str, str]:
     command = [*check.before(), sys.executable, "-m", "tools.soak", "--run", name]
     process = subprocess.Popen(
         [*command, "--scale", str(scale)],
-        env=os.environ | {"OMP_NUM_THREADS": "2"} | check.environment(),
+        env={**os.environ, "OMP_NUM_THREADS": "2", **check.environment()},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

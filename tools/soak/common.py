@@ -47,7 +47,7 @@ def expect(holds: bool, text: str) -> None:
 def same(first: Any, second: Any) -> bool:
     """Whether two results, of arrays in tuples, lists and dicts, are the same bits."""
     if isinstance(first, np.ndarray):
-        return first.dtype == second.dtype and first.tobytes() == second.tobytes()
+        return bool(first.dtype == second.dtype) and first.tobytes() == second.tobytes()
     if isinstance(first, Mapping):
         return first.keys() == second.keys() and all(same(first[n], second[n]) for n in first)
     if isinstance(first, (tuple, list)):

@@ -17,7 +17,7 @@ import numpy as np
 import cylstm
 from tools.soak.common import Check, Skipped, expect, times
 
-COLUMNS = {"by": "id", "features": ["a", "b"], "keys": ["id", "time", "text"]}
+COLUMNS: dict[str, Any] = {"by": "id", "features": ["a", "b"], "keys": ["id", "time", "text"]}
 FILES = 600  # of each kind
 
 

@@ -157,7 +157,8 @@ def training(scale: float) -> str:
     each = times(10, scale)  # kills of a run
     with tempfile.TemporaryDirectory() as name:
         whole, broken = Path(name) / "whole", Path(name) / "broken"
-        whole.mkdir(), broken.mkdir()
+        whole.mkdir()
+        broken.mkdir()
         moments, met = timed(TRAINING, whole, "run"), Kills()
 
         def ended() -> None:
@@ -266,7 +267,7 @@ def processes(scale: float) -> str:
     counts = {"fork": times(60, scale), "spawn": times(6, scale)}
     try:
         for method, count in counts.items():
-            context = multiprocessing.get_context(method)
+            context: Any = multiprocessing.get_context(method)
             for number in range(count):
                 ours, theirs = context.Pipe(duplex=False)
                 child = context.Process(target=answer, args=(theirs, names))
