@@ -12,7 +12,6 @@ from cylstm.core.kernels cimport format_of, kernels, packed_matrix, packing, tab
 from cylstm.core.memory cimport (
     Spare,
     arena,
-    arena_return,
     check_array,
     end_arena,
     first_of,
@@ -151,12 +150,11 @@ cdef class Affine:
     cdef int map(self, const char *x, char *y, Py_ssize_t rows) except -1:
         cdef mapping m
         cdef Kept kept
-        cdef arena memory, empty
+        cdef arena memory
         cdef double total
         cdef int threads
         memset(&m, 0, sizeof(mapping))
-        memset(&empty, 0, sizeof(arena))
-        memory = empty
+        memset(&memory, 0, sizeof(arena))
         kept = self.packed(False)
         m.kernel, m.weight, m.size = self.kernel, (<PackedWeight> kept.copy).weight, self.size
         m.rows, m.outputs = rows, self.outputs
@@ -173,7 +171,7 @@ cdef class Affine:
                 with nogil:
                     share(threads, <int> m.units, VARIOUS, take_map, &m)
         finally:
-            arena_return(&memory, &empty)
+            end_arena(&memory)
         return 0
 
     def backward(self, x, grad_y):

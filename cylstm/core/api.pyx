@@ -4,9 +4,8 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.limits cimport INT_MAX
-from libc.string cimport memset
 
-from cylstm.core.memory cimport arena, arena_free, arena_grow, arena_return
+from cylstm.core.memory cimport arena, arena_free, arena_grow, end_arena
 from cylstm.core.network cimport Network
 from cylstm.core.plan cimport full_batch, layout
 from cylstm.core.stack cimport run_stack, stack
@@ -136,18 +135,18 @@ cdef int run(model *m, Py_ssize_t steps, Py_ssize_t rows, const char *x, char *h
              char *y) noexcept nogil:
     cdef:
         layout lies = full_batch(steps, rows)
-        arena memory = m.memory, empty
+        arena memory = m.memory
         Py_ssize_t x_row = m.sizes.input_size * m.sizes.itemsize
         Py_ssize_t y_row = m.sizes.directions * m.sizes.output_size * m.sizes.itemsize
+        Py_ssize_t peak
         int got
-    memset(&empty, 0, sizeof(arena))
     if steps == 1:
         lies.down, m.down = m.down, not m.down
     got = run_stack(&memory, &m.cells, &lies, x, x_row * rows, x_row, y, y_row * rows, y_row, h, c)
-    arena_return(&memory, &empty)
+    peak = end_arena(&memory)
     if got < 0:
         return CYLSTM_NO_MEMORY
-    arena_grow(&m.memory, memory.peak)  # if it cannot, the next call takes its own again
+    arena_grow(&m.memory, peak)  # if it cannot, the next call takes its own again
     return CYLSTM_OK
 
 

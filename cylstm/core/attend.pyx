@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset
 import numpy as np
 
 from cylstm.core.kernels cimport format_of, kernels, packed_matrix, packing, table
-from cylstm.core.memory cimport arena, arena_return, check_array, first_of, take
+from cylstm.core.memory cimport arena, check_array, end_arena, first_of, take
 from cylstm.core.plan cimport copy_rows
 from cylstm.core.team cimport VARIOUS, share, unit_work, useful_threads
 from cylstm.core.weights cimport in_place, set_steps, vectors_for
@@ -120,15 +120,14 @@ cdef rows_of rows_in(array, like, Py_ssize_t steps) except *:
 cdef int run(attention *a, Py_ssize_t rows, Py_ssize_t deep, unit_work work) except -1:
     """By units of a sequence's rows; `deep` is how many there are in a sum of outer products."""
     cdef:
-        arena memory, empty
+        arena memory
         int threads = useful_threads(2.0 * a.batch * a.steps * a.length * a.width)
         Py_ssize_t tile = 4 * a.kernel.width
         Py_ssize_t products = (a.wide + tile) * a.width + a.length * a.columns
         Py_ssize_t outers = (deep + 1) * (ROWS + tile)
     if rows == 0 or a.batch == 0:
         return 0
-    memset(&empty, 0, sizeof(arena))
-    memory = empty
+    memset(&memory, 0, sizeof(arena))
     a.blocks = (rows + ROWS - 1) // ROWS
     a.space_each = ((max(products, outers) + ROWS * a.columns) * a.size
                     + 2 * deep * sizeof(void *) + 256) // 64 * 64
@@ -137,7 +136,7 @@ cdef int run(attention *a, Py_ssize_t rows, Py_ssize_t deep, unit_work work) exc
         with nogil:
             share(threads, <int> (a.batch * a.blocks), VARIOUS, work, a)
     finally:
-        arena_return(&memory, &empty)
+        end_arena(&memory)
     return 0
 
 

@@ -29,7 +29,7 @@ cdef class Spare:
 cdef bint is_plain(array, int typenum) noexcept
 cdef char *first_of(array) noexcept
 cdef int check_array(array, int typenum, Py_ssize_t size) except -1
-cdef Py_ssize_t end_arena(arena *memory) noexcept
+cdef Py_ssize_t end_arena(arena *memory) noexcept nogil
 cdef char *take(arena *memory, Py_ssize_t size) except NULL
 cdef int enough(const arena *memory, int got) except -1
 cdef Py_ssize_t row_width(Py_ssize_t width, Py_ssize_t size) noexcept nogil

@@ -101,10 +101,12 @@ cdef class Spare:
         return None
 
     cdef int take_back(self, block) except -1:
+        cdef Py_ssize_t k = 0
         with cython.critical_section(self):
             self.lent -= 1
-            self.left.insert(0, block)  # of equals it is the next: some of it is in the cache
-            sort_by_length(self.left)
+            while k < len(self.left) and len(self.left[k]) < len(block):
+                k += 1
+            self.left.insert(k, block)  # of equals it is the next: some of it is in the cache
             self.keep(self.most - self.lent)
         return 0
 
@@ -117,11 +119,6 @@ cdef class Spare:
                 del self.left[:k + 1]
                 break
         return 0
-
-
-cdef int sort_by_length(list blocks) except -1:
-    blocks.sort(key=len)
-    return 0
 
 
 @cython.no_gc  # what it points to does not lead back to it
@@ -163,7 +160,7 @@ cdef char *first_of(array) noexcept:
     return NULL if array is None else cnp.PyArray_BYTES(array)
 
 
-cdef Py_ssize_t end_arena(arena *memory) noexcept:
+cdef Py_ssize_t end_arena(arena *memory) noexcept nogil:
     """Gives all back; how much was taken at once."""
     cdef arena empty
     memset(&empty, 0, sizeof(arena))

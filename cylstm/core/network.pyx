@@ -20,7 +20,6 @@ from cylstm.core.lookup cimport (
 from cylstm.core.memory cimport (
     Spare,
     arena,
-    arena_return,
     check_array,
     end_arena,
     enough,
@@ -491,15 +490,15 @@ cdef int run_layers(Network net, Workspace workspace, Tables tables, const layou
     """All layers, from x to y, in the workspace or, for None, in memory for this call. With tables
     x is ids. Strides in bytes."""
     cdef char local[LOCAL_BYTES + 64]
-    cdef arena memory, empty
+    cdef arena memory
     cdef stack s
     cdef int got
+    cdef Py_ssize_t peak
     cdef list weights = all_packed(net.store, net.version, net.cells)  # kept until all is done
-    memset(&empty, 0, sizeof(arena))
-    memory = empty
     if workspace is not None:
         memory = workspace.memory
     else:
+        memset(&memory, 0, sizeof(arena))
         memory.memory, memory.size = local + (-<Py_ssize_t> local & 63), LOCAL_BYTES
     try:
         s.layers, s.directions = len(net.layers), net.directions
@@ -513,6 +512,6 @@ cdef int run_layers(Network net, Workspace workspace, Tables tables, const layou
                 got = run_stack(&memory, &s, b, x, x_step, x_row, y, y_step, y_row, h, c)
         return enough(&memory, got)
     finally:
+        peak = end_arena(&memory)
         if workspace is not None:
-            workspace.grow(memory.peak)
-        arena_return(&memory, &empty)
+            workspace.grow(peak)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -67,14 +67,17 @@ class Sequential(Layer):
     @cached_property
     def _look_up(self) -> frozenset[Layer]:
         """The embeddings whose vectors the next layer looks up itself."""
-        pairs = zip(self._layers, self._layers[1:], strict=False)
-        return frozenset(one for one, after in pairs if looks_up(one, after))
+        return self._those_before(looks_up)
 
     @cached_property
     def _lend(self) -> frozenset[Layer]:
         """The layers whose output the next may have without a copy."""
+        return self._those_before(may_lend)
+
+    def _those_before(self, holds: Callable[[Layer, Layer], bool]) -> frozenset[Layer]:
+        """Return the layers of which, and of the next, something holds."""
         pairs = zip(self._layers, self._layers[1:], strict=False)
-        return frozenset(one for one, after in pairs if may_lend(one, after))
+        return frozenset(one for one, after in pairs if holds(one, after))
 
     @cached_property
     def _stores(self) -> frozenset[Parameters]:  # type: ignore[override]
